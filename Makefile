@@ -1,0 +1,41 @@
+# `make demo`: a real result. `make test`: lint, types and the whole suite. `make help`: the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install demo test lint bench clean
+
+help:
+	@echo "make demo     train and evaluate a gated mixture of experts on 12,000 tweets -> runs/demo/report.md"
+	@echo "make test     lint, types and tests"
+	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
+	@echo "make install  only create $(VENV) and install"
+	@echo "make clean    remove $(VENV) and runs/"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m sentimoe.studies.demo runs/demo
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+bench: $(INSTALLED)
+	$(BIN)/python -m sentimoe.studies.bench results/bench/copy-moe.json
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,107 @@
+"""`SentimentClassifier`: fit, predict, save and load in Python."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .data import dataset_from_texts
+from .errors import ConfigError
+from .evaluation import predicted_labels
+from .inference import Engine
+from .training import TrainConfig, fit, prepare
+
+
+class SentimentClassifier:
+    """A text classifier with experts, or dense.
+
+    A fresh one takes the settings of `TrainConfig` (`model`, `method`, `epochs`, ...) and is trained with `fit`; a
+    trained one is loaded with `from_pretrained`. Blank text has no answer: label None, score NaN.
+    """
+
+    def __init__(self, **settings: Any):
+        self.config = TrainConfig.from_dict(settings)
+        self.model: PreTrainedModel | None = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self._engine: Engine | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, precision: str = "auto", long_texts: str = "windows"
+    ) -> SentimentClassifier:
+        """Load a folder written by `sentimoe train` or `save_pretrained`.
+
+        precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
+        "truncate". Raises ConfigError when the folder does not exist.
+        """
+        if not (Path(folder) / "config.json").is_file():
+            raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+        classifier = cls()
+        classifier.model = AutoModelForSequenceClassification.from_pretrained(folder)
+        classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
+        classifier._engine = Engine(classifier.model, classifier.tokenizer, precision=precision, long_texts=long_texts)
+        return classifier
+
+    def fit(self, texts: Sequence[str], labels: Sequence[str | int]) -> SentimentClassifier:
+        """Train on texts and labels; a tenth is held out to choose the best epoch. Returns the classifier.
+
+        Raises DataError for blank texts, missing labels or a single class.
+        """
+        dataset = dataset_from_texts(texts, labels)
+        self.model, self.tokenizer, config = prepare(self.config, dataset.label_names)
+        with tempfile.TemporaryDirectory() as folder:
+            fit(
+                self.model,
+                self.tokenizer,
+                dataset.splits["train"],
+                dataset.splits["validation"],
+                config,
+                Path(folder),
+                progress=False,
+            )
+        self._engine = Engine(self.model, self.tokenizer, precision=config.precision)
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the model. Raises ConfigError before `fit` or `from_pretrained`."""
+        if self._engine is None:
+            raise ConfigError("the classifier is not trained; call fit(texts, labels) or load one with from_pretrained")
+        return self._engine
+
+    @property
+    def label_names(self) -> list[str]:
+        """The C class names, in the order of the columns of `predict_proba`."""
+        id2label = self.engine.model.config.id2label
+        return [id2label[index] for index in range(len(id2label))]
+
+    def predict_proba(self, texts: Sequence[Any]) -> np.ndarray:
+        """Class probabilities `[B, C]`; a row of NaN for a blank text."""
+        return self.engine.predict_proba(texts)
+
+    def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
+        """`[{"label", "score"}]`, one for every text; label None and score NaN for a blank text."""
+        return answers(self.predict_proba(texts), self.label_names)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model and tokenizer as a Hugging Face folder."""
+        if self.model is None or self.tokenizer is None:
+            raise ConfigError("there is nothing to save; call fit(texts, labels) first")
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def answers(probabilities: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Probabilities `[B, C]` -> the best label and its probability for every row."""
+    best = predicted_labels(probabilities)
+    return [
+        {"label": None, "score": float("nan")}
+        if index < 0
+        else {"label": label_names[index], "score": float(row[index])}
+        for index, row in zip(best, probabilities, strict=True)
+    ]

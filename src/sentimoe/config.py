@@ -1,0 +1,102 @@
+"""What a mixture-of-experts conversion is told, and where an FFN lies inside a transformer layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FFNLayout:
+    """Where the feed-forward network lies in a transformer layer; every path is relative to the layer.
+
+    `replace` names the module whose place the MoE takes: it receives hidden states `[..., D]` and returns `[..., D]`.
+    `bypass` names a module that runs before it and becomes the identity (BERT's `intermediate`).
+    `down`, `up`, `gate` name the linear projections; `gate` is None where the dense FFN has no gate. With `fused`,
+    `up` holds gate and up in one matrix of `2F` rows: "gate_up" when the gate rows come first, "up_gate" otherwise.
+    `act` names the activation; `hidden_dropout` the dropout before `down`, `output_dropout` the one after it.
+    """
+
+    replace: str
+    up: str
+    down: str
+    act: str
+    gate: str | None = None
+    fused: Literal["gate_up", "up_gate"] | None = None
+    bypass: str | None = None
+    hidden_dropout: str | None = None
+    output_dropout: str | None = None
+
+    @property
+    def gated(self) -> bool:
+        """Whether the dense FFN already multiplies by a gate (Llama, ModernBERT)."""
+        return self.gate is not None or self.fused is not None
+
+
+@dataclass(frozen=True)
+class MoEConfig:
+    """How the FFNs of a model become experts. Names follow transformers and peft.
+
+    num_experts: experts per layer, `E`.
+    num_experts_per_tok: experts that read each token, `K`.
+    expert: "gated" (`down(act(gate x) * up x)`) or "plain" (`down(act(up x))`).
+    layers_to_transform: indices of the layers to convert, negative ones from the end; default: the last two.
+    init: "copy": every expert starts as the dense FFN.
+    init_noise: symmetry-breaking noise added to the expert weights, relative to the deviation of each tensor.
+    router_aux_loss_coef: weight of the load-balancing loss in the training loss.
+    router_z_loss_coef: weight of the router z-loss in the training loss.
+    experts_backend: "sorted" (fast) or "reference" (the slow loop it is tested against).
+    ffn: where the FFN lies, for a model whose layout is not recognised; found by shape when None.
+
+    Raises ConfigError for a value outside what is allowed.
+    """
+
+    num_experts: int = 4
+    num_experts_per_tok: int = 2
+    expert: Literal["gated", "plain"] = "gated"
+    layers_to_transform: tuple[int, ...] = (-2, -1)
+    init: Literal["copy"] = "copy"
+    init_noise: float = 0.0
+    router_aux_loss_coef: float = 1e-2
+    router_z_loss_coef: float = 1e-3
+    experts_backend: str = "sorted"
+    ffn: FFNLayout | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layers_to_transform, int):
+            raise ConfigError(f"layers_to_transform={self.layers_to_transform} is a number; give a list: [-2, -1]")
+        object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
+        if isinstance(self.ffn, dict):
+            object.__setattr__(self, "ffn", FFNLayout(**self.ffn))
+        rules = (
+            ("num_experts", self.num_experts >= 2, "at least 2"),
+            (
+                "num_experts_per_tok",
+                1 <= self.num_experts_per_tok <= self.num_experts,
+                f"between 1 and num_experts={self.num_experts}",
+            ),
+            ("expert", self.expert in ("gated", "plain"), "'gated' or 'plain'"),
+            ("layers_to_transform", len(self.layers_to_transform) > 0, "at least one layer index"),
+            ("init", self.init in ("copy",), "'copy'"),
+            ("init_noise", 0 <= self.init_noise <= 1, "between 0 and 1"),
+            ("router_aux_loss_coef", self.router_aux_loss_coef >= 0, "0 or more"),
+            ("router_z_loss_coef", self.router_z_loss_coef >= 0, "0 or more"),
+        )
+        for name, fits, allowed in rules:
+            if not fits:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not allowed; it must be {allowed}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MoEConfig:
+        """Build from a JSON object. Raises ConfigError for a key that does not exist."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"unknown MoE settings {unknown}; allowed are {sorted(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return {**dataclasses.asdict(self), "layers_to_transform": list(self.layers_to_transform)}

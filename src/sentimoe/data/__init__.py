@@ -1,0 +1,18 @@
+"""Labelled texts: from presets, folders and files to checked, hashed train/validation/test splits."""
+
+from sentimoe.data.dataset import SentimentDataset, Split
+from sentimoe.data.loading import dataset_from_texts, load_dataset
+from sentimoe.data.presets import PRESETS, Preset
+from sentimoe.data.reading import read_texts
+from sentimoe.data.text import clean_text
+
+__all__ = [
+    "PRESETS",
+    "Preset",
+    "SentimentDataset",
+    "Split",
+    "clean_text",
+    "dataset_from_texts",
+    "load_dataset",
+    "read_texts",
+]

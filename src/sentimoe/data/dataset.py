@@ -1,0 +1,67 @@
+"""What every loader hands back: checked texts with label indices, and a hash that names them."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts and their labels, both of the same length; ``labels[i]`` indexes the data set's ``label_names``."""
+
+    texts: list[str]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True)
+class SentimentDataset:
+    """A data set ready to train on.
+
+    ``splits`` holds "train", "validation" and, where there is one, "test", in that order. ``sha256`` is
+    :func:`content_hash` of them. Each of ``warnings`` is one sentence that a reader of the results should see.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    splits: dict[str, Split]
+    sha256: str
+    warnings: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able: name, sha256, label names, warnings, and rows per split, whole and per class."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "label_names": list(self.label_names),
+            "splits": {
+                split: {
+                    "rows": len(part),
+                    "rows_per_class": {name: part.labels.count(i) for i, name in enumerate(self.label_names)},
+                }
+                for split, part in self.splits.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+
+def content_hash(splits: dict[str, Split]) -> str:
+    """SHA-256 (hex) over split names, texts and label indices, in order; the same on every machine."""
+    digest = hashlib.sha256()
+
+    def add(field: str) -> None:
+        # the length in front keeps ("ab", "c") and ("a", "bc") apart
+        encoded = field.encode("utf-8")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+
+    for name, split in splits.items():
+        add(name)
+        add(str(len(split)))
+        for text, label in zip(split.texts, split.labels, strict=True):
+            add(text)
+            add(str(label))
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""A folder's files by split."""
+
+from pathlib import Path
+
+from sentimoe.data.reading import READERS, Table, read_table
+from sentimoe.errors import DataError
+
+STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+def read_folder(folder: Path) -> dict[str, Table]:
+    """The tables of train, validation and test, as far as there; every other file is left alone.
+
+    Raises:
+        DataError: no train file, two files for one split, or a file that :func:`read_table` refuses.
+    """
+    tables = {}
+    for split, stems in STEMS.items():
+        found = sorted(
+            folder / f"{stem}{suffix}" for stem in stems for suffix in READERS if (folder / f"{stem}{suffix}").is_file()
+        )
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise DataError(f"{folder}: several files for the {split} split ({names}); keep one")
+        if found:
+            tables[split] = read_table(found[0])
+    if "train" not in tables:
+        names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        allowed = ", ".join(f"train{suffix}" for suffix in READERS)
+        raise DataError(f"{folder}: no train file; the folder holds {names}. Add one of {allowed}")
+    return tables

@@ -1,0 +1,94 @@
+"""The one entry to data: a preset's name, a folder or a file becomes a checked data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sentimoe.data.dataset import SPLITS, SentimentDataset, Split, content_hash
+from sentimoe.data.folder import read_folder
+from sentimoe.data.labels import label_indices, name_labels
+from sentimoe.data.presets import PRESETS
+from sentimoe.data.reading import READERS, Table, read_table
+from sentimoe.data.repeats import repeat_warnings
+from sentimoe.data.rows import Rows, labelled_rows
+from sentimoe.data.splitting import split_off
+from sentimoe.errors import DataError
+
+TEST_FRACTION = 0.1
+
+
+def load_dataset(
+    source: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    validation_fraction: float = 0.1,
+) -> SentimentDataset:
+    """Loads and checks ``source``, before anything is trained on it.
+
+    Args:
+        source: a name in ``PRESETS``; or a folder with a train and, if wanted, validation and test file; or one file,
+            of which a tenth becomes test. A preset comes first: write ``./imdb`` for a folder of that name. A folder
+            named like a preset has that preset's label names.
+        text_column: "text" unless given.
+        label_column: "label" unless given; strings or integers.
+        validation_fraction: share in (0, 0.5] that validation gets where the source has none of its own. Which rows
+            go there depends only on their normalised text.
+
+    Raises:
+        DataError: anything that makes the source unfit to train on, with file, row and fix.
+    """
+    if not 0 < validation_fraction <= 0.5:
+        raise DataError(
+            f"validation_fraction is {validation_fraction}; give a share above 0 and up to 0.5, such as 0.1"
+        )
+    name, tables, preset_names = _find(source)
+    rows = {split: labelled_rows(t.frame, t.origin, text_column, label_column) for split, t in tables.items()}
+    return _checked(name, rows, preset_names, validation_fraction)
+
+
+def dataset_from_texts(
+    texts: Sequence[str], labels: Sequence[str | int], *, validation_fraction: float = 0.1
+) -> SentimentDataset:
+    """The same for texts and labels in memory: train, and a validation split carved from them.
+
+    Raises:
+        DataError: as `load_dataset`; also when there are more texts than labels, or fewer.
+    """
+    if len(texts) != len(labels):
+        raise DataError(f"{len(texts)} texts but {len(labels)} labels; give one label for each text")
+    frame = pd.DataFrame({"text": pd.Series(list(texts), dtype=object), "label": pd.Series(list(labels), dtype=object)})
+    rows = {"train": labelled_rows(frame, "the given texts", None, None)}
+    return _checked("texts", rows, None, validation_fraction)
+
+
+def _checked(
+    name: str, rows: dict[str, Rows], preset_names: tuple[str, ...] | None, validation_fraction: float
+) -> SentimentDataset:
+    """Carve the missing splits, index the labels, count what repeats."""
+    if "whole" in rows:
+        rows["train"], rows["test"] = split_off(rows.pop("whole"), "test", 1 - TEST_FRACTION, 1)
+    if "validation" not in rows:
+        rows["train"], rows["validation"] = split_off(rows["train"], "validation", 0, validation_fraction)
+
+    label_names, index = name_labels(rows["train"], preset_names)
+    splits = {split: Split(rows[split].texts, label_indices(rows[split], index)) for split in SPLITS if split in rows}
+    return SentimentDataset(name, label_names, splits, content_hash(splits), repeat_warnings(splits))
+
+
+def _find(source: str) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:
+    """(name, tables by split, label names if known); a single file is the split "whole"."""
+    if source in PRESETS:
+        tables = {split: Table(f"{source} ({split})", frame) for split, frame in PRESETS[source].load().items()}
+        return source, tables, PRESETS[source].label_names
+    path = Path(source).expanduser()
+    if path.is_dir():
+        name = path.absolute().name
+        return name, read_folder(path), PRESETS[name].label_names if name in PRESETS else None
+    if path.is_file():
+        return path.stem, {"whole": read_table(path)}, None
+    raise DataError(
+        f'data "{source}" not found; give a preset ({", ".join(PRESETS)}), a folder with train{"/".join(READERS)}, '
+        f"or one file ({', '.join(READERS)})"
+    )

@@ -1,0 +1,97 @@
+"""Table columns to texts and labels; each bad row is an error that names it."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sentimoe.errors import DataError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled texts, one entry per row in each list.
+
+    ``numbers`` are 1-based data rows of ``origin``, kept through splitting; ``labels`` are as written in the file
+    (integers in decimal).
+    """
+
+    origin: str
+    numbers: list[int]
+    texts: list[str]
+    labels: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Iterable[int]) -> "Rows":
+        """The rows at these 0-based positions, in the order given."""
+        chosen = list(indices)
+        return Rows(
+            self.origin,
+            [self.numbers[i] for i in chosen],
+            [self.texts[i] for i in chosen],
+            [self.labels[i] for i in chosen],
+        )
+
+
+def labelled_rows(frame: pd.DataFrame, origin: str, text_column: str | None, label_column: str | None) -> Rows:
+    """All rows of ``frame``; the columns are "text" and "label" unless named otherwise.
+
+    Raises:
+        DataError: a column is missing; a text is empty, blank or no string; a label is missing or neither string nor
+            integer. The message names the row.
+    """
+    text_column = find_column(frame, origin, text_column or "text", "--text-column")
+    label_column = find_column(frame, origin, label_column or "label", "--label-column")
+    texts = text_values(frame, origin, text_column)
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            raise DataError(f'{origin}, row {number}: column "{text_column}" is empty; fill it or delete the row')
+    labels = [
+        _label(value, f'{origin}, row {number}: column "{label_column}"')
+        for number, value in enumerate(frame[label_column].tolist(), start=1)
+    ]
+    return Rows(origin, list(range(1, len(frame) + 1)), texts, labels)
+
+
+def find_column(frame: pd.DataFrame, origin: str, column: str, flag: str) -> str:
+    """``column`` if the frame has it, else DataError with the columns there are and the flag that names another."""
+    if column not in frame.columns:
+        names = ", ".join(map(str, frame.columns))
+        raise DataError(f'{origin}: no column "{column}"; its columns are: {names}. Name the right one with {flag}')
+    return column
+
+
+def text_values(frame: pd.DataFrame, origin: str, column: str) -> list[str]:
+    """One string per row of ``column``; missing is "". Raises DataError at a value that is no encodable string."""
+    return [
+        _text(value, f'{origin}, row {number}: column "{column}"')
+        for number, value in enumerate(frame[column].tolist(), start=1)
+    ]
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: Any, where: str) -> str:
+    if _missing(value):
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f"{where} holds {type(value).__name__} {value!r}, not a string; write the text as a string")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds half a surrogate pair at character {error.start}; write it whole") from error
+    return value
+
+
+def _label(value: Any, where: str) -> str:
+    if _missing(value) or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where} has no label; fill it or delete the row")
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{where} holds {type(value).__name__} {value!r}; write labels as strings or integers")
+    return str(value)

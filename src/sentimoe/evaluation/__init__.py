@@ -1,0 +1,34 @@
+"""Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
+
+from sentimoe.evaluation.cost import active_parameters, count_flops, forward_flops
+from sentimoe.evaluation.intervals import bootstrap_intervals
+from sentimoe.evaluation.metrics import (
+    ReliabilityBin,
+    classification_metrics,
+    expected_calibration_error,
+    predicted_labels,
+    reliability_bins,
+)
+from sentimoe.evaluation.paired import mcnemar, paired_bootstrap
+from sentimoe.evaluation.pictures import confusion_picture, reliability_picture
+from sentimoe.evaluation.predictions import evaluate_predictions
+from sentimoe.evaluation.seeds import paired_t, summarise
+
+__all__ = [
+    "ReliabilityBin",
+    "active_parameters",
+    "bootstrap_intervals",
+    "classification_metrics",
+    "confusion_picture",
+    "count_flops",
+    "evaluate_predictions",
+    "expected_calibration_error",
+    "forward_flops",
+    "mcnemar",
+    "paired_bootstrap",
+    "paired_t",
+    "predicted_labels",
+    "reliability_bins",
+    "reliability_picture",
+    "summarise",
+]

@@ -1,0 +1,57 @@
+"""What a model costs: parameters that are active for a token, floating-point operations of a forward or a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from sentimoe.upcycle import moe_layers
+
+aten = torch.ops.aten
+
+
+def active_parameters(model: nn.Module) -> int:
+    """Parameters that one token meets: all of them less the experts that did not read it.
+
+    Embeddings count whole, as in the usual parameter counts. Of `E` experts a token meets `K`.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    for layer in moe_layers(model):
+        size = sum(parameter.numel() for parameter in layer.experts.parameters())
+        total -= size * (layer.experts.num_experts - layer.num_experts_per_tok) // layer.experts.num_experts
+    return total
+
+
+def count_flops(call: Callable[[], Any]) -> int:
+    """Floating-point operations (2 per multiply-add) of the matrix products and attention inside `call()`.
+
+    Counted as they run, so sparse experts count the rows that they really read. torch's counter takes the attention
+    kernel of the CPU for free; its formula is registered here (Dao et al. 2022, section 3: two products of B H L L D).
+    """
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def forward_flops(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> int:
+    """`count_flops` of a forward in evaluation mode without gradient."""
+    with torch.no_grad():
+        return count_flops(lambda: model(**inputs))
+
+
+def _attention(query_shape, key_shape, value_shape, *args, **kwargs) -> int:
+    return sdpa_flop_count(query_shape, key_shape, value_shape)
+
+
+def _attention_backward(grad_shape, query_shape, key_shape, value_shape, *args, **kwargs) -> int:
+    return sdpa_backward_flop_count(grad_shape, query_shape, key_shape, value_shape)
+
+
+ATTENTION = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}

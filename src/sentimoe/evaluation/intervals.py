@@ -1,0 +1,70 @@
+"""How far a score could move with another draw of as many test texts: percentile bootstrap intervals."""
+
+from typing import get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sentimoe.errors import ConfigError, DataError
+from sentimoe.evaluation.class_indices import read_labels, read_predictions
+from sentimoe.evaluation.confusion import Metric, confusion_cells, score_confusion
+
+
+def bootstrap_intervals(
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    num_classes: int,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Percentile bootstrap intervals of accuracy, weighted F1 and macro F1 over texts.
+
+    The texts are never resampled one by one. Each of the B draws of a resample falls in a (true, predicted) cell with
+    probability (texts in the cell) / B, independently of the others, so the cell counts of a resample are exactly
+    multinomial, and the scores depend on nothing but those counts.
+
+    The intervals cover the choice of test texts only, not that of the training seed. A class so rare that a resample
+    may miss it counts there as F1 = 0, as scikit-learn would have it, and widens the macro interval downwards.
+
+    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+
+    Args:
+        labels: [B] int, true classes in 0 .. C-1.
+        predictions: [B] int, predicted classes in -1 .. C-1; -1 is unanswered and counts as an error.
+        num_classes: C.
+        n_resamples: bootstrap resamples.
+        confidence: share of the resamples inside the interval, between 0 and 1.
+        seed: of the random numbers.
+
+    Returns:
+        ``accuracy``, ``f1_weighted`` and ``f1_macro``, each [low, high] in 0 .. 1.
+
+    Raises:
+        ConfigError: fewer than 1 resample, or a confidence outside (0, 1).
+        DataError: shapes that do not fit, or class indices outside the range.
+    """
+    check_resampling(n_resamples, confidence)
+    true = read_labels(labels, num_classes)
+    predicted = read_predictions("predictions", predictions, len(true), num_classes)
+    if len(predicted) != 1:
+        raise DataError(f"predictions holds {len(predicted)} runs; give one run, shape [{len(true)}]")
+    cells = confusion_cells(true, predicted[0], num_classes)
+    counts = np.bincount(cells, minlength=num_classes * (num_classes + 1))
+    resampled = np.random.default_rng(seed).multinomial(len(true), counts / len(true), size=n_resamples)
+    confusions = resampled.reshape(n_resamples, num_classes, num_classes + 1)
+    return {metric: percentile_interval(score_confusion(confusions, metric), confidence) for metric in get_args(Metric)}
+
+
+def percentile_interval(values: NDArray[np.float64], confidence: float) -> list[float]:
+    """The middle ``confidence`` share of bootstrap values [n_resamples], as [low, high] in their units."""
+    tail = (1 - confidence) / 2
+    return [float(bound) for bound in np.quantile(values, [tail, 1 - tail])]
+
+
+def check_resampling(n_resamples: int, confidence: float) -> None:
+    """Raise ConfigError unless n_resamples is at least 1 and confidence is between 0 and 1."""
+    if n_resamples < 1:
+        raise ConfigError(f"n_resamples is {n_resamples}; allowed is 1 or more")
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence is {confidence}; allowed is between 0 and 1, such as 0.95")

@@ -1,0 +1,97 @@
+"""Pictures of one run as PNG: the confusion matrix and the reliability diagram.
+
+The same input gives the same bytes with the same matplotlib and style: no date or version is written in the file.
+"""
+
+from collections.abc import Sequence
+from os import PathLike
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike, NDArray
+
+from sentimoe.errors import DataError
+from sentimoe.evaluation.metrics import ReliabilityBin, expected_calibration_error
+
+
+def confusion_picture(
+    confusion: ArrayLike, label_names: Sequence[str], path: str | PathLike[str], title: str | None = None
+) -> None:
+    """Draw a confusion matrix: each cell shows its count and its share of the row, coloured by that share.
+
+    Args:
+        confusion: [C, C] counts, rows true, columns predicted.
+        label_names: C names, by class index.
+        path: PNG file to write; its folder must exist.
+        title: above the picture.
+
+    Raises:
+        DataError: shapes that do not fit, or negative counts.
+        OSError: the file cannot be written.
+    """
+    counts = np.asarray(confusion)
+    num_classes = len(label_names)
+    if counts.shape != (num_classes, num_classes) or num_classes == 0 or (counts < 0).any():
+        raise DataError(
+            f"confusion has shape {counts.shape} for {num_classes} label names; give non-negative counts, "
+            "one row and one column per name"
+        )
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    side = 2.5 + 0.9 * num_classes
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="share of the true class", shrink=0.8)
+    _write_cells(axes, counts, shares)
+    axes.set_xticks(range(num_classes), label_names, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num_classes), label_names)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    _save(figure, path)
+
+
+def reliability_picture(bins: Sequence[ReliabilityBin], path: str | PathLike[str], title: str | None = None) -> None:
+    """Draw a reliability diagram: accuracy against confidence above, the number of texts per bin below.
+
+    Bars below the diagonal are over-confident, bars above it under-confident. Source: Guo et al. 2017, figure 1.
+
+    Args:
+        bins: from :func:`sentimoe.evaluation.reliability_bins`.
+        path: PNG file to write; its folder must exist.
+        title: above the picture.
+
+    Raises:
+        DataError: no bins.
+        OSError: the file cannot be written.
+    """
+    if not bins:
+        raise DataError("bins is empty; give the result of reliability_bins")
+    lows = [each["low"] for each in bins]
+    widths = [each["high"] - each["low"] for each in bins]
+    confidences = [each["confidence"] for each in bins if each["count"]]
+    accuracies = [each["accuracy"] for each in bins if each["count"]]
+    error = expected_calibration_error(bins)
+
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.bar(lows, [each["accuracy"] or 0 for each in bins], widths, align="edge", color="#4c86b8", edgecolor="white")
+    upper.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="calibrated")
+    upper.plot(confidences, accuracies, "o", color="#b8434c", label="mean confidence of the bin")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title)
+    upper.legend(loc="upper left", title="no answered texts" if error is None else f"ECE {error:.1%}")
+    lower.bar(lows, [each["count"] for each in bins], widths, align="edge", color="0.6", edgecolor="white")
+    lower.set(xlabel="confidence", ylabel="texts")
+    _save(figure, path)
+
+
+def _write_cells(axes: Axes, counts: NDArray, shares: NDArray[np.float64]) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        color = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color=color)
+
+
+def _save(figure: Figure, path: str | PathLike[str]) -> None:
+    figure.savefig(path, format="png", dpi=150, metadata={"Software": None})

@@ -1,0 +1,90 @@
+"""The engine: texts in, class probabilities out, in input order and constant memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import clean_text
+from .precision import compute_dtype
+from .windows import Windows, make_windows
+
+TEXTS_PER_CHUNK = 4096
+
+
+class Engine:
+    """Runs a classifier over any number of texts.
+
+    model: its weights are copied once to the compute precision; the model itself is not changed.
+    max_length: tokens per window, special tokens included (default: the tokenizer's `model_max_length`).
+    long_texts: "windows" (probabilities averaged by window length) or "truncate".
+    tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.
+    precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int | None = None,
+        long_texts: str = "windows",
+        tokens_per_batch: int = 8192,
+        precision: str = "auto",
+    ):
+        dtype = compute_dtype(precision, model.device)
+        same = dtype == model.dtype and not model.training
+        self.model = model if same else copy.deepcopy(model).eval().to(dtype)
+        self.tokenizer = tokenizer
+        self.max_length = max_length or tokenizer.model_max_length
+        self.long_texts = long_texts
+        self.tokens_per_batch = tokens_per_batch
+        self.num_labels = model.config.num_labels
+        self.truncated = 0
+
+    def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
+        """Probabilities `[B, C]` float32, a row for every text; blank: a row of NaN. Nothing raises for odd text."""
+        chunks = list(self.stream(texts))
+        return np.concatenate(chunks) if chunks else np.empty((0, self.num_labels), dtype=np.float32)
+
+    def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
+        """The same, chunk by chunk, for inputs that do not fit in memory."""
+        iterator = iter(texts)
+        while chunk := [clean_text(text) for text in islice(iterator, TEXTS_PER_CHUNK)]:
+            windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
+            self.truncated += len(windows.truncated)
+            yield self._chunk(len(chunk), windows)
+
+    def _chunk(self, num_texts: int, windows: Windows) -> np.ndarray:
+        lengths = np.array([len(ids["input_ids"]) for ids in windows.encodings])
+        total = np.zeros((num_texts, self.num_labels))
+        weight = np.zeros((num_texts, 1))
+        owner = np.array(windows.owner, dtype=int)
+        for batch in self._batches(lengths):
+            probabilities = self._forward([windows.encodings[index] for index in batch])
+            np.add.at(total, owner[batch], probabilities * lengths[batch, None])
+            np.add.at(weight, owner[batch], lengths[batch, None])
+        weight[weight == 0] = np.nan
+        return (total / weight).astype(np.float32)
+
+    def _batches(self, lengths: np.ndarray) -> Iterator[list[int]]:
+        """Windows of similar length together, longest first, at most `tokens_per_batch` padded tokens each."""
+        batch: list[int] = []
+        for index in np.argsort(-lengths, kind="stable"):
+            if batch and (len(batch) + 1) * lengths[batch[0]] > self.tokens_per_batch:
+                yield batch
+                batch = []
+            batch.append(int(index))
+        if batch:
+            yield batch
+
+    @torch.inference_mode()
+    def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:
+        inputs = self.tokenizer.pad(list(encodings), return_tensors="pt").to(self.model.device)
+        return self.model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()

@@ -1,0 +1,24 @@
+"""Mixture-of-experts layers: tensors in, tensors out. Shapes: B texts, L tokens per text, T real tokens, D hidden size,
+F expert width, E experts, K experts per token."""
+
+from .backends import EXPERTS_BACKENDS, ExpertsBackend
+from .experts import Experts
+from .layer import MoE
+from .losses import expert_load, load_balancing_loss, router_z_loss
+from .router import Router, top_k
+from .routing import LayerRouting, RoutingCall, active_call
+
+__all__ = [
+    "EXPERTS_BACKENDS",
+    "Experts",
+    "ExpertsBackend",
+    "LayerRouting",
+    "MoE",
+    "Router",
+    "RoutingCall",
+    "active_call",
+    "expert_load",
+    "load_balancing_loss",
+    "router_z_loss",
+    "top_k",
+]

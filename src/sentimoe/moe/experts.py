@@ -1,0 +1,67 @@
+"""Experts whose gate lies inside them: 3-D weights, one slice an expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+class Experts(nn.Module):
+    """`E` feed-forward networks in stacked parameters (one tensor each, so that DDP never misses one).
+
+    gated: `down(act(gate x + b) * (up x + c)) + d`, with `gate_up_proj` `[E, 2F, D]` (gate rows first), its bias
+    `[E, 2F]`, `down_proj` `[E, D, F]`, its bias `[E, D]`. plain: `down(act(up x + b)) + d`, with `up_proj` `[E, F, D]`.
+    The attribute names and flags are those that the expert kernels of transformers (`grouped_mm`, ...) expect.
+    """
+
+    gate_up_proj: nn.Parameter
+    up_proj: nn.Parameter
+    gate_up_proj_bias: nn.Parameter
+    up_proj_bias: nn.Parameter
+    is_transposed = False
+    has_post_expert_norm = False
+    _is_expert_parallel = False
+
+    def __init__(
+        self,
+        num_experts: int,
+        hidden_size: int,
+        intermediate_size: int,
+        act: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        gated: bool,
+        bias: bool,
+        hidden_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.num_experts, self.has_gate, self.has_bias = num_experts, gated, bias
+        self.act_fn = act
+        self.dropout = nn.Dropout(hidden_dropout)
+        rows = 2 * intermediate_size if gated else intermediate_size
+        name = "gate_up_proj" if gated else "up_proj"
+        self.register_parameter(name, nn.Parameter(torch.empty(num_experts, rows, hidden_size)))
+        self.down_proj = nn.Parameter(torch.empty(num_experts, hidden_size, intermediate_size))
+        if bias:
+            self.register_parameter(f"{name}_bias", nn.Parameter(torch.empty(num_experts, rows)))
+            self.down_proj_bias = nn.Parameter(torch.empty(num_experts, hidden_size))
+
+    @property
+    def in_proj(self) -> torch.Tensor:
+        """The first projection of every expert, `[E, 2F, D]` (gated) or `[E, F, D]` (plain)."""
+        return self.gate_up_proj if self.has_gate else self.up_proj
+
+    @property
+    def in_proj_bias(self) -> torch.Tensor | None:
+        """Its bias, `[E, 2F]` or `[E, F]`; None where the FFN has no bias."""
+        if not self.has_bias:
+            return None
+        return self.gate_up_proj_bias if self.has_gate else self.up_proj_bias
+
+    def activate(self, projected: torch.Tensor) -> torch.Tensor:
+        """Activation, gate and dropout between the two projections: `[S, 2F or F]` -> `[S, F]`."""
+        if self.has_gate:
+            gate, up = projected.chunk(2, dim=-1)
+            return self.dropout(self.act_fn(gate) * up)
+        return self.dropout(self.act_fn(projected))

@@ -1,0 +1,90 @@
+"""The mask travels with each call, from the model's forward to its MoE layers, and the routing travels back.
+
+No FFN sees the attention mask, so a `RoutingCall` is opened around the forward of the model and found by its MoE layers
+through a context variable: every thread has its own, nested calls restore the outer one, nothing outlives the call.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+_active: ContextVar[RoutingCall | None] = ContextVar("sentimoe_routing_call", default=None)
+
+
+@dataclass(frozen=True)
+class LayerRouting:
+    """What one MoE layer decided: `logits` `[T, E]` float32 and `experts` `[T, K]` int64, real tokens in text order."""
+
+    logits: torch.Tensor
+    experts: torch.Tensor
+
+
+class RoutingCall:
+    """One forward of a model: which tokens are real, and what its MoE layers decided (in the order they ran).
+
+    mask: `[B, L]` bool, true for real tokens.
+    """
+
+    def __init__(self, mask: torch.Tensor):
+        self.mask = mask
+        self._parts: dict[nn.Module, list[LayerRouting]] = {}
+        self._seen: dict[nn.Module, int] = {}
+
+    def __enter__(self) -> RoutingCall:
+        self._token = _active.set(self)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        _active.reset(self._token)
+
+    def again(self) -> RoutingCall:
+        """A fresh call over the same texts, for a recomputation during backward."""
+        return RoutingCall(self.mask)
+
+    def real_tokens(self, layer: nn.Module, hidden: torch.Tensor) -> torch.Tensor | None:
+        """Flat positions `[T]` of the real tokens among those of `hidden` `[B, L', D]`; None when all are real.
+
+        `L' < L` when the model feeds its FFN in chunks along the sequence: the chunks of a layer come in order.
+        Raises ValueError when the hidden states cannot be those of this call.
+        """
+        batch, length = self.mask.shape
+        start = self._seen.get(layer, 0)
+        if hidden.dim() != 3 or hidden.shape[0] != batch or start + hidden.shape[1] > length:
+            raise ValueError(
+                f"hidden states of shape {tuple(hidden.shape)} (from token {start}) do not fit the attention mask "
+                f"{tuple(self.mask.shape)}"
+            )
+        self._seen[layer] = start + hidden.shape[1]
+        mask = self.mask[:, start : start + hidden.shape[1]]
+        if not torch.compiler.is_compiling() and bool(mask.all()):
+            return None
+        return mask.flatten().nonzero().squeeze(1)
+
+    def record(self, layer: nn.Module, routing: LayerRouting) -> None:
+        """Keep what a layer decided; a layer fed in chunks records once a chunk."""
+        self._parts.setdefault(layer, []).append(routing)
+
+    @property
+    def layers(self) -> tuple[LayerRouting, ...]:
+        """The decisions of every MoE layer that ran, in order."""
+        return tuple(self._joined(parts) for parts in self._parts.values())
+
+    def _joined(self, parts: list[LayerRouting]) -> LayerRouting:
+        if len(parts) == 1:
+            return parts[0]
+        # chunks come as (chunk, text, token): put the tokens back in text order
+        position = torch.arange(self.mask.numel(), device=self.mask.device).view_as(self.mask)
+        chunks = zip(position.chunk(len(parts), dim=1), self.mask.chunk(len(parts), dim=1), strict=True)
+        order = torch.cat([where[real] for where, real in chunks]).argsort()
+        return LayerRouting(
+            torch.cat([part.logits for part in parts])[order], torch.cat([part.experts for part in parts])[order]
+        )
+
+
+def active_call() -> RoutingCall | None:
+    """The call that the current thread is inside of; None when a module is run on its own."""
+    return _active.get()

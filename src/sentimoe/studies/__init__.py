@@ -1,0 +1,1 @@
+"""Declared studies: from commands to numbers, tables and pictures."""

@@ -1,0 +1,73 @@
+"""Everything that decides a training run; written to the run folder as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    model: an embedded backbone, a folder or a hub id. data: a preset, a folder or a file. method: see METHODS.
+    method_settings: settings of the method, such as `num_experts`.
+    head: "mean" (pooling over real tokens) or "native" (the architecture's own).
+    max_length: tokens per text in training, special tokens included; longer texts are truncated in training.
+    learning_rate: peak rate; None: 1e-4 up to 512 hidden units, 3e-5 above. router_learning_rate and
+    gate_learning_rate: rates of the routers and of the experts' gate projections; None: the same.
+    warmup: share of the steps. patience: epochs without a better `metric` on validation before stopping.
+    class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
+    """
+
+    model: str = "all-MiniLM-L6-v2"
+    data: str = "tweets"
+    method: str = "moe-gated"
+    text_column: str | None = None
+    label_column: str | None = None
+    method_settings: dict[str, Any] = field(default_factory=dict)
+    head: str = "mean"
+    epochs: int = 3
+    batch_size: int = 32
+    max_length: int = 256
+    learning_rate: float | None = None
+    router_learning_rate: float | None = None
+    gate_learning_rate: float | None = None
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    patience: int = 2
+    metric: str = "f1_weighted"
+    class_weights: bool = False
+    train_limit: int | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("max_length", self.max_length >= 8, "8 or more tokens"),
+            ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),
+            ("warmup", 0 <= self.warmup < 1, "a share of the steps, 0 or more and below 1"),
+            ("patience", self.patience >= 1, "1 or more epochs"),
+            ("metric", self.metric in ("f1_weighted", "f1_macro", "accuracy"), "f1_weighted, f1_macro or accuracy"),
+            ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
+        )
+        for name, fits, allowed in rules:
+            if not fits:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is not allowed; it must be {allowed}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Build from a mapping such as a YAML file. Raises ConfigError for a key that does not exist."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"unknown settings {unknown}; allowed are {sorted(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able copy."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,147 @@
+"""Train a classifier on texts: tokenise, run the Trainer, keep the epoch that validation liked best."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    TrainingArguments,
+)
+
+from ..data import Split, clean_text
+from ..inference import compute_dtype
+from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
+from .config import TrainConfig
+from .trainer import SentimentTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training did: `history` holds the logged rows (loss, rate, validation metrics) in order.
+
+    truncated: training texts longer than `max_length`. seconds: of the Trainer. best: the best validation metric.
+    """
+
+    history: list[dict[str, Any]]
+    truncated: int
+    seconds: float
+    best: float | None
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Split,
+    validation: Split,
+    config: TrainConfig,
+    folder: Path,
+    resume: bool = False,
+    progress: bool = True,
+) -> FitResult:
+    """Train `model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
+
+    With `resume` training goes on from the last complete checkpoint in `folder`, from the start when there is none.
+    """
+    checkpoints = folder / "checkpoints"
+    train_set, truncated = _tokenise(train, tokenizer, config.max_length)
+    validation_set, _ = _tokenise(validation, tokenizer, config.max_length)
+    if truncated:
+        logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(train), config.max_length)
+    trainer = SentimentTrainer(
+        model,
+        training_arguments(config, checkpoints, model),
+        train_dataset=train_set,
+        eval_dataset=validation_set,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=_selection_metrics,
+        callbacks=[EarlyStoppingCallback(config.patience), MarkComplete(), LogRows(folder / "log.jsonl")],
+        rates=_rates(config),
+        class_weights=inverse_frequency(train) if config.class_weights else None,
+    )
+    for printer in (ProgressCallback, PrinterCallback):  # they write to standard output
+        trainer.remove_callback(printer)
+    if progress:
+        trainer.add_callback(ProgressBar(config.metric))
+    output = trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints) if resume else None)
+    model.eval()
+    return FitResult(trainer.state.log_history, truncated, output.metrics["train_runtime"], trainer.state.best_metric)
+
+
+def default_learning_rate(model: PreTrainedModel) -> float:
+    """1e-4 for small encoders (up to 512 hidden units), 3e-5 for larger ones."""
+    return 1e-4 if model.config.get_text_config().hidden_size <= 512 else 3e-5
+
+
+def inverse_frequency(split: Split) -> torch.Tensor:
+    """Class weights `[C]` by inverse frequency, with mean 1 over the texts."""
+    counts = np.bincount(split.labels)
+    return torch.tensor(len(split) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def training_arguments(config: TrainConfig, checkpoints: Path, model: PreTrainedModel) -> TrainingArguments:
+    """The Trainer's arguments for a run."""
+    on_cpu = model.device.type == "cpu" and not torch.cuda.is_available()
+    device = torch.device("cpu" if on_cpu else "cuda")
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=4 * config.batch_size,
+        learning_rate=config.learning_rate or default_learning_rate(model),
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup,
+        optim="adamw_torch_fused",
+        train_sampling_strategy="group_by_length",
+        bf16=compute_dtype(config.precision, device) == torch.bfloat16,
+        use_cpu=on_cpu,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=config.metric,
+        logging_steps=10,
+        seed=config.seed,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not on_cpu,
+    )
+
+
+def _rates(config: TrainConfig) -> dict[str, float]:
+    rates = {"router": config.router_learning_rate, "gate": config.gate_learning_rate}
+    return {group: rate for group, rate in rates.items() if rate is not None}
+
+
+def _tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, int]:
+    texts = [clean_text(text) for text in split.texts]
+    cut = tokenizer(texts, truncation=True, max_length=max_length)
+    at_limit = [text for text, ids in zip(texts, cut["input_ids"], strict=True) if len(ids) >= max_length]
+    whole = tokenizer(at_limit)["input_ids"] if at_limit else []
+    return Dataset.from_dict({**cut, "labels": split.labels}), sum(len(ids) > max_length for ids in whole)
+
+
+def _selection_metrics(prediction) -> dict[str, float]:
+    logits = prediction.predictions
+    predicted, labels = np.argmax(logits, axis=-1), prediction.label_ids
+    classes = list(range(logits.shape[-1]))
+    return {
+        "accuracy": accuracy_score(labels, predicted),
+        "f1_weighted": f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0),
+        "f1_macro": f1_score(labels, predicted, labels=classes, average="macro", zero_division=0),
+    }

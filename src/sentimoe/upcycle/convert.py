@@ -1,0 +1,165 @@
+"""`upcycle`: a dense classifier becomes a mixture of experts that starts as exactly the same function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+
+import torch
+from torch import nn
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
+
+from ..config import FFNLayout, MoEConfig
+from ..errors import ConfigError, ConversionError
+from .initialise import add_noise, copy_init
+from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
+from .modeling import SentiMoEModel, become, revert
+from .receipt import MoEReceipt
+from .structure import Undo, install_experts, resolve_layers
+
+TOLERANCE = 1e-4
+
+
+def upcycle(
+    model: PreTrainedModel, config: MoEConfig | None = None, probe: Mapping[str, torch.Tensor] | None = None
+) -> PreTrainedModel:
+    """Replace the FFNs of some layers by experts, in place; the head stays. Returns the model.
+
+    model: a sequence classifier, fine-tuned or not. config: see MoEConfig (default: four gated experts, top two, in
+    the last two layers). probe: tokenised texts (`input_ids` `[B, L]`, `attention_mask`, ...) to compare logits on;
+    default: random in-vocabulary ids. The comparison is made in float32 and stored as `model.moe_receipt`.
+
+    Raises ConversionError when the model cannot be converted or its logits moved by more than 1e-4, and ConfigError
+    when the config does not fit the model. The model is then untouched.
+    """
+    config = config or MoEConfig()
+    _refuse(model)
+    batches = _random_probe(model) if probe is None else [dict(probe)]
+    with _float32_evaluation(model):
+        config = replace(config, ffn=_layout(model, config))
+        before = _logits(model, batches)
+        undo_all: list[Undo] = []
+        try:
+            was_library_class = not isinstance(model, SentiMoEModel)
+            if was_library_class:
+                become(model, head="native")
+                undo_all.append(lambda: revert(model))
+            installed = install_experts(model, config)
+            undo_all.extend(undo for _, _, undo in installed)
+            model.config.moe = config.to_dict()
+            undo_all.append(lambda: setattr(model.config, "moe", None))
+            for moe, ffn, _ in installed:
+                copy_init(moe.experts, ffn)
+                moe.eval()
+            difference = _largest_difference(before, _logits(model, batches))
+            if not difference <= TOLERANCE:
+                raise ConversionError(
+                    f"the logits moved by {difference:.3g} in float32, more than {TOLERANCE}: the experts do not "
+                    "reproduce the dense FFN, so the model was left as it was"
+                )
+            noise_difference = 0.0
+            if config.init_noise:
+                for moe, _, _ in installed:
+                    add_noise(moe.experts, config.init_noise)
+                noise_difference = _largest_difference(before, _logits(model, batches))
+        except BaseException:
+            for undo in reversed(undo_all):
+                undo()
+            raise
+    receipt = MoEReceipt(
+        max_abs_logit_diff=difference,
+        noise_abs_logit_diff=noise_difference,
+        probe="random ids" if probe is None else "given texts",
+        texts=sum(len(batch["input_ids"]) for batch in batches),
+        tokens=sum(int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batches),
+        tolerance=TOLERANCE,
+    )
+    model.config.moe_receipt = asdict(receipt)
+    return model
+
+
+def _refuse(model: PreTrainedModel) -> None:
+    if isinstance(model, SentiMoEModel):
+        if model.config.moe is not None:
+            raise ConversionError("the model already has experts; collapse it first, or start from the dense model")
+        return
+    expected = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(model.config), None)
+    if expected is not type(model):
+        raise ConversionError(
+            f"{type(model).__name__} is not the sequence classifier registered for {type(model.config).__name__} "
+            f"({getattr(expected, '__name__', None)}): load it with AutoModelForSequenceClassification or "
+            "sentimoe.load_classifier, or register your class with AutoModelForSequenceClassification"
+        )
+
+
+def _layout(model: PreTrainedModel, config: MoEConfig) -> FFNLayout:
+    """The one layout of all layers to convert."""
+    layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
+    chosen = [layers[index] for index in resolve_layers(config, len(layers))]
+    if config.ffn is not None:
+        for layer in chosen:
+            refuse_sparse(layer)
+            if not reproduces(layer, config.ffn):
+                raise ConversionError(
+                    f"the named FFN {config.ffn} does not compute what {type(layer).__name__} computes: check the "
+                    "roles of up, gate and down, the activation, and `fused`"
+                )
+        layout = config.ffn
+    else:
+        layouts = [find_layout(layer) for layer in chosen]
+        layout = layouts[0]
+        if any(other != layout for other in layouts):
+            raise ConversionError(f"the layers to convert have different FFNs: {sorted(set(map(str, layouts)))}")
+    if layout.gated and config.expert == "plain":
+        raise ConfigError(
+            "expert='plain' is not possible here: the dense FFN is gated already (down(act(gate x) * up x)), and a "
+            "plain expert cannot start as the same function. Use expert='gated', which keeps that gate."
+        )
+    for layer in chosen:
+        read_ffn(layer, layout)
+    return layout
+
+
+def _random_probe(model: PreTrainedModel, texts: int = 4) -> list[dict[str, torch.Tensor]]:
+    """Single texts of in-vocabulary ids (never padding) within the position limit."""
+    config = model.config.get_text_config()
+    # RoBERTa-like models number positions from padding_idx + 1, so stay well below the limit
+    length = max(1, min(32, (getattr(config, "max_position_embeddings", None) or 64) // 2))
+    generator = torch.Generator().manual_seed(0)
+    allowed = torch.tensor([token for token in range(config.vocab_size) if token != config.pad_token_id])
+    probe = []
+    for _ in range(texts):
+        ids = allowed[torch.randint(len(allowed), (1, length), generator=generator)].to(model.device)
+        probe.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    return probe
+
+
+@contextmanager
+def _float32_evaluation(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and float32 inside; modes and precisions as before outside (new modules: that of the model)."""
+    training = {module: module.training for module in model.modules()}
+    dtypes = {tensor: tensor.dtype for tensor in [*model.parameters(), *model.buffers()] if tensor.is_floating_point()}
+    main = next(model.parameters()).dtype
+    widened = {tensor for tensor, dtype in dtypes.items() if dtype != torch.float32}
+    was_training = model.training
+    model.eval()
+    for tensor in widened:
+        tensor.data = tensor.data.float()
+    try:
+        yield
+    finally:
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtypes.get(tensor, main))
+        for module in model.modules():
+            module.training = training.get(module, was_training)
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel, batches: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+    return [model(**{name: value.to(model.device) for name, value in batch.items()}).logits for batch in batches]
+
+
+def _largest_difference(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+    return max(float((new - old).abs().max()) for old, new in zip(before, after, strict=True))

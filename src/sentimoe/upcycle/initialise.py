@@ -1,0 +1,46 @@
+"""Fill experts from a dense FFN so that the layer starts as exactly the dense function."""
+
+from __future__ import annotations
+
+import torch
+
+from ..moe import Experts
+from .layout import DenseFFN
+
+
+@torch.no_grad()
+def copy_init(experts: Experts, ffn: DenseFFN) -> None:
+    """Every expert becomes the dense FFN (Komatsuzaki et al. 2023, Sparse Upcycling).
+
+    A gated expert made from a plain FFN `W2 act(W1 x + b1) + b2` starts as `gate = W1, b1`, `up = 0` with bias 1,
+    `down = W2, b2`: the gate inside it multiplies by one until training moves it.
+    """
+    if not experts.has_gate:
+        first, first_bias = ffn.up, ffn.up_bias
+    elif ffn.gate is not None:
+        first = torch.cat([ffn.gate, ffn.up])
+        first_bias = torch.cat([_or_zero(ffn.gate_bias, ffn.gate), _or_zero(ffn.up_bias, ffn.up)])
+    else:
+        first = torch.cat([ffn.up, torch.zeros_like(ffn.up)])
+        first_bias = torch.cat([_or_zero(ffn.up_bias, ffn.up), torch.ones_like(ffn.up[:, 0])])
+    experts.in_proj.copy_(first.expand_as(experts.in_proj))
+    experts.down_proj.copy_(ffn.down.expand_as(experts.down_proj))
+    if experts.has_bias:
+        assert experts.in_proj_bias is not None
+        experts.in_proj_bias.copy_(_or_zero(first_bias, first).expand_as(experts.in_proj_bias))
+        experts.down_proj_bias.copy_(_or_zero(ffn.down_bias, ffn.down).expand_as(experts.down_proj_bias))
+
+
+@torch.no_grad()
+def add_noise(experts: Experts, relative_std: float) -> None:
+    """Break the symmetry of copied experts: Gaussian noise relative to the deviation of each expert's matrix.
+
+    A gate that is the identity has deviation 0 and stays the identity.
+    """
+    parts = [*experts.in_proj.chunk(2 if experts.has_gate else 1, dim=1), experts.down_proj]
+    for weights in parts:
+        weights.add_(torch.randn_like(weights) * weights.std(dim=(1, 2), keepdim=True) * relative_std)
+
+
+def _or_zero(bias: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(weight[:, 0]) if bias is None else bias

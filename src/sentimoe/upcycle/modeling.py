@@ -1,0 +1,306 @@
+"""The registered model classes: a Hugging Face classifier plus a head choice plus experts.
+
+For every architecture there are two classes, made on demand: `native` keeps the classifier of the library, `mean` puts
+mean pooling over real tokens and a linear layer on the backbone. Both carry experts when `config.moe` says so. Their
+`config.json` is the one of the base architecture with `model_type: sentimoe` and `base_model_type`, `head`, `moe`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import SequenceClassifierOutput, SequenceClassifierOutputWithPast
+
+from ..config import MoEConfig
+from ..errors import ConfigError
+from ..moe import RoutingCall, expert_load, load_balancing_loss, router_z_loss
+from .structure import install_experts
+
+HEADS = ("mean", "native")
+
+
+@dataclass
+class MoESequenceClassifierOutput(SequenceClassifierOutputWithPast):
+    """Output of a classifier with experts.
+
+    loss: task loss plus `aux_loss`, when labels are given. logits: `[B, C]`.
+    aux_loss: the weighted sum of load-balancing loss and router z-loss, each a mean over the MoE layers.
+    expert_load: `[N, E]`, per MoE layer the share of (token, choice) pairs of each expert, over real tokens.
+    router_logits: one `[T, E]` float32 tensor per MoE layer, real tokens in text order.
+    """
+
+    aux_loss: torch.Tensor | None = None
+    expert_load: torch.Tensor | None = None
+    router_logits: tuple[torch.Tensor, ...] | None = None
+
+
+class SentiMoEConfig(PreTrainedConfig):
+    """Entry of `AutoConfig`: reads `base_model_type` and `head` and builds the config of that architecture."""
+
+    model_type = "sentimoe"
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        base_type, head = config_dict.get("base_model_type"), config_dict.get("head")
+        if base_type not in CONFIG_MAPPING or head not in HEADS:
+            raise ConfigError(
+                f"config.json has base_model_type={base_type!r} and head={head!r}; the first must be an architecture "
+                f"that this transformers knows, the second one of {HEADS}"
+            )
+        return classifier_config_class(CONFIG_MAPPING[base_type], head).from_dict(config_dict, **kwargs)
+
+
+@functools.cache
+def classifier_config_class(base: Any, head: str) -> Any:
+    """The config class of `base` with sentimoe's fields; its model class is registered with the auto classes."""
+    fields = {
+        "__module__": __name__,
+        "__doc__": f"{base.__name__} with a {head} head and, where `moe` is set, experts.",
+        "model_type": "sentimoe",
+        "base_config_class": base,
+        "keys_to_ignore_at_inference": ["past_key_values", "aux_loss", "expert_load", "router_logits"],
+    }
+    config_class = type(f"SentiMoE{head.title()}{base.__name__}", (base,), fields)
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(config_class, _classifier_class(config_class, base, head))
+    if base in MODEL_MAPPING:  # native classifiers of decoders build their backbone through AutoModel
+        MODEL_MAPPING.register(config_class, MODEL_MAPPING[base])
+    return config_class
+
+
+def classifier_class(config_class: Any) -> Any:
+    """The model class that belongs to a class made by `classifier_config_class`."""
+    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[config_class]
+
+
+def backbone_class(base: Any) -> Any:
+    """The headless model of an architecture. Raises ConfigError when transformers has none."""
+    if base not in MODEL_MAPPING:
+        raise ConfigError(f"{base.__name__} has no model registered with AutoModel")
+    return MODEL_MAPPING[base]
+
+
+def build_backbone(config: PreTrainedConfig, base: Any) -> PreTrainedModel:
+    """A backbone with random weights, without the pooler that mean pooling would leave untrained."""
+    return backbone_class(base)(config, **without_pooler(backbone_class(base)))
+
+
+def without_pooler(model_class: Any) -> dict[str, bool]:
+    """The constructor argument that leaves the pooler out, where the architecture has one."""
+    accepted = inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
+
+
+class SentiMoEModel:
+    """What sentimoe adds to a classifier class: experts at construction, auxiliary losses, checkpointing."""
+
+    accepts_loss_kwargs = False  # the loss is a plain mean: Trainer must divide it when it accumulates gradients
+    config: Any
+
+    @property
+    def moe_receipt(self):
+        """What the conversion measured, as `MoEReceipt`; None for a dense model."""
+        from .receipt import MoEReceipt
+
+        stored = self.config.moe_receipt
+        return None if stored is None else MoEReceipt(**stored)
+
+    @property
+    def moe_config(self) -> MoEConfig | None:
+        """How the model was converted; None for a dense model."""
+        return None if self.config.moe is None else MoEConfig.from_dict(self.config.moe)
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
+        if self.config.moe is not None and enable:
+            gradient_checkpointing_func = _carry_routing(gradient_checkpointing_func)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)  # type: ignore[misc]
+
+
+def _carry_routing(checkpoint_func):
+    """Recomputation runs during backward, outside the forward (on a GPU in another thread): hand it the mask."""
+    if getattr(checkpoint_func, "keywords", {}).get("use_reentrant"):
+        raise ConfigError(
+            "gradient checkpointing with use_reentrant=True cuts the gradient of the auxiliary losses; "
+            "call gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})"
+        )
+
+    @functools.wraps(checkpoint_func)
+    def checkpoint_with_routing(function, *args, **kwargs):
+        from ..moe import active_call
+
+        call, first = active_call(), True
+
+        def run(*inner_args, **inner_kwargs):
+            nonlocal first
+            if first or call is None:
+                first = False
+                return function(*inner_args, **inner_kwargs)
+            with call.again():
+                return function(*inner_args, **inner_kwargs)
+
+        return checkpoint_func(run, *args, **kwargs)
+
+    return checkpoint_with_routing
+
+
+def _classifier_class(config_class, base: Any, head: str) -> Any:
+    parent: Any = _mean_pooled_class(base) if head == "mean" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[base]
+
+    def __init__(self, config, *args, **kwargs):
+        parent.__init__(self, config, *args, **kwargs)
+        if config.moe is not None:
+            install_experts(self, MoEConfig.from_dict(config.moe))
+
+    namespace = {
+        "__module__": __name__,
+        "__doc__": f"{parent.__name__} whose FFNs may be experts; see sentimoe.upcycle.modeling.",
+        "config_class": config_class,
+        "__init__": __init__,
+        "forward": _forward_with_experts(parent.forward),
+    }
+    return type(f"SentiMoE{head.title()}{parent.__name__.removeprefix('Mean')}", (SentiMoEModel, parent), namespace)
+
+
+def _forward_with_experts(base_forward):
+    signature = inspect.signature(base_forward)
+
+    @functools.wraps(base_forward)  # Trainer reads the argument names from the signature
+    def forward(self, *args, **kwargs):
+        if self.config.moe is None:
+            return base_forward(self, *args, **kwargs)
+        return_dict = kwargs.pop("return_dict", None)
+        given = signature.bind(self, *args, **kwargs).arguments
+        with RoutingCall(_real_token_mask(given)) as call:
+            output = base_forward(self, *args, **kwargs, return_dict=True)
+        output = _with_routing(output, call, self.config)
+        return output.to_tuple() if return_dict is False else output
+
+    return forward
+
+
+def _real_token_mask(given: dict[str, Any]) -> torch.Tensor:
+    mask, ids, embeddings = (given.get(name) for name in ("attention_mask", "input_ids", "inputs_embeds"))
+    if mask is None:
+        tokens = ids if ids is not None else embeddings
+        if tokens is None:
+            raise ValueError("give the model input_ids or inputs_embeds")
+        return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    if mask.dim() != 2:
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}; a model with experts needs [B, L] to know which tokens "
+            "are real"
+        )
+    return mask.bool()
+
+
+def _with_routing(output, call: RoutingCall, config) -> MoESequenceClassifierOutput:
+    layers = call.layers
+    balance = torch.stack([load_balancing_loss(layer.logits, layer.experts) for layer in layers]).mean()
+    z = torch.stack([router_z_loss(layer.logits) for layer in layers]).mean()
+    aux_loss = config.moe["router_aux_loss_coef"] * balance + config.moe["router_z_loss_coef"] * z
+    load = torch.stack([expert_load(layer.experts, layer.logits.shape[1]) for layer in layers])
+    return MoESequenceClassifierOutput(
+        loss=None if output.loss is None else output.loss + aux_loss.to(output.loss.device),
+        logits=output.logits,
+        past_key_values=output.get("past_key_values"),
+        hidden_states=output.hidden_states,
+        attentions=output.attentions,
+        aux_loss=aux_loss,
+        expert_load=load,
+        router_logits=tuple(layer.logits for layer in layers),
+    )
+
+
+def _mean_pooled_class(base: Any) -> Any:
+    """Backbone, mean over real tokens (Reimers & Gurevych 2019), dropout, linear layer."""
+    body: Any = backbone_class(base)
+    family: Any = next(c for c in reversed(body.__mro__) if issubclass(c, PreTrainedModel) and c is not PreTrainedModel)
+
+    def __init__(self, config):
+        family.__init__(self, config)
+        self.num_labels = config.num_labels
+        setattr(self, self.base_model_prefix, build_backbone(config, base))
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.classifier = nn.Linear(config.get_text_config().hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        token_type_ids=None,
+        position_ids=None,
+        inputs_embeds=None,
+        labels=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        """input_ids `[B, L]`, attention_mask `[B, L]` -> logits `[B, C]`; with labels `[B]` also the loss."""
+        kwargs |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        kwargs |= {} if position_ids is None else {"position_ids": position_ids}
+        backbone = getattr(self, self.base_model_prefix)
+        output = backbone(
+            input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs
+        )
+        pooled = mean_over_real_tokens(output.last_hidden_state, attention_mask)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        result = SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    name = f"Mean{body.__name__.removesuffix('Model')}ForSequenceClassification"
+    prefix = body.base_model_prefix or family.base_model_prefix or "model"
+    return type(
+        name,
+        (family,),
+        {"__module__": __name__, "__init__": __init__, "forward": forward, "base_model_prefix": prefix},
+    )
+
+
+def mean_over_real_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """hidden `[B, L, D]`, attention_mask `[B, L]` or None -> `[B, D]`; the sum is taken in float32."""
+    if attention_mask is None:
+        return hidden.mean(dim=1)
+    mask = attention_mask.unsqueeze(-1).float()
+    mean = (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
+    return mean.to(hidden.dtype)
+
+
+def become(model: PreTrainedModel, head: str) -> None:
+    """Turn a library classifier (or a mean-pooled one) into its sentimoe class, in place. The weights stay."""
+    base: Any = type(model.config)
+    base_type = model.config.model_type
+    config_class = classifier_config_class(base, head)
+    model.config.__class__ = config_class
+    for name, value in {"base_model_type": base_type, "head": head, "moe": None, "moe_receipt": None}.items():
+        setattr(model.config, name, value)
+    model.__class__ = classifier_class(config_class)
+
+
+def revert(model: PreTrainedModel) -> None:
+    """Undo `become` for a native head: the class and config of the library again."""
+    for name in ("base_model_type", "head", "moe", "moe_receipt"):
+        delattr(model.config, name)
+    base: Any = type(model.config).base_config_class
+    model.config.__class__ = base
+    model.__class__ = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[base]
+
+
+def register() -> None:
+    """Make `AutoConfig` and the auto classes know saved sentimoe folders."""
+    AutoConfig.register(SentiMoEConfig.model_type, SentiMoEConfig, exist_ok=True)

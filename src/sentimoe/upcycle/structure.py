@@ -1,0 +1,107 @@
+"""Put MoE layers where the FFNs were, and take them out again. Structure only: no weights are copied here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..config import FFNLayout, MoEConfig
+from ..errors import ConfigError
+from ..moe import EXPERTS_BACKENDS, Experts, MoE, Router
+from .layout import DenseFFN, read_ffn, transformer_layers
+
+Undo = Callable[[], None]
+
+
+class MovedWeight(nn.Module):
+    """Lies where a dense weight was, under its old key and with a shape that the plain class refuses to load.
+
+    Without it a plain class would load the folder, warn, and run with a random FFN.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(1))
+
+
+class Bypassed(nn.Module):
+    """The identity in place of the first half of a two-module FFN (BERT's `intermediate`)."""
+
+    def __init__(self, linear_name: str):
+        super().__init__()
+        self.add_module(linear_name, MovedWeight())
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+def resolve_layers(config: MoEConfig, num_layers: int) -> list[int]:
+    """Indices in the order of the layers, negative ones resolved. Raises ConfigError outside the model."""
+    for index in config.layers_to_transform:
+        if not -num_layers <= index < num_layers:
+            raise ConfigError(
+                f"layers_to_transform holds {index}, but the model has {num_layers} layers: allowed are "
+                f"{-num_layers} to {num_layers - 1}"
+            )
+    return sorted({index % num_layers for index in config.layers_to_transform})
+
+
+def moe_layers(model: nn.Module) -> list[MoE]:
+    """The MoE layers of a model, in order."""
+    return [module for module in model.modules() if isinstance(module, MoE)]
+
+
+def install_experts(model: PreTrainedModel, config: MoEConfig) -> list[tuple[MoE, DenseFFN, Undo]]:
+    """Replace the FFNs named by `config.ffn` with MoE layers whose weights are not filled yet.
+
+    Returns for each layer the MoE, the dense weights it replaced and a function that puts the dense modules back.
+    """
+    if config.ffn is None:
+        raise ConfigError("the FFN layout is not known: convert with sentimoe.upcycle, which finds and stores it")
+    if config.experts_backend not in EXPERTS_BACKENDS:
+        raise ConfigError(f"experts_backend={config.experts_backend!r} must be one of {sorted(EXPERTS_BACKENDS)}")
+    layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
+    installed = []
+    for index in resolve_layers(config, len(layers)):
+        ffn = read_ffn(layers[index], config.ffn)
+        moe = _new_moe(ffn, config)
+        installed.append((moe, ffn, _replace(layers[index], config.ffn, moe)))
+    return installed
+
+
+def _new_moe(ffn: DenseFFN, config: MoEConfig) -> MoE:
+    width, hidden_size = ffn.up.shape
+    gated = config.expert == "gated"
+    with ffn.up.device:
+        router = Router(config.num_experts, hidden_size)
+        experts = Experts(
+            config.num_experts,
+            hidden_size,
+            width,
+            ffn.act,
+            gated=gated,
+            bias=ffn.has_bias or (gated and ffn.gate is None),
+            hidden_dropout=ffn.hidden_dropout,
+        )
+    moe = MoE(router, experts, config.num_experts_per_tok, config.experts_backend, ffn.output_dropout)
+    return moe.to(ffn.up.dtype)
+
+
+def _replace(layer: nn.Module, layout: FFNLayout, moe: MoE) -> Undo:
+    """Put `moe` in its place, mark the old keys, and return the way back."""
+    saved = {layout.replace: layer.get_submodule(layout.replace)}
+    if layout.bypass is not None:
+        saved[layout.bypass] = layer.get_submodule(layout.bypass)
+        layer.set_submodule(layout.bypass, Bypassed(layout.up.removeprefix(f"{layout.bypass}.")))
+    else:
+        moe.add_module(layout.up.removeprefix(f"{layout.replace}."), MovedWeight())
+    layer.set_submodule(layout.replace, moe)
+
+    def undo() -> None:
+        for path, module in saved.items():
+            layer.set_submodule(path, module)
+
+    return undo

@@ -1,0 +1,32 @@
+"""The `sentimoe` command. Nothing here imports torch until a command runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from . import evaluate, info, predict, train
+
+app = typer.Typer(
+    help="Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("info")(info.info)
+
+
+def main() -> None:
+    """Run the command; an error that sentimoe raised on purpose is one line on standard error and exit code 2."""
+    try:
+        app()
+    except Exception as error:
+        known = sys.modules.get("sentimoe.errors")
+        if known is None or not isinstance(error, known.SentiMoEError):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,52 @@
+"""`sentimoe evaluate`: how good a trained model is on labelled texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Option = typer.Option
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
+    split: Annotated[str, Option(help="train, validation or test.")] = "test",
+    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
+    label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
+    long_texts: Annotated[str, Option(help="windows (all of a long text) or truncate.")] = "windows",
+    precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals on one split."""
+    from sentimoe import SentimentClassifier
+    from sentimoe.data import load_dataset
+    from sentimoe.errors import DataError
+    from sentimoe.evaluation import evaluate_predictions
+
+    from .show import confusion_table, metrics_table, print_json, print_tables, quiet_libraries
+    from .stream import probabilities_with_bar
+
+    quiet_libraries()
+    classifier = SentimentClassifier.from_pretrained(folder, precision=precision, long_texts=long_texts)
+    dataset = load_dataset(data, text_column=text_column, label_column=label_column)
+    if split not in dataset.splits:
+        raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
+    if tuple(classifier.label_names) != dataset.label_names:
+        raise DataError(
+            f"the model's labels {classifier.label_names} are not those of {data}, {list(dataset.label_names)}; "
+            "evaluate on data with the same labels"
+        )
+    part = dataset.splits[split]
+    probabilities = probabilities_with_bar(classifier.engine, part.texts)
+    metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
+    metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
+    metrics |= {"n_truncated": classifier.engine.truncated, "warnings": list(dataset.warnings)}
+    for warning in dataset.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json(metrics)
+    else:
+        print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))

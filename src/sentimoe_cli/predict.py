@@ -1,0 +1,94 @@
+"""`sentimoe predict`: label and probabilities for texts given as arguments, on standard input or in a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Option = typer.Option
+WRITERS = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".jsonl": lambda frame, path: path.write_text(_lines(frame), encoding="utf-8"),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+}
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one per line of standard input.")] = None,
+    input_file: Annotated[Path | None, Option("--input", help="CSV, JSONL or Parquet file with a text column.")] = None,
+    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
+    output: Annotated[
+        Path | None, Option(help="CSV, JSONL or Parquet file to write; none: JSON lines on standard output.")
+    ] = None,
+    overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
+    long_texts: Annotated[
+        str, Option(help="windows (all of a long text) or truncate (counted on standard error).")
+    ] = "windows",
+    precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
+) -> None:
+    """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
+
+    A column of the input that has one of these names is kept as `input_NAME`. Blank texts get no label.
+    """
+    import pandas as pd
+
+    from sentimoe import SentimentClassifier
+    from sentimoe.data import clean_text, read_texts
+    from sentimoe.errors import ConfigError
+
+    from .show import quiet_libraries
+    from .stream import probabilities_with_bar
+
+    quiet_libraries()
+    if texts and input_file:
+        raise ConfigError("give texts as arguments or --input FILE, not both")
+    if output is not None and output.suffix not in WRITERS:
+        raise ConfigError(f"{output} must end in {', '.join(WRITERS)}")
+    if output is not None and output.exists() and not overwrite:
+        raise ConfigError(f"{output} exists; choose another file or add --overwrite")
+    classifier = SentimentClassifier.from_pretrained(folder, precision=precision, long_texts=long_texts)
+    if input_file is not None:
+        frame, column = read_texts(input_file, text_column)
+    else:
+        given = texts or sys.stdin.buffer.read().decode("utf-8", "replace").splitlines()
+        frame, column = pd.DataFrame({"text": pd.Series(map(clean_text, given), dtype=object)}), "text"
+    probabilities = probabilities_with_bar(classifier.engine, frame[column].tolist())
+    if classifier.engine.truncated:
+        typer.echo(
+            f"warning: {classifier.engine.truncated} texts were cut at {classifier.engine.max_length} tokens", err=True
+        )
+    frame = with_predictions(frame, classifier, probabilities)
+    if output is None:
+        typer.echo(_lines(frame), nl=False)
+    else:
+        WRITERS[output.suffix](frame, output)
+
+
+def with_predictions(frame: pd.DataFrame, classifier, probabilities) -> pd.DataFrame:
+    """The frame with `label`, `score` and `prob_CLASS` columns; columns in their way become `input_NAME`."""
+    import pandas as pd
+
+    from sentimoe.classifier import answers
+
+    found = answers(probabilities, classifier.label_names)
+    added = {
+        "label": pd.Series([answer["label"] for answer in found], dtype=object, index=frame.index),
+        "score": [answer["score"] for answer in found],
+        **{f"prob_{name}": probabilities[:, index] for index, name in enumerate(classifier.label_names)},
+    }
+    kept = frame.rename(columns={name: f"input_{name}" for name in added if name in frame.columns})
+    return kept.assign(**added)
+
+
+def _lines(frame: pd.DataFrame) -> str:
+    """JSON lines; what is missing is null."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
+    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)

@@ -1,0 +1,110 @@
+"""`sentimoe train`: from a backbone and labelled texts to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Option = typer.Option
+
+
+def train(
+    output: Annotated[
+        Path, Option(help="Run folder to write: the model, its tokenizer, metrics and the exact config.")
+    ],
+    config: Annotated[Path | None, Option(help="YAML file with any of these settings; flags override it.")] = None,
+    model: Annotated[
+        str | None, Option(help="Backbone: an embedded one, a folder or a hub id. [all-MiniLM-L6-v2]")
+    ] = None,
+    data: Annotated[
+        str | None, Option(help="A preset (tweets, imdb, tweeteval-emotion, sst5), folder or file. [tweets]")
+    ] = None,
+    method: Annotated[str | None, Option(help="full, moe-plain or moe-gated. [moe-gated]")] = None,
+    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
+    label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
+    head: Annotated[
+        str | None, Option(help="mean (pooling over real tokens) or native (the model's own). [mean]")
+    ] = None,
+    epochs: Annotated[int | None, Option(help="Passes over the training texts. [3]")] = None,
+    batch_size: Annotated[int | None, Option(help="Texts per step. [32]")] = None,
+    max_length: Annotated[int | None, Option(help="Tokens per text. [256]")] = None,
+    learning_rate: Annotated[float | None, Option(help="Peak learning rate. [1e-4 small models, 3e-5 larger]")] = None,
+    router_learning_rate: Annotated[float | None, Option(help="Rate of the routers. [the same]")] = None,
+    gate_learning_rate: Annotated[
+        float | None, Option(help="Rate of the experts' gate projections. [the same]")
+    ] = None,
+    weight_decay: Annotated[float | None, Option(help="AdamW weight decay. [0.01]")] = None,
+    warmup: Annotated[float | None, Option(help="Share of the steps with a rising rate. [0.1]")] = None,
+    patience: Annotated[
+        int | None, Option(help="Epochs without a better validation score before stopping. [2]")
+    ] = None,
+    metric: Annotated[
+        str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")
+    ] = None,
+    class_weights: Annotated[bool | None, Option(help="Weigh classes by inverse frequency.")] = None,
+    train_limit: Annotated[int | None, Option(help="Use only that many training texts.")] = None,
+    precision: Annotated[str | None, Option(help="auto, bfloat16 or float32. [auto]")] = None,
+    seed: Annotated[int | None, Option(help="Seed of everything random. [0]")] = None,
+    num_experts: Annotated[int | None, Option(help="Experts per layer, E. [4]")] = None,
+    num_experts_per_tok: Annotated[int | None, Option(help="Experts per token, K. [2]")] = None,
+    layers: Annotated[str | None, Option(help="Layers to convert, such as '-2,-1'. [the last two]")] = None,
+    init_noise: Annotated[float | None, Option(help="Relative noise on copied experts. [0]")] = None,
+    router_aux_loss_coef: Annotated[float | None, Option(help="Weight of the load-balancing loss. [0.01]")] = None,
+    router_z_loss_coef: Annotated[float | None, Option(help="Weight of the router z-loss. [0.001]")] = None,
+    resume: Annotated[bool, Option(help="Go on with the run in the output folder.")] = False,
+    quiet: Annotated[bool, Option(help="No progress bar.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print the metrics as one JSON object.")] = False,
+) -> None:
+    """Train a classifier: experts (moe-gated, moe-plain) or dense (full)."""
+    given = dict(locals())
+    from sentimoe.errors import ConfigError
+    from sentimoe.training import TrainConfig
+    from sentimoe.training import train as run
+
+    from .show import confusion_table, metrics_table, print_json, print_tables, quiet_libraries
+
+    quiet_libraries()
+    settings = _read(config, ConfigError)
+    plain = set(TrainConfig().to_dict()) - {"method_settings"}
+    settings |= {name: given[name] for name in plain if given[name] is not None}
+    of_method = {name: given[name] for name in METHOD_FLAGS if given[name] is not None}
+    if layers is not None:
+        of_method["layers_to_transform"] = _layers(layers, ConfigError)
+    settings["method_settings"] = {**settings.get("method_settings", {}), **of_method}
+    record = run(TrainConfig.from_dict(settings), output, resume=resume, progress=not quiet)
+    for warning in record["data"]["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    if as_json:
+        print_json(record["metrics"])
+        return
+    tables = [metrics_table(f"{record['config']['method']}, {name}", m) for name, m in record["metrics"].items()]
+    print_tables(*tables, confusion_table(list(record["metrics"].values())[-1]))
+    typer.echo(f"written to {output}")
+
+
+METHOD_FLAGS = ("num_experts", "num_experts_per_tok", "init_noise", "router_aux_loss_coef", "router_z_loss_coef")
+
+
+def _read(path: Path | None, error_class: type[Exception]) -> dict[str, Any]:
+    import yaml
+
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise error_class(f"config file {path} does not exist")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise error_class(f"config file {path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise error_class(f"config file {path} must hold settings such as 'epochs: 3'")
+    return settings
+
+
+def _layers(text: str, error_class: type[Exception]) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise error_class(f"layers {text!r} must be whole numbers with commas, such as '-2,-1'") from error

@@ -1,0 +1,198 @@
+"""A saved model is a Hugging Face folder that loads bit for bit, and that nothing loads by accident."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CASES, CONFIGS, FAMILIES, LABELS, MEAN, batch, dense, scatter, sparse, texts
+from torch.testing import assert_close
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+
+from sentimoe import MoEConfig, upcycle
+from sentimoe.errors import ConfigError
+from sentimoe.upcycle import moe_layers
+
+
+def reload(folder, **kwargs):
+    return AutoModelForSequenceClassification.from_pretrained(folder, **kwargs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [*((case, torch.float32) for case in CASES), *((case, torch.bfloat16) for case in ("bert", "llama", "bert-mean"))],
+)
+def test_reload_is_bit_for_bit(case, dtype, tmp_path):
+    model, inputs = sparse(case, dtype, num_experts=3, init_noise=0.1), batch(texts(9, 4, 12), extra=2)
+    model.save_pretrained(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}
+    assert json.loads((tmp_path / "config.json").read_text())["id2label"] == {"0": "bad", "1": "fair", "2": "good"}
+    loaded = reload(tmp_path)
+    assert type(loaded) is type(model) and not loaded.training
+    assert (loaded.moe_receipt, loaded.moe_config) == (model.moe_receipt, model.moe_config)
+    assert loaded.config.id2label == LABELS["id2label"] and loaded.config.label2id == LABELS["label2id"]
+    expected, found = model(**inputs), loaded(**inputs)
+    assert found.logits.dtype == dtype and torch.equal(found.logits, expected.logits)
+    for field in ("aux_loss", "expert_load", "router_logits"):
+        assert_close(found[field], expected[field], rtol=0, atol=0)
+    state, again = model.state_dict(), loaded.state_dict()
+    assert list(state) == list(again) and all(torch.equal(state[name], again[name]) for name in state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["bert", "llama", "bert-mean"])
+def test_a_second_generation_can_be_trained_and_saved_again(case, tmp_path):
+    sparse(case).save_pretrained(tmp_path / "first")
+    model, inputs = reload(tmp_path / "first"), batch(texts(9, 4), extra=2)
+    scatter(model).save_pretrained(tmp_path / "second")
+    assert torch.equal(reload(tmp_path / "second")(**inputs).logits, model(**inputs).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["bert-mean", "gpt2-mean", "modernbert-mean"])
+def test_a_dense_model_with_a_mean_head_reloads_and_can_be_converted(case, tmp_path):
+    model, inputs = dense(case), batch(texts(9, 4), extra=2)
+    model.save_pretrained(tmp_path)
+    loaded = reload(tmp_path)
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    assert loaded.moe_receipt is None and loaded.moe_config is None
+    assert_close(upcycle(loaded)(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_id2label_is_written_even_when_it_is_the_default(tmp_path):
+    upcycle(dense(id2label={0: "LABEL_0", 1: "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})).save_pretrained(
+        tmp_path
+    )
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["id2label"] == {"0": "LABEL_0", "1": "LABEL_1"}
+    assert saved["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
+
+
+def test_config_json_is_the_base_config_plus_ours(tmp_path):
+    sparse().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["model_type"], saved["base_model_type"], saved["head"]) == ("sentimoe", "bert", "native")
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, type(CONFIGS["bert"])) and config.moe["num_experts"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"base_model_type": "no-such"}, "no-such"), ({"head": "hydra"}, "hydra"), ({"base_model_type": None}, "None")],
+)
+def test_a_damaged_config_is_refused(change, match, tmp_path):
+    sparse().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError, match=match):
+        reload(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "distilbert"])
+def test_the_headless_auto_class_does_not_drop_the_experts(family, tmp_path):
+    sparse(family).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+WITHOUT_SENTIMOE = """
+import json, sys
+import transformers
+from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers.utils import logging
+logging.set_verbosity_error()
+accepted = []
+for folder, names in json.loads(sys.argv[1]).items():
+    for name in names:
+        try:
+            getattr(transformers, name).from_pretrained(folder)
+        except (RuntimeError, ValueError, KeyError):
+            continue
+        accepted.append((folder, name))
+assert "sentimoe" not in sys.modules
+print(json.dumps(accepted))
+"""
+
+
+def test_a_process_without_sentimoe_refuses_the_folder(tmp_path):
+    """Not one of the plain classes may load it: it would warn and run with a random FFN."""
+    folders = {}
+    for case in [*FAMILIES, *MEAN]:
+        sparse(case, layers_to_transform=[-1]).save_pretrained(tmp_path / case)
+        config = type(CONFIGS[case.removesuffix("-mean")])
+        classes = [auto._model_mapping[config].__name__ for auto in (AutoModel, AutoModelForSequenceClassification)]
+        folders[str(tmp_path / case)] = [*classes, "AutoModel", "AutoModelForSequenceClassification"]
+    plain = tmp_path / "plain"  # the control: these classes do load a dense folder
+    dense("distilbert").save_pretrained(plain)
+    folders[str(plain)] = ["DistilBertForSequenceClassification", "AutoModelForSequenceClassification"]
+    command = [sys.executable, "-c", WITHOUT_SENTIMOE, json.dumps(folders)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    accepted = json.loads(done.stdout.splitlines()[-1])
+    assert accepted == [[str(plain), name] for name in folders[str(plain)]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["bert", "llama", "gpt2-mean", "modernbert"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"]
+)
+def test_copies_are_independent_and_equal(case, clone):
+    model, inputs = sparse(case), batch(texts(9, 4), extra=2)
+    expected = model(**inputs)
+    cloned = clone(model)
+    assert type(cloned) is type(model) and cloned.moe_receipt == model.moe_receipt
+    scatter(model)
+    found = cloned(**inputs)
+    assert torch.equal(found.logits, expected.logits) and torch.equal(found.aux_loss, expected.aux_loss)
+    assert not torch.equal(model(**inputs).logits, expected.logits)
+
+
+def test_a_pickle_loads_in_a_fresh_process(tmp_path):
+    """Workers that are spawned (data loaders, Ray) get the model this way."""
+    model, inputs = sparse(), batch(texts(9, 4))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps((model, inputs, model(**inputs).logits.detach())))
+    script = "import pickle, sys; m, i, l = pickle.load(open(sys.argv[1], 'rb')); assert m(**i).logits.equal(l)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "model.pkl")], check=True, timeout=120)
+
+
+@torch.no_grad()
+def test_converted_settings_survive(tmp_path):
+    settings = MoEConfig(num_experts=3, num_experts_per_tok=1, expert="plain", layers_to_transform=[0, -1])
+    upcycle(dense(), settings).save_pretrained(tmp_path)
+    loaded = reload(tmp_path)
+    stored = loaded.moe_config
+    assert (stored.num_experts, stored.num_experts_per_tok, stored.expert) == (3, 1, "plain")
+    assert [bool(moe_layers(layer)) for layer in loaded.bert.encoder.layer] == [True, False, True]
+    assert all(not moe.experts.has_gate and moe.num_experts_per_tok == 1 for moe in moe_layers(loaded))
+
+
+def test_missing_experts_are_not_filled_with_chance(tmp_path):
+    """A checkpoint without some expert weights must not load as if it were trained."""
+    from safetensors.torch import load_file, save_file
+
+    sparse().save_pretrained(tmp_path)
+    path: Path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    save_file(
+        {name: value for name, value in weights.items() if "layer.2.output.dense.experts" not in name},
+        path,
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(Exception, match="experts"):
+        reload(tmp_path)
+
+
+def test_an_unfilled_model_is_not_memory_garbage():
+    """From a config alone the experts are drawn at random, as every other weight is."""
+    model = AutoModelForSequenceClassification.from_config(sparse().config)
+    for moe in moe_layers(model):
+        for name, parameter in moe.named_parameters():
+            assert parameter.isfinite().all() and parameter.abs().max() < 1, name
+            if not name.endswith("bias"):
+                assert 0.005 < parameter.std() < 0.1, name
