@@ -6,8 +6,17 @@ Importing the package registers its model classes, so that `AutoModelForSequence
 
 from .classifier import SentimentClassifier
 from .config import FFNLayout, MoEConfig
-from .upcycle import MoEReceipt, load_classifier, register, upcycle
+from .upcycle import CollapseReport, MoEReceipt, collapse, load_classifier, register, upcycle
 
 register()
 
-__all__ = ["FFNLayout", "MoEConfig", "MoEReceipt", "SentimentClassifier", "load_classifier", "upcycle"]
+__all__ = [
+    "CollapseReport",
+    "FFNLayout",
+    "MoEConfig",
+    "MoEReceipt",
+    "SentimentClassifier",
+    "collapse",
+    "load_classifier",
+    "upcycle",
+]

@@ -2,6 +2,6 @@
 
 from .config import TrainConfig
 from .fit import FitResult, fit
-from .run import evaluate_split, prepare, train, training_texts
+from .run import evaluate_split, hardware, prepare, train, training_texts
 
-__all__ = ["FitResult", "TrainConfig", "evaluate_split", "fit", "prepare", "train", "training_texts"]
+__all__ = ["FitResult", "TrainConfig", "evaluate_split", "fit", "hardware", "prepare", "train", "training_texts"]

@@ -132,8 +132,8 @@ def _tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int)
     texts = [clean_text(text) for text in split.texts]
     cut = tokenizer(texts, truncation=True, max_length=max_length)
     at_limit = [text for text, ids in zip(texts, cut["input_ids"], strict=True) if len(ids) >= max_length]
-    whole = tokenizer(at_limit)["input_ids"] if at_limit else []
-    return Dataset.from_dict({**cut, "labels": split.labels}), sum(len(ids) > max_length for ids in whole)
+    longer = tokenizer(at_limit, truncation=True, max_length=max_length + 1)["input_ids"] if at_limit else []
+    return Dataset.from_dict({**cut, "labels": split.labels}), sum(len(ids) > max_length for ids in longer)
 
 
 def _selection_metrics(prediction) -> dict[str, float]:

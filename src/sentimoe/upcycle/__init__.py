@@ -1,16 +1,19 @@
 """From a dense Hugging Face classifier to experts and back; model classes, saving and loading."""
 
 from .backbones import backbone_path, load_classifier, with_mean_head
+from .collapse import CollapseReport, collapse
 from .convert import upcycle
 from .modeling import MoESequenceClassifierOutput, SentiMoEModel, register
 from .receipt import MoEReceipt
 from .structure import moe_layers
 
 __all__ = [
+    "CollapseReport",
     "MoEReceipt",
     "MoESequenceClassifierOutput",
     "SentiMoEModel",
     "backbone_path",
+    "collapse",
     "load_classifier",
     "moe_layers",
     "register",

@@ -38,14 +38,16 @@ class DenseFFN:
         """Whether any projection has a bias."""
         return any(bias is not None for bias in (self.up_bias, self.down_bias, self.gate_bias))
 
-    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The dense function without dropout, `[..., D]` -> `[..., D]`: what a conversion must preserve."""
+    def inner(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What `down` reads: `[..., D]` -> `[..., F]`."""
         up = nn.functional.linear(hidden, self.up, self.up_bias)
         if self.gate is None:
-            inner = self.act(up)
-        else:
-            inner = self.act(nn.functional.linear(hidden, self.gate, self.gate_bias)) * up
-        return nn.functional.linear(inner, self.down, self.down_bias)
+            return self.act(up)
+        return self.act(nn.functional.linear(hidden, self.gate, self.gate_bias)) * up
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The dense function without dropout, `[..., D]` -> `[..., D]`: what a conversion must preserve."""
+        return nn.functional.linear(self.inner(hidden), self.down, self.down_bias)
 
 
 def transformer_layers(model: nn.Module, num_layers: int) -> nn.ModuleList:
@@ -104,6 +106,31 @@ def read_ffn(layer: nn.Module, layout: FFNLayout) -> DenseFFN:
         raise ConversionError(f"the projections named by {layout} do not fit each other: {up.shape}, {down.shape}")
     rates = [0.0 if path is None else _get(layer, path).p for path in (layout.hidden_dropout, layout.output_dropout)]
     return DenseFFN(up, up_bias, down, down_bias, gate, gate_bias, _get(layer, layout.act), *rates)
+
+
+@torch.no_grad()
+def write_ffn(layer: nn.Module, layout: FFNLayout, ffn: DenseFFN) -> None:
+    """The inverse of `read_ffn`. Raises ConversionError for a bias that the layer has no place for."""
+    if layout.fused is None:
+        _fill(layer, layout.up, ffn.up, ffn.up_bias)
+        if layout.gate is not None:
+            assert ffn.gate is not None
+            _fill(layer, layout.gate, ffn.gate, ffn.gate_bias)
+    else:
+        assert ffn.gate is not None
+        order = 1 if layout.fused == "gate_up" else -1
+        biases = [bias for bias in (ffn.gate_bias, ffn.up_bias)[::order] if bias is not None]
+        _fill(layer, layout.up, torch.cat((ffn.gate, ffn.up)[::order]), torch.cat(biases) if biases else None)
+    _fill(layer, layout.down, ffn.down, ffn.down_bias)
+
+
+def _fill(layer: nn.Module, path: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    module = _get(layer, path)
+    _matrix(module).copy_(weight)
+    if module.bias is not None:
+        module.bias.copy_(torch.zeros_like(module.bias) if bias is None else bias)
+    elif bias is not None and bool(bias.any()):
+        raise ConversionError(f"{path} has no bias, but the expert learned one: it has no place in the dense model")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError
 from ..moe import EXPERTS_BACKENDS, Experts, MoE, Router
-from .layout import DenseFFN, read_ffn, transformer_layers
+from .layout import DenseFFN, read_ffn, transformer_layers, write_ffn
 
 Undo = Callable[[], None]
 
@@ -105,3 +106,28 @@ def _replace(layer: nn.Module, layout: FFNLayout, moe: MoE) -> Undo:
             layer.set_submodule(path, module)
 
     return undo
+
+
+def restore_dense(model: PreTrainedModel, config: MoEConfig) -> Callable[[int, DenseFFN], None]:
+    """A function `(position, weights)` that puts a dense FFN back at the position-th converted layer.
+
+    The modules come from a fresh dense model of the same class, so that the result is the library's own model.
+    """
+    assert config.ffn is not None
+    layout, text_config = config.ffn, model.config.get_text_config()
+    indices = resolve_layers(config, text_config.num_hidden_layers)
+    dense_config = copy.deepcopy(model.config)
+    dense_config.moe = None
+    with torch.device("meta"):
+        fresh = transformer_layers(type(model)(dense_config), text_config.num_hidden_layers)
+    layers = transformer_layers(model, text_config.num_hidden_layers)
+
+    def put_back(position: int, weights: DenseFFN) -> None:
+        source, target = fresh[indices[position]], layers[indices[position]]
+        for path in filter(None, (layout.bypass, layout.replace)):
+            source.get_submodule(path).to_empty(device=weights.up.device).to(weights.up.dtype)
+        write_ffn(source, layout, weights)
+        for path in filter(None, (layout.bypass, layout.replace)):
+            target.set_submodule(path, source.get_submodule(path).train(target.training))
+
+    return put_back

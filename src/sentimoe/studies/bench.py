@@ -1,0 +1,170 @@
+"""`make bench`: what two layers of copied experts cost, beside the FLOP ratio that is their floor.
+
+Dense model and mixture of experts run in turn in one process, same texts, precision and threads; the ratio of each pair
+is taken, then the median of the ratios. Peak memory is that of a fresh process for each model.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from transformers import AutoModel, MPNetConfig, PreTrainedModel
+
+from ..config import MoEConfig
+from ..evaluation import count_flops
+from ..training import hardware
+from ..upcycle import load_classifier, upcycle, with_mean_head
+
+PAIRS = 11
+TEXTS, TOKENS = 64, 32
+LABELS = ("anger", "joy", "optimism", "sadness")
+
+
+def minilm() -> PreTrainedModel:
+    """all-MiniLM-L6-v2 with its real weights."""
+    return load_classifier("all-MiniLM-L6-v2", LABELS)
+
+
+def mpnet() -> PreTrainedModel:
+    """The architecture of all-mpnet-base-v2 with random weights: time and memory do not depend on their values."""
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
+    return with_mean_head(
+        AutoModel.from_config(MPNetConfig(vocab_size=30527, pad_token_id=1), add_pooling_layer=False), names
+    )
+
+
+BACKBONES: dict[str, Callable[[], PreTrainedModel]] = {"all-MiniLM-L6-v2": minilm, "all-mpnet-base-v2": mpnet}
+
+
+def build(backbone: str, experts_per_token: int) -> PreTrainedModel:
+    """The dense model (0), or its last two layers as 4 gated experts of which a token meets 1 or 2."""
+    torch.manual_seed(0)
+    model = BACKBONES[backbone]()
+    if experts_per_token:
+        upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=experts_per_token, init_noise=0.05))
+    return model
+
+
+def texts() -> dict[str, torch.Tensor]:
+    """64 texts of 17 to 32 tokens (the lengths of tweets), padded to 32."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 20000, (TEXTS, TOKENS), generator=generator)
+    lengths = torch.randint(17, TOKENS + 1, (TEXTS, 1), generator=generator)
+    return {"input_ids": ids, "attention_mask": (torch.arange(TOKENS) < lengths).long()}
+
+
+def inference(model: PreTrainedModel) -> Callable[[], Any]:
+    """One forward with bf16 weights."""
+    model, inputs = model.eval().to(torch.bfloat16), texts()
+
+    @torch.inference_mode()
+    def call():
+        return model(**inputs)
+
+    return call
+
+
+def training_step(model: PreTrainedModel) -> Callable[[], Any]:
+    """Forward under bf16 autocast, backward, fused AdamW."""
+    model.train()
+    inputs = texts() | {"labels": torch.arange(TEXTS) % len(LABELS)}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def call():
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+MODES: dict[str, Callable[[PreTrainedModel], Callable[[], Any]]] = {"inference": inference, "training": training_step}
+
+
+def compare(backbone: str, experts_per_token: int, mode: str, pairs: int = PAIRS) -> dict[str, Any]:
+    """Time dense and MoE in turn; the FLOPs of both are counted on the same inputs."""
+    dense, moe = (MODES[mode](build(backbone, k)) for k in (0, experts_per_token))
+    flops = [count_flops(call) for call in (dense, moe)]
+    for call in (dense, moe, dense, moe):
+        call()
+    seconds = [(_seconds(dense), _seconds(moe)) for _ in range(pairs)]
+    ratios = [m / d for d, m in seconds]
+    low, _, high = quantiles(ratios, n=4)
+    flop_ratio = flops[1] / flops[0]
+    return {
+        "backbone": backbone,
+        "mode": mode,
+        "experts_per_token": experts_per_token,
+        "pairs": pairs,
+        "dense_ms": 1000 * median(d for d, _ in seconds),
+        "moe_ms": 1000 * median(m for _, m in seconds),
+        "flop_ratio": flop_ratio,
+        "time_ratio": median(ratios),
+        "time_ratio_quartiles": [low, high],
+        "time_over_flops": median(ratios) / flop_ratio,
+    }
+
+
+def _seconds(call: Callable[[], Any], repeats: int = 3) -> float:
+    started = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - started) / repeats
+
+
+def peak_training_mib(backbone: str, experts_per_token: int) -> float:
+    """Largest resident memory of a fresh process that takes three training steps, in MiB."""
+    program = f"from sentimoe.studies.bench import _peak; _peak({backbone!r}, {experts_per_token})"
+    return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+
+
+def _peak(backbone: str, experts_per_token: int) -> None:
+    step = training_step(build(backbone, experts_per_token))
+    for _ in range(3):
+        step()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main(path: Path) -> None:
+    """Run everything, print a table and write the JSON."""
+    rows = []
+    print("backbone           mode       K   dense ms   MoE ms   FLOP ratio   time ratio (quartiles)   time/FLOP")
+    for backbone in BACKBONES:
+        for mode in MODES:
+            for k in (1, 2):
+                row = compare(backbone, k, mode)
+                rows.append(row)
+                low, high = row["time_ratio_quartiles"]
+                print(
+                    f"{backbone:18} {mode:9} {k:2} {row['dense_ms']:10.1f} {row['moe_ms']:8.1f} {row['flop_ratio']:12.3f}"
+                    f"   {row['time_ratio']:10.3f} ({low:.3f}-{high:.3f}) {row['time_over_flops']:11.3f}",
+                    flush=True,
+                )
+    memory = []
+    print("\nbackbone            K   dense MiB   MiB with experts   ratio   (peak of training in a fresh process)")
+    for backbone in BACKBONES:
+        dense = peak_training_mib(backbone, 0)
+        for k in (1, 2):
+            moe = peak_training_mib(backbone, k)
+            memory.append({"backbone": backbone, "experts_per_token": k, "dense_mib": dense, "moe_mib": moe})
+            print(f"{backbone:18} {k:2} {dense:11.0f} {moe:18.0f} {moe / dense:7.2f}", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"texts": TEXTS, "tokens": TOKENS, "speed": rows, "memory": memory, "hardware": hardware()}
+    record["versions"] = {"torch": torch.__version__}
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
