@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..errors import ConversionError
-from ..moe import MoE
+from ..moe import MoE, expert_load
 from .layout import DenseFFN
 from .modeling import SentiMoEModel, revert
 from .structure import moe_layers, restore_dense
