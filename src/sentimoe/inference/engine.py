@@ -40,7 +40,7 @@ class Engine:
     ):
         dtype = compute_dtype(precision, model.device)
         same = dtype == model.dtype and not model.training
-        self.model = model if same else copy.deepcopy(model).eval().to(dtype)
+        self.model = model if same else _in_precision(model, dtype)
         self.tokenizer = tokenizer
         self.max_length = max_length or tokenizer.model_max_length
         self.long_texts = long_texts
@@ -88,3 +88,11 @@ class Engine:
     def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:
         inputs = self.tokenizer.pad(list(encodings), return_tensors="pt").to(self.model.device)
         return self.model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
+
+
+def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """A copy for evaluation whose weights have this precision; buffers such as rotary frequencies keep theirs."""
+    fast = copy.deepcopy(model).eval()
+    for parameter in fast.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return fast

@@ -112,7 +112,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, model: PreTrained
         use_cpu=on_cpu,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=config.metric,
         logging_steps=10,

@@ -1,0 +1,34 @@
+"""A tiny backbone folder: random BERT of two layers with the real tokenizer of all-MiniLM-L6-v2."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from sentimoe.upcycle import backbone_path
+
+WORDS = {"negative": ["awful", "hate", "broken", "worst"], "positive": ["lovely", "great", "happy", "best"]}
+
+
+def write_backbone(folder: Path) -> str:
+    """Write it and return its path."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(backbone_path("all-MiniLM-L6-v2"))
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def labelled_texts(count: int) -> tuple[list[str], list[str]]:
+    """Texts whose label is decided by one word; no two are the same."""
+    labels = ["negative" if i % 2 else "positive" for i in range(count)]
+    texts = [f"the {WORDS[label][i // 2 % 4]} thing number {i}" for i, label in enumerate(labels)]
+    return texts, labels

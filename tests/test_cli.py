@@ -1,0 +1,140 @@
+"""The command line, from a file of labelled texts to a file of predictions."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from backbone import labelled_texts, write_backbone
+from typer.testing import CliRunner
+
+import sentimoe_cli
+from sentimoe.training import TrainConfig
+from sentimoe_cli.train import METHOD_FLAGS
+
+
+def invoke(*arguments, text=None):
+    """Run the command; errors that sentimoe raises come back as exit code 2, as in `main`."""
+    return CliRunner().invoke(sentimoe_cli.app, [str(a) for a in arguments], input=text)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    texts, labels = labelled_texts(240)
+    pd.DataFrame({"review": texts, "stars": labels}).to_csv(folder / "data.csv", index=False)
+    settings = {"model": write_backbone(folder / "backbone"), "epochs": 9, "learning_rate": 5e-3, "batch_size": 16}
+    (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"max_length": 32, "precision": "float32"}))
+    result = invoke(
+        *("train", "--config", folder / "run.yaml", "--data", folder / "data.csv", "--text-column", "review"),
+        *("--label-column", "stars", "--epochs", 3, "--num-experts", 3, "--layers", "-1", "--seed", 5),
+        *("--output", folder / "run", "--quiet", "--json"),
+    )
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+def test_train_takes_the_file_and_the_flags_override_it(made):
+    folder, result = made
+    config = yaml.safe_load((folder / "run" / "config.yaml").read_text())
+    assert (config["epochs"], config["learning_rate"], config["seed"]) == (3, 5e-3, 5)
+    assert config["method_settings"] == {"num_experts": 3, "layers_to_transform": [-1]}
+    assert json.loads(result.stdout)["test"]["f1_weighted"] > 0.9
+
+
+def test_every_setting_has_a_flag():
+    import inspect
+
+    flags = set(inspect.signature(sentimoe_cli.train.train).parameters)
+    assert set(TrainConfig().to_dict()) - {"method_settings"} <= flags
+    from sentimoe.methods.registry import MOE_SETTINGS
+
+    assert {*METHOD_FLAGS, "layers_to_transform"} == set(MOE_SETTINGS)
+
+
+def test_evaluate_prints_one_json_object(made):
+    folder, trained = made
+    result = invoke(
+        *("evaluate", folder / "run", "--data", folder / "data.csv", "--text-column", "review"),
+        *("--label-column", "stars", "--split", "test", "--json", "--precision", "float32"),
+    )
+    metrics = json.loads(result.stdout)
+    assert {"accuracy", "precision_weighted", "recall_macro", "f1_weighted", "f1_macro", "n", "ece"} <= set(metrics)
+    assert {"confusion_matrix", "intervals", "sha256"} <= set(metrics)
+    assert metrics["accuracy"] == json.loads(trained.stdout)["test"]["accuracy"]
+
+
+def test_evaluate_for_people(made):
+    folder, _ = made
+    columns = ("--text-column", "review", "--label-column", "stars")
+    output = invoke("evaluate", folder / "run", "--data", folder / "data.csv", *columns).stdout
+    assert "f1 weighted" in output and "confusion matrix" in output and "95% interval" in output
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
+    folder, _ = made
+    frame = pd.DataFrame(
+        {"id": [7, 8, 9], "text": ["the lovely thing", "", "the awful thing"], "label": ["x", "y", "z"]}
+    )
+    given, found = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    {
+        ".csv": lambda: frame.to_csv(given, index=False),
+        ".jsonl": lambda: frame.to_json(given, orient="records", lines=True),
+        ".parquet": lambda: frame.to_parquet(given),
+    }[suffix]()
+    result = invoke("predict", folder / "run", "--input", given, "--output", found)
+    assert result.exit_code == 0, result.output
+    out = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}[suffix](
+        found
+    )
+    assert out["id"].astype(int).tolist() == [7, 8, 9] and out["input_label"].tolist() == ["x", "y", "z"]
+    assert out["label"].tolist()[::2] == ["positive", "negative"] and pd.isna(out["label"][1])
+    assert out["score"].isna().tolist() == [False, True, False]
+    assert abs(out["prob_negative"][0] + out["prob_positive"][0] - 1) < 1e-5
+    again = invoke("predict", folder / "run", "--input", given, "--output", found)
+    assert "--overwrite" in str(again.exception)
+
+
+def test_predict_reads_arguments_and_standard_input(made):
+    folder, _ = made
+    rows = [json.loads(line) for line in invoke("predict", folder / "run", "the best thing", " ").stdout.splitlines()]
+    assert [row["label"] for row in rows] == ["positive", None] and rows[1]["score"] is None
+    lines = invoke("predict", folder / "run", text="the best thing\n\nthe worst thing\n").stdout.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == ["positive", None, "negative"]
+
+
+def test_info_names_experts_receipt_and_data(made):
+    folder, _ = made
+    facts = json.loads(invoke("info", folder / "run", "--json").stdout)
+    assert facts["experts"]["num_experts"] == 3 and facts["receipt"]["max_abs_logit_diff"] <= 1e-4
+    assert facts["active_parameters"] < facts["parameters"] and facts["labels"] == ["negative", "positive"]
+    assert len(facts["data_sha256"]) == 64 and "3" in invoke("info", folder / "run").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["train", "--output", "{tmp}/x", "--method", "magic"], "choose one of"),
+        (["train", "--output", "{tmp}/x", "--data", "{tmp}/none.csv"], "not found"),
+        (["train", "--output", "{tmp}/x", "--method", "full", "--num-experts", "4"], "has no settings"),
+        (["train", "--output", "{tmp}/x", "--layers", "last"], "whole numbers"),
+        (["train", "--output", "{tmp}/x", "--config", "{tmp}/none.yaml"], "does not exist"),
+        (["evaluate", "{tmp}/none"], "has no config"),
+        (["predict", "{tmp}/none", "text"], "has no config"),
+    ],
+)
+def test_mistakes_are_one_line_on_standard_error(arguments, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sentimoe", *(part.format(tmp=tmp_path) for part in arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        sentimoe_cli.main()
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_evaluate_refuses_other_labels(made, tmp_path):
+    folder, _ = made
+    pd.DataFrame({"text": [f"t {i}" for i in range(60)], "label": ["up", "down"] * 30}).to_csv(tmp_path / "d.csv")
+    result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv")
+    assert "same labels" in str(result.exception)

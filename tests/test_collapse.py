@@ -1,0 +1,85 @@
+"""Back to a dense model: exact where it can be, measured where it is not."""
+
+import pytest
+import torch
+from tiny import CASES, NATIVELY_GATED, batch, dense, sparse, texts
+from transformers import AutoModelForSequenceClassification
+
+from sentimoe import MoEConfig, collapse, upcycle
+from sentimoe.errors import ConversionError
+from sentimoe.upcycle import moe_layers
+
+
+def logits(model, given):
+    with torch.no_grad():
+        return model(**given).logits
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_just_converted_gives_the_dense_model_back(case, tmp_path):
+    model = dense(case)
+    given, before = batch(texts(9, 6)), model.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    kind, config, expected = type(model), model.config.to_dict(), logits(model, given)
+    collapse(upcycle(model, MoEConfig()))
+    assert type(model) is kind and model.config.to_dict() == config and model.collapse_report.exact
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
+        n: t.shape for n, t in before.items()
+    }
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(logits(model, given), expected)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(AutoModelForSequenceClassification.from_pretrained(tmp_path), given), expected)
+
+
+@pytest.mark.parametrize("case", ["bert", "gpt2", "llama", "modernbert"])
+def test_one_chosen_expert_is_the_model_that_routes_to_it_alone(case):
+    kind = "gated" if case in NATIVELY_GATED else "plain"
+    model, given = sparse(case, expert=kind, num_experts=3, num_experts_per_tok=1), batch(texts(9, 6))
+    for moe in moe_layers(model):  # every other expert becomes expert 2: whatever is chosen, it is expert 2
+        for name, parameter in moe.experts.named_parameters():
+            if case in NATIVELY_GATED and "bias" in name and parameter.shape[-1] == 32:
+                continue
+            parameter.data = parameter.data[2:].expand_as(parameter).contiguous()
+    expected = logits(model, given)
+    collapse(model, [given], expert=2)
+    assert model.collapse_report.exact and model.collapse_report.expert == 2
+    torch.testing.assert_close(logits(model, given), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_fit_is_better_than_the_mean_of_the_experts(capsys):
+    torch.manual_seed(1)
+    given = batch(texts(*[12] * 60))
+    model = upcycle(dense("bert"), MoEConfig(init_noise=0.5))
+    before = logits(model, given)
+    collapse(model, [given])
+    fitted = (logits(model, given) - before).abs().mean()
+    report = model.collapse_report
+    assert not report.exact and abs(report.mean_abs_logit_diff - float(fitted)) < 1e-6
+    assert "APPROXIMATION" in capsys.readouterr().out
+    dense_again = dense("bert")
+    mean_only = (logits(dense_again, given) - before).abs().mean()
+    assert fitted < 0.5 * mean_only
+
+
+def test_f1_is_against_the_labels_when_there_are_some():
+    model, given = upcycle(dense("bert"), MoEConfig(init_noise=0.5)), batch(texts(*[8] * 20))
+    labels = logits(model, given).argmax(-1)
+    labels[:5] = (labels[:5] + 1) % 3
+    collapse(model, [given | {"labels": labels}])
+    assert 0.6 < model.collapse_report.f1_before < 0.9
+
+
+def test_refusals_leave_the_model_untouched():
+    with pytest.raises(ConversionError, match="no experts"):
+        collapse(dense("bert"))
+    model, given = sparse("bert"), batch(texts(5, 4))
+    before = logits(model, given)
+    for arguments, reason in (
+        ({}, "give tokenised texts"),
+        ({"expert": 1}, "gate that upcycling added"),
+        ({"expert": 9}, "does not exist"),
+    ):
+        with pytest.raises(ConversionError, match=reason):
+            collapse(model, **arguments)
+        assert torch.equal(logits(model, given), before) and len(moe_layers(model)) == 2

@@ -1,0 +1,67 @@
+"""Costs against closed forms."""
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from sentimoe import MoEConfig, upcycle
+from sentimoe.evaluation import active_parameters, count_flops, forward_flops
+
+D, F, LAYERS, C, B, L = 32, 48, 3, 4, 2, 10
+
+
+@pytest.fixture
+def model():
+    config = BertConfig(
+        vocab_size=99,
+        hidden_size=D,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=F,
+        max_position_embeddings=64,
+        num_labels=C,
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+def inputs(lengths=(L, L)):
+    mask = (torch.arange(L)[None] < torch.tensor(lengths)[:, None]).long()
+    return {"input_ids": torch.randint(5, 90, (B, L)), "attention_mask": mask}
+
+
+def dense_flops():
+    projections = 4 * 2 * B * L * D * D
+    attention = 2 * 2 * B * L * L * D
+    ffn = 2 * 2 * B * L * D * F
+    return LAYERS * (projections + attention + ffn) + 2 * B * D * D + 2 * B * D * C
+
+
+def test_dense_forward_is_the_closed_form(model):
+    assert forward_flops(model, inputs()) == dense_flops()
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("lengths", [(10, 10), (10, 4)])
+def test_sparse_forward_counts_the_rows_that_are_read(model, k, lengths):
+    upcycle(model, MoEConfig(num_experts_per_tok=k))
+    tokens = sum(lengths)
+    one_expert = 2 * tokens * D * 2 * F + 2 * tokens * F * D
+    router = 2 * tokens * D * 4
+    expected = dense_flops() + 2 * (k * one_expert + router - 2 * 2 * B * L * D * F)
+    assert forward_flops(model, inputs(lengths)) == expected
+
+
+def test_backward_of_attention_is_counted(model):
+    given = inputs() | {"labels": torch.tensor([0, 1])}
+    step = count_flops(lambda: model(**given).loss.backward())
+    # every matrix product once more for its input and once more for its weight; attention recomputes its scores
+    assert 2.9 * dense_flops() < step < 3.2 * dense_flops()
+
+
+def test_active_parameters(model):
+    total = sum(p.numel() for p in model.parameters())
+    assert active_parameters(model) == total
+    upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=1))
+    expert = 2 * F * D + 2 * F + D * F + D
+    dense = 2 * F * D + F + D
+    assert active_parameters(model) == total + 2 * (expert - dense + 4 * D)

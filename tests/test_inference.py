@@ -1,0 +1,105 @@
+"""The engine: rows in order, neighbours without influence, long and odd texts."""
+
+import numpy as np
+import pytest
+import torch
+from backbone import write_backbone
+from transformers import AutoTokenizer
+
+from sentimoe import MoEConfig, load_classifier, upcycle
+from sentimoe.errors import ConfigError
+from sentimoe.inference import Engine, compute_dtype, make_windows
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = write_backbone(tmp_path_factory.mktemp("backbone"))
+    model = load_classifier(folder, ["negative", "positive"])
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    upcycle(model, MoEConfig(layers_to_transform=(-1,), init_noise=0.5))
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def engine(parts):
+    return Engine(*parts, max_length=16, precision="float32", tokens_per_batch=64)
+
+
+def alone(parts, text, **options):
+    """The slow obvious way: one text, one batch."""
+    model, tokenizer = parts
+    inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=16, **options)
+    with torch.no_grad():
+        return model(**inputs).logits.softmax(-1)[0].numpy()
+
+
+def test_rows_in_order_and_neighbours_without_influence(engine, parts):
+    texts = [f"text {i} " + "word " * (i * 7 % 12) for i in range(40)]
+    rows = engine.predict_proba(texts)
+    for text, row in zip(texts, rows, strict=True):
+        np.testing.assert_allclose(row, alone(parts, text), atol=2e-6)
+
+
+def test_long_text_is_the_length_weighted_mean_of_its_windows(engine, parts):
+    model, tokenizer = parts
+    text = " ".join(f"word{i}" for i in range(20))
+    windows = make_windows([text], tokenizer, 16)
+    assert len(windows.owner) > 2
+    read = [token for ids in windows.encodings for token in ids["input_ids"][1:-1]]
+    assert set(tokenizer(text)["input_ids"]) == {*read, tokenizer.cls_token_id, tokenizer.sep_token_id}
+    expected, total = 0, 0
+    for ids in windows.encodings:
+        inputs = {name: torch.tensor([values]) for name, values in ids.items()}
+        with torch.no_grad():
+            expected = expected + len(ids["input_ids"]) * model(**inputs).logits.softmax(-1)[0].numpy()
+        total += len(ids["input_ids"])
+    np.testing.assert_allclose(engine.predict_proba([text])[0], expected / total, atol=2e-6)
+    assert engine.truncated == 0
+
+
+def test_truncation_reads_the_start_and_is_counted(parts):
+    engine = Engine(*parts, max_length=16, precision="float32", long_texts="truncate")
+    text = " ".join(f"word{i}" for i in range(20))
+    rows = engine.predict_proba([text, "short"])
+    np.testing.assert_allclose(rows[0], alone(parts, text), atol=2e-6)
+    assert engine.truncated == 1
+
+
+@pytest.mark.parametrize("blank", ["", "  \n\t", None, float("nan")])
+def test_blank_texts_get_a_row_of_nan_and_no_row_is_lost(engine, blank):
+    rows = engine.predict_proba(["one", blank, "two"])
+    assert np.isnan(rows[1]).all() and not np.isnan(rows[[0, 2]]).any()
+
+
+def test_odd_texts_never_raise(engine):
+    odd = ["\ud800 half", "\x00\x07", "🤦🏽‍♀️" * 50, "a" * 5000, "\u202e\u200b", 7, b"bytes", "<script>", "é" * 300]
+    rows = engine.predict_proba(odd)
+    assert rows.shape == (len(odd), 2) and np.isfinite(rows).all()
+    np.testing.assert_array_equal(engine.predict_proba(["\ud800 half"]), engine.predict_proba(["\ufffd half"]))
+
+
+def test_no_texts(engine):
+    assert engine.predict_proba([]).shape == (0, 2)
+    assert np.isnan(engine.predict_proba(["", " "])).all()
+
+
+def test_the_model_is_not_changed(parts):
+    model, tokenizer = parts
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    Engine(model, tokenizer, max_length=16, precision="bfloat16").predict_proba(["a text"])
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.dtype == torch.float32
+
+
+def test_bfloat16_is_close(parts):
+    texts = [f"text number {i}" for i in range(20)]
+    exact, fast = (Engine(*parts, max_length=16, precision=p).predict_proba(texts) for p in ("float32", "bfloat16"))
+    assert 0 < np.abs(exact - fast).max() < 0.05
+
+
+def test_wrong_options_say_what_is_allowed(parts):
+    with pytest.raises(ConfigError, match="auto"):
+        compute_dtype("fp8", torch.device("cpu"))
+    with pytest.raises(ConfigError, match="truncate"):
+        Engine(*parts, max_length=16, long_texts="cut").predict_proba(["a"])

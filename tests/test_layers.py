@@ -1,0 +1,63 @@
+"""Imports point down only, and siblings on one level never import each other."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+LEVELS = [
+    {"config", "errors"},
+    {"moe"},
+    {"upcycle", "data"},
+    {"methods"},
+    {"inference", "evaluation"},
+    {"training", "explain"},
+    {"classifier"},
+    {"studies"},
+]
+LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
+
+
+def imported_units(path: Path) -> set[str]:
+    """The units of sentimoe that a file imports; relative imports are resolved from its place in the package."""
+    parts = path.relative_to(SRC).with_suffix("").parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(parts[: len(parts) - node.level]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            found |= {f"{module}.{name.name}" for name in node.names} | {module}
+    return {name.split(".")[1] for name in found if name.startswith("sentimoe.")} & set(LEVEL)
+
+
+FILES = [path for path in (SRC / "sentimoe").rglob("*.py") if path != SRC / "sentimoe" / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
+def test_imports_point_down(path):
+    unit = path.relative_to(SRC / "sentimoe").with_suffix("").parts[0]
+    assert unit in LEVEL, f"{unit} has no place in the layers"
+    upward = {other for other in imported_units(path) - {unit} if LEVEL[other] >= LEVEL[unit] and LEVEL[other] > 0}
+    assert not upward
+
+
+def test_moe_imports_torch_only():
+    for path in (SRC / "sentimoe" / "moe").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                assert node.module.split(".")[0] in {"__future__", "torch", "collections", "contextvars", "dataclasses"}
+
+
+def test_help_imports_no_torch():
+    program = (
+        "import sys; from typer.testing import CliRunner; import sentimoe_cli;"
+        "assert 'train' in CliRunner().invoke(sentimoe_cli.app, ['--help']).output;"
+        "assert '--num-experts' in CliRunner().invoke(sentimoe_cli.app, ['train', '--help']).output;"
+        "assert not {'torch', 'transformers', 'sentimoe'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={"COLUMNS": "200", "PATH": "/usr/bin"})

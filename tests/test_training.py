@@ -1,0 +1,232 @@
+"""Training: rates, class weights, selection, resuming, and what a run folder holds."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from backbone import labelled_texts, write_backbone
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
+from sentimoe.data import Split
+from sentimoe.errors import ConfigError, DataError
+from sentimoe.training import TrainConfig, train
+from sentimoe.training.callbacks import COMPLETE, last_complete_checkpoint
+from sentimoe.training.fit import inverse_frequency
+from sentimoe.training.run import position_limit
+from sentimoe.training.trainer import SentimentTrainer, parameter_groups
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return write_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    texts, labels = labelled_texts(240)
+    frame = pd.DataFrame({"text": texts, "label": labels})
+    frame[:160].to_csv(folder / "train.csv", index=False)
+    frame[160:200].to_csv(folder / "validation.csv", index=False)
+    frame[200:].to_csv(folder / "test.csv", index=False)
+    return str(folder)
+
+
+def settings(backbone, data, **changes):
+    common = {"epochs": 4, "max_length": 32, "learning_rate": 5e-3, "precision": "float32", "batch_size": 16}
+    moe = {"layers_to_transform": [-1], "init_noise": 0.05}
+    return TrainConfig(**({"model": backbone, "data": data, "method_settings": moe} | common | changes))
+
+
+@pytest.fixture(scope="module")
+def run(backbone, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "moe"
+    return folder, train(settings(backbone, data), folder, progress=False)
+
+
+def test_it_learns_and_the_folder_says_how(run, backbone, data):
+    folder, record = run
+    assert record["metrics"]["test"]["accuracy"] > 0.9 and record["metrics"]["test"]["n"] == 40
+    assert json.loads((folder / "metrics.json").read_text())["test"] == record["metrics"]["test"]
+    stored = json.loads((folder / "run.json").read_text())
+    assert stored["config"]["learning_rate"] == 5e-3 and len(stored["data"]["sha256"]) == 64
+    assert {"torch", "transformers", "sentimoe"} <= set(stored["versions"])
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 0
+    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 40
+    assert {path.suffix for path in folder.iterdir() if path.is_file()} <= {".json", ".jsonl", ".yaml", ".safetensors"}
+    assert not (folder / "checkpoints").exists()
+
+
+def test_the_folder_loads_everywhere_and_agrees(run):
+    folder, record = run
+    texts, labels = labelled_texts(240)
+    classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
+    answers = classifier.predict(texts[200:])
+    accuracy = sum(answer["label"] == label for answer, label in zip(answers, labels[200:], strict=True)) / 40
+    assert accuracy == record["metrics"]["test"]["accuracy"]
+    pipe = pipeline("text-classification", model=str(folder))
+    for answer, ours in zip(pipe(texts[200:210]), answers, strict=False):
+        assert answer["label"] == ours["label"] and math.isclose(answer["score"], ours["score"], abs_tol=1e-5)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    assert model.moe_receipt.max_abs_logit_diff <= 1e-4
+
+
+def test_the_same_seed_gives_the_same_model(run, backbone, data, tmp_path):
+    folder, record = run
+    again = train(settings(backbone, data), tmp_path / "again", progress=False)
+    assert again["metrics"] == record["metrics"]
+    one, two = (AutoModelForSequenceClassification.from_pretrained(f) for f in (folder, tmp_path / "again"))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_goes_on_where_it_stopped(run, backbone, data, tmp_path, monkeypatch):
+    folder = tmp_path / "killed"
+    step = SentimentTrainer.training_step
+
+    def dies(self, *args, **kwargs):
+        if self.state.global_step == 25:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(SentimentTrainer, "training_step", dies)
+    with pytest.raises(Killed):
+        train(settings(backbone, data), folder, progress=False)
+    monkeypatch.undo()
+    torn = folder / "checkpoints" / "checkpoint-30"
+    torn.mkdir()  # as left by a run killed while it wrote: it has no mark
+    assert last_complete_checkpoint(folder / "checkpoints").endswith("checkpoint-20")
+    with pytest.raises(ConfigError, match="epochs"):
+        train(settings(backbone, data, epochs=5), folder, resume=True, progress=False)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(settings(backbone, data), folder, progress=False)
+    resumed = train(settings(backbone, data), folder, resume=True, progress=False)
+    assert resumed["metrics"] == run[1]["metrics"]
+
+
+def test_checkpoints_count_by_number_and_only_when_marked(tmp_path):
+    for step in (9, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    (tmp_path / "checkpoint-200").mkdir()
+    assert last_complete_checkpoint(tmp_path).endswith("checkpoint-100")
+    assert last_complete_checkpoint(tmp_path / "none") is None
+
+
+def test_routers_and_gates_have_their_own_rate(backbone):
+    model = upcycle(load_classifier(backbone, ["a", "b"]), MoEConfig(layers_to_transform=(-1,)))
+    decayed = {name for name, p in model.named_parameters() if p.dim() > 1}
+    groups = parameter_groups(model, decayed, 0.01, {"router": 1.0, "gate": 2.0})
+    names = {id(p): name for name, p in model.named_parameters()}
+    found = {}
+    for group in groups:
+        for parameter in group["params"]:
+            found[names[id(parameter)]] = (group.get("lr"), group["weight_decay"])
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    place = "bert.encoder.layer.1.output.dense"
+    assert found[f"{place}.router.weight"] == (1.0, 0.01)
+    assert found[f"{place}.experts.gate_up_proj"] == (2.0, 0.01)
+    assert found[f"{place}.experts.gate_up_proj_bias"][0] == 2.0
+    assert found[f"{place}.experts.down_proj"] == (None, 0.01)
+    assert found["classifier.bias"] == (None, 0.0)
+
+
+def test_class_weights_enter_the_loss_beside_the_auxiliary_losses(backbone, tmp_path):
+    from transformers import TrainingArguments
+
+    model = upcycle(load_classifier(backbone, ["a", "b"]), MoEConfig(layers_to_transform=(-1,)))
+    weights = torch.tensor([0.5, 3.0])
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = SentimentTrainer(model, arguments, rates={}, class_weights=weights)
+    given = {"input_ids": torch.randint(5, 90, (4, 6)), "labels": torch.tensor([0, 1, 1, 0])}
+    loss, outputs = trainer.compute_loss(model, given, return_outputs=True)
+    expected = F.cross_entropy(outputs.logits, given["labels"], weight=weights) + outputs.aux_loss
+    torch.testing.assert_close(loss, expected)
+    assert abs(float((outputs.loss - loss).detach())) > 1e-4
+    assert inverse_frequency(Split(["a"] * 4, [0, 0, 0, 1])).tolist() == pytest.approx([4 / 6, 2.0])
+
+
+def test_early_stopping_keeps_the_best_epoch(backbone, data, tmp_path):
+    # a rate that destroys the model after the warm-up: the best epoch is an early one
+    record = train(settings(backbone, data, epochs=8, patience=1, learning_rate=0.5), tmp_path / "run", progress=False)
+    scores = [row["eval_f1_weighted"] for row in record["history"] if "eval_f1_weighted" in row]
+    assert len(scores) < 8
+    assert record["metrics"]["validation"]["f1_weighted"] == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_selection_never_sees_the_test_split(backbone, data, tmp_path):
+    folder = tmp_path / "flipped"
+    folder.mkdir()
+    for name in ("train", "validation", "test"):
+        frame = pd.read_csv(f"{data}/{name}.csv")
+        if name == "test":
+            frame["label"] = frame["label"].map({"negative": "positive", "positive": "negative"})
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    one, two = (
+        train(settings(backbone, source, epochs=2), tmp_path / f"run{i}", progress=False)
+        for i, source in enumerate((data, str(folder)))
+    )
+    assert one["metrics"]["validation"] == two["metrics"]["validation"]
+    assert one["metrics"]["test"]["accuracy"] == pytest.approx(1 - two["metrics"]["test"]["accuracy"])
+
+
+def test_train_limit_is_one_subset_for_a_seed(backbone, data, tmp_path):
+    record = train(settings(backbone, data, epochs=1, train_limit=32), tmp_path / "run", progress=False)
+    assert record["data"]["train_used"] == 32
+
+
+def test_texts_that_the_model_cannot_read_are_refused_before_training(backbone, data, tmp_path):
+    with pytest.raises(ConfigError, match="128 tokens"):
+        train(settings(backbone, data, max_length=200), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_position_limit_of_roberta_like_models():
+    from tiny import dense
+
+    limits = {case: position_limit(dense(case)) for case in ("bert", "roberta-mean", "mpnet", "gpt2", "llama")}
+    assert limits == {"bert": 64, "roberta-mean": 62, "mpnet": 62, "gpt2": 64, "llama": 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "allowed"),
+    [
+        ({"epochs": 0}, "1 or more"),
+        ({"metric": "loss"}, "f1_macro"),
+        ({"warmup": 3}, "share"),
+        ({"train_limit": 1}, "2 or"),
+    ],
+)
+def test_wrong_settings_say_what_is_allowed(change, allowed):
+    with pytest.raises(ConfigError, match=allowed):
+        TrainConfig(**change)
+
+
+def test_fit_predict_save(backbone, tmp_path):
+    texts, labels = labelled_texts(200)
+    classifier = SentimentClassifier(
+        model=backbone, method="full", epochs=3, max_length=32, learning_rate=5e-3, batch_size=16, precision="float32"
+    )
+    with pytest.raises(ConfigError, match="not trained"):
+        classifier.predict(texts)
+    classifier.fit(texts, labels)
+    found = classifier.predict([texts[0], "", texts[1]])
+    assert [answer["label"] for answer in found] == ["positive", None, "negative"] and math.isnan(found[1]["score"])
+    classifier.save_pretrained(tmp_path / "saved")
+    loaded = SentimentClassifier.from_pretrained(tmp_path / "saved", precision="float32")
+    assert (loaded.predict_proba(texts) == classifier.predict_proba(texts)).all()
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").model_max_length == 32
+    with pytest.raises(DataError, match="one label for each"):
+        classifier.fit(texts, labels[1:])
+    with pytest.raises(ConfigError, match="has no config"):
+        SentimentClassifier.from_pretrained(tmp_path / "nothing")
