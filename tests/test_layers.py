@@ -50,7 +50,14 @@ def test_moe_imports_torch_only():
     for path in (SRC / "sentimoe" / "moe").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and not node.level:
-                assert node.module.split(".")[0] in {"__future__", "torch", "collections", "contextvars", "dataclasses"}
+                assert node.module.split(".")[0] in {
+                    "__future__",
+                    "torch",
+                    "collections",
+                    "contextvars",
+                    "dataclasses",
+                    "typing",
+                }
 
 
 def test_help_imports_no_torch():

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .data import dataset_from_texts
 from .errors import ConfigError
 from .evaluation import predicted_labels
 from .inference import Engine
+from .methods import load_adapted, merge, save_adapted
 from .training import TrainConfig, fit, prepare
+from .upcycle import load_classifier
 
 
 class SentimentClassifier:
@@ -26,7 +28,7 @@ class SentimentClassifier:
 
     def __init__(self, **settings: Any):
         self.config = TrainConfig.from_dict(settings)
-        self.model: PreTrainedModel | None = None
+        self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: Engine | None = None
 
@@ -39,10 +41,10 @@ class SentimentClassifier:
         precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
         "truncate". Raises ConfigError when the folder does not exist.
         """
-        if not (Path(folder) / "config.json").is_file():
+        if not any((Path(folder) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier = cls()
-        classifier.model = AutoModelForSequenceClassification.from_pretrained(folder)
+        classifier.model = load_adapted(folder)
         classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
         classifier._engine = Engine(classifier.model, classifier.tokenizer, precision=precision, long_texts=long_texts)
         return classifier
@@ -64,6 +66,7 @@ class SentimentClassifier:
                 Path(folder),
                 progress=False,
             )
+        self.model = merge(self.model, config.method) if config.merge else self.model
         self._engine = Engine(self.model, self.tokenizer, precision=config.precision)
         return self
 
@@ -92,7 +95,10 @@ class SentimentClassifier:
         """Write model and tokenizer as a Hugging Face folder."""
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to save; call fit(texts, labels) first")
-        self.model.save_pretrained(folder)
+        config = self.config
+        save_adapted(
+            self.model, Path(folder), lambda: load_classifier(config.model, self.label_names, head=config.head)
+        )
         self.tokenizer.save_pretrained(folder)
 
 

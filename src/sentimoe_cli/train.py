@@ -21,7 +21,9 @@ def train(
     data: Annotated[
         str | None, Option(help="A preset (tweets, imdb, tweeteval-emotion, sst5), folder or file. [tweets]")
     ] = None,
-    method: Annotated[str | None, Option(help="full, moe-plain or moe-gated. [moe-gated]")] = None,
+    method: Annotated[
+        str | None, Option(help="full, bitfit, lora, p-tuning, moe-plain, moe-gated or moe-lora. [moe-gated]")
+    ] = None,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
     head: Annotated[
@@ -45,6 +47,7 @@ def train(
     ] = None,
     class_weights: Annotated[bool | None, Option(help="Weigh classes by inverse frequency.")] = None,
     train_limit: Annotated[int | None, Option(help="Use only that many training texts.")] = None,
+    merge: Annotated[bool | None, Option(help="Add LoRA updates to the weights after training. [merge]")] = None,
     precision: Annotated[str | None, Option(help="auto, bfloat16 or float32. [auto]")] = None,
     seed: Annotated[int | None, Option(help="Seed of everything random. [0]")] = None,
     num_experts: Annotated[int | None, Option(help="Experts per layer, E. [4]")] = None,

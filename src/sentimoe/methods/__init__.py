@@ -1,5 +1,6 @@
 """The ways of adapting a pre-trained classifier."""
 
-from .registry import METHODS, Method, adapt
+from .registry import METHODS, Method, adapt, merge
+from .storage import load_adapted, save_adapted
 
-__all__ = ["METHODS", "Method", "adapt"]
+__all__ = ["METHODS", "Method", "adapt", "load_adapted", "merge", "save_adapted"]

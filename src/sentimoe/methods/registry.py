@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ..errors import ConfigError
+from .bitfit import bitfit
 from .full import full_fine_tuning
+from .lora import lora, moe_lora
 from .moe import moe_gated, moe_plain
+from .p_tuning import p_tuning
+
+Model: TypeAlias = PreTrainedModel | PeftModel
 
 
 @dataclass(frozen=True)
@@ -18,12 +24,15 @@ class Method:
     """One way of adapting a model.
 
     adapt: turns a dense classifier into the model to train, in place; takes the method's own settings.
-    settings: the names of the settings it accepts.
+    settings: the names of the settings it accepts. merges: its updates can be added to the weights after training.
+    rate_scale: its default learning rate over that of full fine-tuning; methods that train few weights need more.
     """
 
     summary: str
-    adapt: Callable[..., PreTrainedModel]
+    adapt: Callable[..., Model]
     settings: tuple[str, ...] = ()
+    merges: bool = False
+    rate_scale: float = 1.0
 
 
 MOE_SETTINGS = (
@@ -34,15 +43,27 @@ MOE_SETTINGS = (
     "router_aux_loss_coef",
     "router_z_loss_coef",
 )
+PROMPT_SETTINGS = ("num_virtual_tokens", "encoder_hidden_size")
+LORA_SETTINGS = ("r", "lora_alpha", "lora_dropout")
 
 METHODS: dict[str, Method] = {
     "full": Method("full fine-tuning of the dense model", full_fine_tuning),
+    "bitfit": Method("biases and the head", bitfit, rate_scale=10),
+    "lora": Method("low-rank updates of attention and FFN", lora, LORA_SETTINGS, merges=True, rate_scale=10),
+    "p-tuning": Method(
+        "virtual tokens before the text", p_tuning, ("num_virtual_tokens", "encoder_hidden_size"), rate_scale=30
+    ),
     "moe-plain": Method("experts that are plain FFNs", moe_plain, MOE_SETTINGS),
     "moe-gated": Method("experts with the gate inside", moe_gated, MOE_SETTINGS),
+    "moe-lora": Method(
+        "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
+    ),
+        "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
+    ),
 }
 
 
-def adapt(model: PreTrainedModel, method: str, settings: Mapping[str, Any] | None = None) -> PreTrainedModel:
+def adapt(model: PreTrainedModel, method: str, settings: Mapping[str, Any] | None = None) -> Model:
     """Apply a method by name. Raises ConfigError for an unknown method or a setting that it does not have."""
     if method not in METHODS:
         raise ConfigError(f"method {method!r} does not exist; choose one of {sorted(METHODS)}")
@@ -51,3 +72,11 @@ def adapt(model: PreTrainedModel, method: str, settings: Mapping[str, Any] | Non
         allowed = ", ".join(METHODS[method].settings) or "none"
         raise ConfigError(f"method {method!r} has no settings {unknown}; it accepts: {allowed}")
     return METHODS[method].adapt(model, **settings)
+
+
+def merge(model: Model, method: str) -> Model:
+    """Add trained low-rank updates to the weights: the result is a plain model, as fast as the one it started from.
+
+    Methods without such updates give the model back as it is.
+    """
+    return model.merge_and_unload() if METHODS[method].merges and isinstance(model, PeftModel) else model

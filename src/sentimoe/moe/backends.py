@@ -6,13 +6,15 @@ A backend takes experts, tokens `[T, D]`, chosen experts `[T, K]` and weights `[
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
-from .experts import Experts
+if TYPE_CHECKING:
+    from .experts import Experts
 
-ExpertsBackend = Callable[[Experts, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+ExpertsBackend = Callable[["Experts", torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def reference(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from .backends import EXPERTS_BACKENDS
+
 
 class Experts(nn.Module):
     """`E` feed-forward networks in stacked parameters (one tensor each, so that DDP never misses one).
@@ -34,10 +36,11 @@ class Experts(nn.Module):
         gated: bool,
         bias: bool,
         hidden_dropout: float = 0.0,
+        backend: str = "sorted",
     ):
         super().__init__()
         self.num_experts, self.has_gate, self.has_bias = num_experts, gated, bias
-        self.act_fn = act
+        self.act_fn, self.backend = act, backend
         self.dropout = nn.Dropout(hidden_dropout)
         rows = 2 * intermediate_size if gated else intermediate_size
         name = "gate_up_proj" if gated else "up_proj"
@@ -58,6 +61,10 @@ class Experts(nn.Module):
         if not self.has_bias:
             return None
         return self.gate_up_proj_bias if self.has_gate else self.up_proj_bias
+
+    def forward(self, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """tokens `[T, D]`, chosen experts and their weights `[T, K]` -> weighted sum of the outputs `[T, D]`."""
+        return EXPERTS_BACKENDS[self.backend](self, tokens, chosen, weights)
 
     def activate(self, projected: torch.Tensor) -> torch.Tensor:
         """Activation, gate and dropout between the two projections: `[S, 2F or F]` -> `[S, F]`."""

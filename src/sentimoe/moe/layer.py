@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .backends import EXPERTS_BACKENDS
 from .experts import Experts
 from .router import Router, top_k
 from .routing import LayerRouting, active_call
@@ -19,11 +18,10 @@ class MoE(nn.Module):
     experts; its output is zero.
     """
 
-    def __init__(self, router: Router, experts: Experts, num_experts_per_tok: int, backend: str, output_dropout: float):
+    def __init__(self, router: Router, experts: Experts, num_experts_per_tok: int, output_dropout: float):
         super().__init__()
         self.router, self.experts = router, experts
         self.num_experts_per_tok = num_experts_per_tok
-        self.backend = backend
         self.dropout = nn.Dropout(output_dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -35,7 +33,7 @@ class MoE(nn.Module):
         weights, chosen = top_k(logits, self.num_experts_per_tok)
         if call is not None:
             call.record(self, LayerRouting(logits, chosen))
-        output = self.dropout(EXPERTS_BACKENDS[self.backend](self.experts, tokens, chosen, weights))
+        output = self.dropout(self.experts(tokens, chosen, weights))
         if real is not None:
             output = output.new_zeros(flat.shape).index_copy(0, real, output)
         return output.view_as(hidden)

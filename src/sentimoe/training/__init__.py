@@ -2,6 +2,18 @@
 
 from .config import TrainConfig
 from .fit import FitResult, fit
-from .run import evaluate_split, hardware, prepare, train, training_texts
+from .run import TrainedModel, evaluate_split, hardware, prepare, train, train_model, training_texts, versions
 
-__all__ = ["FitResult", "TrainConfig", "evaluate_split", "fit", "hardware", "prepare", "train", "training_texts"]
+__all__ = [
+    "FitResult",
+    "TrainConfig",
+    "TrainedModel",
+    "evaluate_split",
+    "fit",
+    "hardware",
+    "prepare",
+    "train",
+    "train_model",
+    "training_texts",
+    "versions",
+]

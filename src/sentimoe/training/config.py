@@ -17,9 +17,10 @@ class TrainConfig:
     method_settings: settings of the method, such as `num_experts`.
     head: "mean" (pooling over real tokens) or "native" (the architecture's own).
     max_length: tokens per text in training, special tokens included; longer texts are truncated in training.
-    learning_rate: peak rate; None: 1e-4 up to 512 hidden units, 3e-5 above. router_learning_rate and
-    gate_learning_rate: rates of the routers and of the experts' gate projections; None: the same.
+    learning_rate: peak rate; None: 1e-4 up to 512 hidden units, 3e-5 above, times the scale of the method.
+    router_learning_rate, gate_learning_rate: rates of routers and of the experts' gate projections; None: the same.
     warmup: share of the steps. patience: epochs without a better `metric` on validation before stopping.
+    merge: add LoRA updates to the weights after training (else the folder holds the adapter and its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
     """
 
@@ -42,6 +43,7 @@ class TrainConfig:
     metric: str = "f1_weighted"
     class_weights: bool = False
     train_limit: int | None = None
+    merge: bool = True
     precision: str = "auto"
     seed: int = 0
 

@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,52 +20,73 @@ import yaml
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from ..data import Split, load_dataset
-from ..errors import ConfigError, DataError
+from ..data import SentimentDataset, Split, load_dataset
+from ..errors import ConfigError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
-from ..methods import adapt
+from ..methods import METHODS, adapt, merge, save_adapted
 from ..upcycle import backbone_path, load_classifier
 from .config import TrainConfig
-from .fit import default_learning_rate, fit
+from .fit import FitResult, default_learning_rate, fit
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that was just trained, and all that its record needs. `config` is complete (no default left open)."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    dataset: SentimentDataset
+    config: TrainConfig
+    fitted: FitResult
+    trainable_parameters: int
+    train_used: int
+
+
+def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, progress: bool = True) -> TrainedModel:
+    """Load the data, build the model, train it; `folder` gets `config.yaml`, `log.jsonl` and checkpoints.
+
+    Raises DataError, ConfigError or ConversionError before anything is trained.
+    """
+    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    model, tokenizer, config = prepare(config, dataset.label_names)
+    _prepare_folder(folder, config, resume)
+    train_split = training_texts(dataset.splits["train"], config)
+    fitted = fit(model, tokenizer, train_split, dataset.splits["validation"], config, folder, resume, progress)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    model = merge(model, config.method) if config.merge else model
+    return TrainedModel(model, tokenizer, dataset, config, fitted, trainable, len(train_split))
 
 
 def train(config: TrainConfig, output: str | Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
     """Train, evaluate on validation (and test where there is one) and write the run folder `output`.
 
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
-    (versions, data hash, hardware, parameters, history), `metrics.json` and `log.jsonl`. Returns what `run.json` holds.
-    Raises DataError, ConfigError or ConversionError before anything is trained.
+    (versions, data hash, hardware, parameters, history), `metrics.json` and `log.jsonl`. Returns what `run.json` holds
+    and the metrics. Raises DataError, ConfigError or ConversionError before anything is trained.
     """
-    folder = Path(output)
-    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
-    for name in ("train", "validation"):
-        if name not in dataset.splits:
-            raise DataError(f"{config.data} has no {name} split, which training needs")
-    model, tokenizer, config = prepare(config, dataset.label_names)
-    _prepare_folder(folder, config, resume)
-    started = time.perf_counter()
-    train_split = training_texts(dataset.splits["train"], config)
-    result = fit(model, tokenizer, train_split, dataset.splits["validation"], config, folder, resume, progress)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    folder, started = Path(output), time.perf_counter()
+    done = train_model(config, folder, resume=resume, progress=progress)
+    config, names = done.config, done.dataset.label_names
+    save_adapted(done.model, folder, lambda: load_classifier(config.model, names, head=config.head))
+    done.tokenizer.save_pretrained(folder)
     metrics = {
-        name: evaluate_split(model, tokenizer, dataset.splits[name], dataset.label_names, config.precision)
+        name: evaluate_split(done.model, done.tokenizer, done.dataset.splits[name], names, config.precision)
         for name in ("validation", "test")
-        if name in dataset.splits
+        if name in done.dataset.splits
     }
     record = {
         "config": config.to_dict(),
-        "data": dataset.summary() | {"train_used": len(train_split), "train_truncated": result.truncated},
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "seconds": {"training": round(result.seconds, 1), "all": round(time.perf_counter() - started, 1)},
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "data": done.dataset.summary() | {"train_used": done.train_used, "train_truncated": done.fitted.truncated},
+        "parameters": sum(p.numel() for p in done.model.parameters()),
+        "trainable_parameters": done.trainable_parameters,
+        "seconds": {"training": round(done.fitted.seconds, 1), "all": round(time.perf_counter() - started, 1)},
+        "versions": versions(),
         "hardware": hardware(),
-        "history": result.history,
+        "history": done.fitted.history,
     }
     _write_json(folder / "run.json", record)
     _write_json(folder / "metrics.json", metrics)
@@ -73,15 +94,15 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
     return record | {"metrics": metrics}
 
 
-def prepare(
-    config: TrainConfig, label_names: Sequence[str]
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, TrainConfig]:
+def prepare(config: TrainConfig, label_names: Sequence[str]) -> tuple[Any, PreTrainedTokenizerBase, TrainConfig]:
     """Seed everything, build the model that the config asks for and its tokenizer; the config comes back complete."""
+    if config.method not in METHODS:
+        raise ConfigError(f"method {config.method!r} does not exist; choose one of {', '.join(METHODS)}")
     set_seed(config.seed)
     model = load_classifier(config.model, label_names, head=config.head)
     tokenizer = load_tokenizer(config.model, model, config.max_length)
-    model = adapt(model, config.method, config.method_settings)
-    return model, tokenizer, replace(config, learning_rate=config.learning_rate or default_learning_rate(model))
+    rate = config.learning_rate or default_learning_rate(model) * METHODS[config.method].rate_scale
+    return adapt(model, config.method, config.method_settings), tokenizer, replace(config, learning_rate=rate)
 
 
 def load_tokenizer(name: str, model: PreTrainedModel, max_length: int) -> PreTrainedTokenizerBase:
@@ -124,6 +145,11 @@ def evaluate_split(
     engine = Engine(model, tokenizer, precision=precision, long_texts=long_texts)
     metrics = evaluate_predictions(split.labels, engine.predict_proba(split.texts), label_names)
     return metrics | {"n_truncated": engine.truncated}
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a result depends on."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def hardware() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from .backbones import backbone_path, load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
 from .convert import upcycle
+from .layout import transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEModel, register
 from .receipt import MoEReceipt
 from .structure import moe_layers
@@ -17,6 +18,7 @@ __all__ = [
     "load_classifier",
     "moe_layers",
     "register",
+    "transformer_layers",
     "upcycle",
     "with_mean_head",
 ]

@@ -86,8 +86,9 @@ def _new_moe(ffn: DenseFFN, config: MoEConfig) -> MoE:
             gated=gated,
             bias=ffn.has_bias or (gated and ffn.gate is None),
             hidden_dropout=ffn.hidden_dropout,
+            backend=config.experts_backend,
         )
-    moe = MoE(router, experts, config.num_experts_per_tok, config.experts_backend, ffn.output_dropout)
+    moe = MoE(router, experts, config.num_experts_per_tok, ffn.output_dropout)
     return moe.to(ffn.up.dtype)
 
 

@@ -1,0 +1,34 @@
+"""P-Tuning: trained virtual tokens before every text (Liu et al. 2021), through peft."""
+
+from __future__ import annotations
+
+from peft import PeftModel, PromptEncoderConfig, TaskType, get_peft_model
+from transformers import PreTrainedModel
+
+from ..errors import ConfigError
+from .head import head_modules
+
+
+def p_tuning(model: PreTrainedModel, num_virtual_tokens: int = 20, encoder_hidden_size: int = 128) -> PeftModel:
+    """Virtual tokens and the head are trained, the backbone is frozen.
+
+    With a mean-pooling head the virtual tokens enter the mean: peft's mask counts them as real tokens. Raises
+    ConfigError for a head that reads the last token (decoders): it finds that token in the ids, which peft replaces by
+    embeddings.
+    """
+    if hasattr(model, "score"):
+        raise ConfigError(
+            f"the head of {type(model).__name__} looks for the last token in input ids, which P-Tuning replaces by "
+            "embeddings; use head='mean'"
+        )
+    text_config = model.config.get_text_config()
+    config = PromptEncoderConfig(
+        task_type=TaskType.SEQ_CLS,
+        token_dim=model.get_input_embeddings().embedding_dim,
+        num_layers=text_config.num_hidden_layers,
+        num_attention_heads=text_config.num_attention_heads,
+        num_virtual_tokens=num_virtual_tokens,
+        encoder_hidden_size=encoder_hidden_size,
+        modules_to_save=head_modules(model),
+    )
+    return get_peft_model(model, config)
