@@ -50,14 +50,10 @@ METHODS: dict[str, Method] = {
     "full": Method("full fine-tuning of the dense model", full_fine_tuning),
     "bitfit": Method("biases and the head", bitfit, rate_scale=10),
     "lora": Method("low-rank updates of attention and FFN", lora, LORA_SETTINGS, merges=True, rate_scale=10),
-    "p-tuning": Method(
-        "virtual tokens before the text", p_tuning, ("num_virtual_tokens", "encoder_hidden_size"), rate_scale=30
-    ),
+    "p-tuning": Method("virtual tokens before the text", p_tuning, PROMPT_SETTINGS, rate_scale=30),
     "moe-plain": Method("experts that are plain FFNs", moe_plain, MOE_SETTINGS),
     "moe-gated": Method("experts with the gate inside", moe_gated, MOE_SETTINGS),
     "moe-lora": Method(
-        "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
-    ),
         "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
     ),
 }
