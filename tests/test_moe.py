@@ -166,7 +166,7 @@ def test_losses_of_no_token_are_zero():
 
 
 def layer(k: int = 2) -> MoE:
-    return MoE(Router(E, D, init_std=1.0), experts(dtype=torch.float32), k, "sorted", 0.0)
+    return MoE(Router(E, D, init_std=1.0), experts(dtype=torch.float32), k, output_dropout=0.0)
 
 
 def test_padding_reaches_neither_router_nor_experts():
@@ -356,6 +356,6 @@ def test_backend_setting_chooses_the_loop():
     fast = sparse(experts_backend="sorted")
     slow = upcycle(dense(), MoEConfig(experts_backend="reference"))
     slow.load_state_dict(fast.state_dict())
-    assert {moe.backend for moe in moe_layers(slow)} == {"reference"}
+    assert {moe.experts.backend for moe in moe_layers(slow)} == {"reference"}
     inputs = batch(texts(9, 4, 12))
     assert_close(backward(slow, inputs), backward(fast, inputs), rtol=1e-4, atol=1e-4)

@@ -13,7 +13,7 @@ BASE = "base"
 
 def save_adapted(model: PreTrainedModel | PeftModel, folder: Path, dense: Callable[[], PreTrainedModel]) -> None:
     """Write a trained model. `dense` builds the classifier that was adapted, and is called for adapters only."""
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     if isinstance(model, PeftModel):
         dense().save_pretrained(folder / BASE)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
+from .grouped import group_rows, unstack
+
 if TYPE_CHECKING:
     from .experts import Experts
 
@@ -25,7 +27,8 @@ def reference(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weig
             mine = chosen[:, choice] == expert
             in_bias = None if experts.in_proj_bias is None else experts.in_proj_bias[expert]
             out_bias = experts.down_proj_bias[expert] if experts.has_bias else None
-            hidden = experts.activate(F.linear(tokens[mine], experts.in_proj[expert], in_bias))
+            projected = F.linear(tokens[mine], experts.in_proj[expert], in_bias)
+            hidden = experts.activate(*projected.chunk(2 if experts.has_gate else 1, dim=-1))
             result = F.linear(hidden, experts.down_proj[expert], out_bias)
             output[mine] += (result * weights[mine, choice, None]).to(output.dtype)
     return output
@@ -34,24 +37,23 @@ def reference(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weig
 def sorted_loop(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Sort the (token, choice) pairs by expert, run each expert once on its contiguous rows, put the rows back.
 
-    The sum over the choices of a token is a reshape, not a scatter: deterministic, and in float32.
+    Under autocast it computes in the autocast precision, like a linear layer. The sum over the choices of a token is a
+    reshape, not a scatter: deterministic, and in float32. First derivatives only.
     """
-    num_tokens, k = chosen.shape
-    pairs = chosen.flatten()
-    order = pairs.argsort(stable=True)
-    counts = torch.bincount(pairs, minlength=experts.num_experts).tolist()
-    # unbind, not indexing: its backward is one stack instead of E full-size zero tensors that are added up
-    in_weights, down_weights = experts.in_proj.unbind(0), experts.down_proj.unbind(0)
-    none = [None] * experts.num_experts
-    in_biases = none if experts.in_proj_bias is None else experts.in_proj_bias.unbind(0)
-    down_biases = experts.down_proj_bias.unbind(0) if experts.has_bias else none
+    device = tokens.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
+    groups = group_rows(chosen, experts.num_experts)
+    rows = tokens.to(dtype).index_select(0, groups.source)
+    parts = 2 if experts.has_gate else 1
+    in_weights = unstack(experts.in_proj, experts.num_experts, parts, dtype)
+    in_biases = unstack(experts.in_proj_bias, experts.num_experts, parts, dtype)
+    down_weights = unstack(experts.down_proj, experts.num_experts, 1, dtype)
+    down_biases = unstack(experts.down_proj_bias if experts.has_bias else None, experts.num_experts, 1, dtype)
     results = []
-    for expert, rows in enumerate(tokens[order // k].split(counts)):
-        hidden = experts.activate(F.linear(rows, in_weights[expert], in_biases[expert]))
-        results.append(F.linear(hidden, down_weights[expert], down_biases[expert]))
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order), device=order.device)
-    per_choice = torch.cat(results)[back].view(num_tokens, k, tokens.shape[-1])
+    for expert, mine in enumerate(rows.split(groups.sizes)):
+        projected = [F.linear(mine, w, b) for w, b in zip(in_weights[expert], in_biases[expert], strict=True)]
+        results.append(F.linear(experts.activate(*projected), down_weights[expert][0], down_biases[expert][0]))
+    per_choice = torch.cat(results).index_select(0, groups.place).view(*chosen.shape, tokens.shape[-1])
     return (per_choice * weights.unsqueeze(-1)).sum(dim=1).to(per_choice.dtype)
 
 

@@ -49,6 +49,11 @@ class Experts(nn.Module):
         if bias:
             self.register_parameter(f"{name}_bias", nn.Parameter(torch.empty(num_experts, rows)))
             self.down_proj_bias = nn.Parameter(torch.empty(num_experts, hidden_size))
+        for parameter_name, parameter in self.named_parameters():
+            if parameter_name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=0.02)
 
     @property
     def in_proj(self) -> torch.Tensor:
@@ -66,9 +71,7 @@ class Experts(nn.Module):
         """tokens `[T, D]`, chosen experts and their weights `[T, K]` -> weighted sum of the outputs `[T, D]`."""
         return EXPERTS_BACKENDS[self.backend](self, tokens, chosen, weights)
 
-    def activate(self, projected: torch.Tensor) -> torch.Tensor:
-        """Activation, gate and dropout between the two projections: `[S, 2F or F]` -> `[S, F]`."""
-        if self.has_gate:
-            gate, up = projected.chunk(2, dim=-1)
-            return self.dropout(self.act_fn(gate) * up)
-        return self.dropout(self.act_fn(projected))
+    def activate(self, first: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
+        """What `down_proj` reads, `[S, F]`: `act(gate) * up` of gated experts, `act(up)` of plain ones; dropout."""
+        activated = self.act_fn(first)
+        return self.dropout(activated if up is None else activated * up)

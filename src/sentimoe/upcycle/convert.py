@@ -14,7 +14,7 @@ from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError, ConversionError
 from .initialise import add_noise, copy_init
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
-from .modeling import SentiMoEModel, become, revert
+from .modeling import SentiMoEModel, become, carry_routing, real_token_mask, revert
 from .receipt import MoEReceipt
 from .structure import Undo, install_experts, resolve_layers
 
@@ -36,6 +36,7 @@ def upcycle(
     config = config or MoEConfig()
     _refuse(model)
     batches = _random_probe(model) if probe is None else [dict(probe)]
+    masks = [real_token_mask(batch) for batch in batches]
     with _float32_evaluation(model):
         config = replace(config, ffn=_layout(model, config))
         before = _logits(model, batches)
@@ -45,11 +46,11 @@ def upcycle(
             if was_library_class:
                 become(model, head="native")
                 undo_all.append(lambda: revert(model))
-            installed = install_experts(model, config)
-            undo_all.extend(undo for _, _, undo in installed)
+            installed = install_experts(model, config, undo_all)
             model.config.moe = config.to_dict()
             undo_all.append(lambda: setattr(model.config, "moe", None))
-            for moe, ffn, _ in installed:
+            undo_all.append(carry_routing(model))
+            for moe, ffn in installed:
                 copy_init(moe.experts, ffn)
                 moe.eval()
             difference = _largest_difference(before, _logits(model, batches))
@@ -60,7 +61,7 @@ def upcycle(
                 )
             noise_difference = 0.0
             if config.init_noise:
-                for moe, _, _ in installed:
+                for moe, _ in installed:
                     add_noise(moe.experts, config.init_noise)
                 noise_difference = _largest_difference(before, _logits(model, batches))
         except BaseException:
@@ -71,8 +72,8 @@ def upcycle(
         max_abs_logit_diff=difference,
         noise_abs_logit_diff=noise_difference,
         probe="random ids" if probe is None else "given texts",
-        texts=sum(len(batch["input_ids"]) for batch in batches),
-        tokens=sum(int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batches),
+        texts=sum(len(mask) for mask in masks),
+        tokens=sum(int(mask.sum()) for mask in masks),
         tolerance=TOLERANCE,
     )
     model.config.moe_receipt = asdict(receipt)
@@ -97,9 +98,10 @@ def _layout(model: PreTrainedModel, config: MoEConfig) -> FFNLayout:
     """The one layout of all layers to convert."""
     layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
     chosen = [layers[index] for index in resolve_layers(config, len(layers))]
+    for layer in layers:
+        refuse_sparse(layer)
     if config.ffn is not None:
         for layer in chosen:
-            refuse_sparse(layer)
             if not reproduces(layer, config.ffn):
                 raise ConversionError(
                     f"the named FFN {config.ffn} does not compute what {type(layer).__name__} computes: check the "
@@ -162,4 +164,5 @@ def _logits(model: PreTrainedModel, batches: list[dict[str, torch.Tensor]]) -> l
 
 
 def _largest_difference(before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
-    return max(float((new - old).abs().max()) for old, new in zip(before, after, strict=True))
+    # not Python's max, which overlooks NaN
+    return float(torch.stack([(new - old).abs().max() for old, new in zip(before, after, strict=True)]).max())

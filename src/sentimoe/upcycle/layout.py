@@ -104,8 +104,11 @@ def read_ffn(layer: nn.Module, layout: FFNLayout) -> DenseFFN:
         gate, gate_bias, up, up_bias = halves[first], biases[first], halves[second], biases[second]
     if up.shape != down.T.shape or (gate is not None and gate.shape != up.shape):
         raise ConversionError(f"the projections named by {layout} do not fit each other: {up.shape}, {down.shape}")
+    act = _get(layer, layout.act)
+    if not callable(act):
+        raise ConversionError(f"{layout.act} is a {type(act).__name__}, not a callable activation")
     rates = [0.0 if path is None else _get(layer, path).p for path in (layout.hidden_dropout, layout.output_dropout)]
-    return DenseFFN(up, up_bias, down, down_bias, gate, gate_bias, _get(layer, layout.act), *rates)
+    return DenseFFN(up, up_bias, down, down_bias, gate, gate_bias, act, *rates)
 
 
 @torch.no_grad()

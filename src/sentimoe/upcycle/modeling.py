@@ -72,6 +72,8 @@ def classifier_config_class(base: Any, head: str) -> Any:
         "__doc__": f"{base.__name__} with a {head} head and, where `moe` is set, experts.",
         "model_type": "sentimoe",
         "base_config_class": base,
+        "to_diff_dict": lambda self: base.to_diff_dict(self) | {"id2label": self.id2label, "label2id": self.label2id},
+        "__reduce__": lambda self: (_empty_config, (base, head), self.__dict__),
         "keys_to_ignore_at_inference": ["past_key_values", "aux_loss", "expert_load", "router_logits"],
     }
     config_class = type(f"SentiMoE{head.title()}{base.__name__}", (base,), fields)
@@ -104,11 +106,32 @@ def without_pooler(model_class: Any) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
+def _empty_config(base: Any, head: str) -> PreTrainedConfig:
+    config_class = classifier_config_class(base, head)
+    return config_class.__new__(config_class)
+
+
+def _empty_model(base: Any, head: str) -> PreTrainedModel:
+    model_class = classifier_class(classifier_config_class(base, head))
+    return model_class.__new__(model_class)
+
+
 class SentiMoEModel:
     """What sentimoe adds to a classifier class: experts at construction, auxiliary losses, checkpointing."""
 
     accepts_loss_kwargs = False  # the loss is a plain mean: Trainer must divide it when it accumulates gradients
     config: Any
+
+    def __reduce__(self):  # the class is made on demand: a pickle rebuilds it from the architecture and the head
+        return _empty_model, (type(self.config).base_config_class, self.config.head), self.__dict__
+
+    @classmethod
+    def from_pretrained(cls, *args, output_loading_info=False, **kwargs):
+        """As in transformers, but raises RuntimeError where weights are missing instead of drawing them."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)  # type: ignore[misc]
+        if info["missing_keys"]:
+            raise RuntimeError(f"weights are missing from the checkpoint: {sorted(info['missing_keys'])}")
+        return (model, info) if output_loading_info else model
 
     @property
     def moe_receipt(self):
@@ -127,6 +150,22 @@ class SentiMoEModel:
         if self.config.moe is not None and enable:
             gradient_checkpointing_func = _carry_routing(gradient_checkpointing_func)
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)  # type: ignore[misc]
+
+
+def carry_routing(model: nn.Module):
+    """Hand the mask to checkpoints that were enabled before the conversion; returns the way back."""
+    wrapped = {
+        m: m._gradient_checkpointing_func for m in model.modules() if getattr(m, "gradient_checkpointing", False)
+    }
+    new = {module: _carry_routing(func) for module, func in wrapped.items()}
+    for module, func in new.items():
+        module._gradient_checkpointing_func = func
+
+    def undo() -> None:
+        for module, func in wrapped.items():
+            module._gradient_checkpointing_func = func
+
+    return undo
 
 
 def _carry_routing(checkpoint_func):
@@ -183,7 +222,7 @@ def _forward_with_experts(base_forward):
             return base_forward(self, *args, **kwargs)
         return_dict = kwargs.pop("return_dict", None)
         given = signature.bind(self, *args, **kwargs).arguments
-        with RoutingCall(_real_token_mask(given)) as call:
+        with RoutingCall(real_token_mask(given)) as call:
             output = base_forward(self, *args, **kwargs, return_dict=True)
         output = _with_routing(output, call, self.config)
         return output.to_tuple() if return_dict is False else output
@@ -191,7 +230,7 @@ def _forward_with_experts(base_forward):
     return forward
 
 
-def _real_token_mask(given: dict[str, Any]) -> torch.Tensor:
+def real_token_mask(given: dict[str, Any]) -> torch.Tensor:
     mask, ids, embeddings = (given.get(name) for name in ("attention_mask", "input_ids", "inputs_embeds"))
     if mask is None:
         tokens = ids if ids is not None else embeddings

@@ -28,12 +28,22 @@ class MovedWeight(nn.Module):
         self.register_buffer("weight", torch.zeros(1))
 
 
+def add_marker(module: nn.Module, path: str) -> None:
+    """Put a `MovedWeight` at a path below a module, with empty modules on the way."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        child = nn.Module()
+        module.add_module(parent, child)
+        module = child
+    module.add_module(name, MovedWeight())
+
+
 class Bypassed(nn.Module):
     """The identity in place of the first half of a two-module FFN (BERT's `intermediate`)."""
 
     def __init__(self, linear_name: str):
         super().__init__()
-        self.add_module(linear_name, MovedWeight())
+        add_marker(self, linear_name)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden
@@ -55,7 +65,9 @@ def moe_layers(model: nn.Module) -> list[MoE]:
     return [module for module in model.modules() if isinstance(module, MoE)]
 
 
-def install_experts(model: PreTrainedModel, config: MoEConfig) -> list[tuple[MoE, DenseFFN, Undo]]:
+def install_experts(
+    model: PreTrainedModel, config: MoEConfig, undo: list[Undo] | None = None
+) -> list[tuple[MoE, DenseFFN]]:
     """Replace the FFNs named by `config.ffn` with MoE layers whose weights are not filled yet.
 
     Returns for each layer the MoE, the dense weights it replaced and a function that puts the dense modules back.
@@ -69,7 +81,10 @@ def install_experts(model: PreTrainedModel, config: MoEConfig) -> list[tuple[MoE
     for index in resolve_layers(config, len(layers)):
         ffn = read_ffn(layers[index], config.ffn)
         moe = _new_moe(ffn, config)
-        installed.append((moe, ffn, _replace(layers[index], config.ffn, moe)))
+        put_back = _replace(layers[index], config.ffn, moe)
+        if undo is not None:
+            undo.append(put_back)
+        installed.append((moe, ffn))
     return installed
 
 
@@ -99,7 +114,7 @@ def _replace(layer: nn.Module, layout: FFNLayout, moe: MoE) -> Undo:
         saved[layout.bypass] = layer.get_submodule(layout.bypass)
         layer.set_submodule(layout.bypass, Bypassed(layout.up.removeprefix(f"{layout.bypass}.")))
     else:
-        moe.add_module(layout.up.removeprefix(f"{layout.replace}."), MovedWeight())
+        add_marker(moe, layout.up.removeprefix(f"{layout.replace}."))
     layer.set_submodule(layout.replace, moe)
 
     def undo() -> None:
