@@ -53,7 +53,7 @@ def test_sparse_forward_counts_the_rows_that_are_read(model, k, lengths):
 
 def test_backward_of_attention_is_counted(model):
     given = inputs() | {"labels": torch.tensor([0, 1])}
-    step = count_flops(lambda: model(**given).loss.backward())
+    step = count_flops(model, lambda: model(**given).loss.backward())
     # every matrix product once more for its input and once more for its weight; attention recomputes its scores
     assert 2.9 * dense_flops() < step < 3.2 * dense_flops()
 

@@ -26,10 +26,10 @@ def evaluate(
     from sentimoe.errors import DataError
     from sentimoe.evaluation import evaluate_predictions
 
-    from .show import confusion_table, metrics_table, print_json, print_tables, quiet_libraries
+    from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
     from .stream import probabilities_with_bar
 
-    quiet_libraries()
+    prepare_process()
     classifier = SentimentClassifier.from_pretrained(folder, precision=precision, long_texts=long_texts)
     dataset = load_dataset(data, text_column=text_column, label_column=label_column)
     if split not in dataset.splits:

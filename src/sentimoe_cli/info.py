@@ -18,9 +18,9 @@ def info(
 
     from sentimoe import SentimentClassifier
 
-    from .show import print_json, print_tables, quiet_libraries
+    from .show import prepare_process, print_json, print_tables
 
-    quiet_libraries()
+    prepare_process()
     classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
     facts = describe(classifier, folder)
     if as_json:

@@ -44,10 +44,10 @@ def predict(
     from sentimoe.data import clean_text, read_texts
     from sentimoe.errors import ConfigError
 
-    from .show import quiet_libraries
+    from .show import prepare_process
     from .stream import probabilities_with_bar
 
-    quiet_libraries()
+    prepare_process()
     if texts and input_file:
         raise ConfigError("give texts as arguments or --input FILE, not both")
     if output is not None and output.suffix not in WRITERS:

@@ -10,10 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 
-def quiet_libraries() -> None:
-    """Keep transformers' progress bars and reports out of the way; errors and our own warnings stay."""
+def prepare_process() -> None:
+    """Keep transformers' progress bars and reports out of the way (errors and our own warnings stay), reuse memory."""
     from transformers.utils import logging
 
+    from sentimoe.inference import keep_freed_memory
+
+    keep_freed_memory()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 

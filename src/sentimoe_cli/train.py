@@ -66,9 +66,9 @@ def train(
     from sentimoe.training import TrainConfig
     from sentimoe.training import train as run
 
-    from .show import confusion_table, metrics_table, print_json, print_tables, quiet_libraries
+    from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
 
-    quiet_libraries()
+    prepare_process()
     settings = _read(config, ConfigError)
     plain = set(TrainConfig().to_dict()) - {"method_settings"}
     settings |= {name: given[name] for name in plain if given[name] is not None}

@@ -26,21 +26,30 @@ def active_parameters(model: nn.Module) -> int:
     return total
 
 
-def count_flops(call: Callable[[], Any]) -> int:
+def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
     """Floating-point operations (2 per multiply-add) of the matrix products and attention inside `call()`.
 
-    Counted as they run, so sparse experts count the rows that they really read. torch's counter takes the attention
-    kernel of the CPU for free; its formula is registered here (Dao et al. 2022, section 3: two products of B H L L D).
+    Counted as they run, so sparse experts count the rows that they read; the experts of `model` run through the
+    reference loop meanwhile, because the fast one fills groups up. torch's counter takes the attention kernel of the
+    CPU for free; its formula is registered here (two products of B H L L D, four more and the scores again backward).
     """
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
-        call()
+    layers = moe_layers(model)
+    backends = [layer.experts.backend for layer in layers]
+    for layer in layers:
+        layer.experts.backend = "reference"
+    try:
+        with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
+            call()
+    finally:
+        for layer, backend in zip(layers, backends, strict=True):
+            layer.experts.backend = backend
     return counter.get_total_flops()
 
 
 def forward_flops(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> int:
-    """`count_flops` of a forward in evaluation mode without gradient."""
+    """`count_flops` of a forward without gradient."""
     with torch.no_grad():
-        return count_flops(lambda: model(**inputs))
+        return count_flops(model, lambda: model(**inputs))
 
 
 def _attention(query_shape, key_shape, value_shape, *args, **kwargs) -> int:

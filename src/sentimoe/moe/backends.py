@@ -53,8 +53,11 @@ def sorted_loop(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, we
     for expert, mine in enumerate(rows.split(groups.sizes)):
         projected = [F.linear(mine, w, b) for w, b in zip(in_weights[expert], in_biases[expert], strict=True)]
         results.append(F.linear(experts.activate(*projected), down_weights[expert][0], down_biases[expert][0]))
-    per_choice = torch.cat(results).index_select(0, groups.place).view(*chosen.shape, tokens.shape[-1])
-    return (per_choice * weights.unsqueeze(-1)).sum(dim=1).to(per_choice.dtype)
+    per_choice = torch.cat(results).index_select(0, groups.place)
+    if chosen.shape[1] == 1:  # the weight is 1 in any precision
+        return per_choice * weights.to(dtype)
+    weighted = per_choice.view(*chosen.shape, tokens.shape[-1]) * weights.unsqueeze(-1)
+    return weighted.sum(dim=1).to(dtype)
 
 
 EXPERTS_BACKENDS: dict[str, ExpertsBackend] = {"reference": reference, "sorted": sorted_loop}

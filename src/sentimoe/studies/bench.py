@@ -12,20 +12,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 from transformers import AutoModel, MPNetConfig, PreTrainedModel
+from transformers.utils import logging
 
 from ..config import MoEConfig
 from ..evaluation import count_flops
-from ..training import hardware
+from ..inference import keep_freed_memory
+from ..training import hardware, versions
 from ..upcycle import load_classifier, upcycle, with_mean_head
 
 PAIRS = 11
-TEXTS, TOKENS = 64, 32
+# (texts, tokens): the engine's batch of 8,192 tokens; training steps of 32 tweets and of 32 reviews of 128 tokens
+SIZES = {"inference": ((256, 32),), "training": ((32, 32), (32, 128))}
 LABELS = ("anger", "joy", "optimism", "sadness")
 
 
@@ -54,17 +58,18 @@ def build(backbone: str, experts_per_token: int) -> PreTrainedModel:
     return model
 
 
-def texts() -> dict[str, torch.Tensor]:
-    """64 texts of 17 to 32 tokens (the lengths of tweets), padded to 32."""
+def texts(size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    """Random texts of between half and all of the tokens, padded."""
+    count, tokens = size
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1000, 20000, (TEXTS, TOKENS), generator=generator)
-    lengths = torch.randint(17, TOKENS + 1, (TEXTS, 1), generator=generator)
-    return {"input_ids": ids, "attention_mask": (torch.arange(TOKENS) < lengths).long()}
+    ids = torch.randint(1000, 20000, (count, tokens), generator=generator)
+    lengths = torch.randint(tokens // 2 + 1, tokens + 1, (count, 1), generator=generator)
+    return {"input_ids": ids, "attention_mask": (torch.arange(tokens) < lengths).long()}
 
 
-def inference(model: PreTrainedModel) -> Callable[[], Any]:
+def inference(model: PreTrainedModel, size: tuple[int, int]) -> Callable[[], Any]:
     """One forward with bf16 weights."""
-    model, inputs = model.eval().to(torch.bfloat16), texts()
+    model, inputs = model.eval().to(torch.bfloat16), texts(size)
 
     @torch.inference_mode()
     def call():
@@ -73,10 +78,10 @@ def inference(model: PreTrainedModel) -> Callable[[], Any]:
     return call
 
 
-def training_step(model: PreTrainedModel) -> Callable[[], Any]:
+def training_step(model: PreTrainedModel, size: tuple[int, int]) -> Callable[[], Any]:
     """Forward under bf16 autocast, backward, fused AdamW."""
     model.train()
-    inputs = texts() | {"labels": torch.arange(TEXTS) % len(LABELS)}
+    inputs = texts(size) | {"labels": torch.arange(size[0]) % len(LABELS)}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def call():
@@ -89,13 +94,19 @@ def training_step(model: PreTrainedModel) -> Callable[[], Any]:
     return call
 
 
-MODES: dict[str, Callable[[PreTrainedModel], Callable[[], Any]]] = {"inference": inference, "training": training_step}
+MODES: dict[str, Callable[[PreTrainedModel, tuple[int, int]], Callable[[], Any]]] = {
+    "inference": inference,
+    "training": training_step,
+}
 
 
-def compare(backbone: str, experts_per_token: int, mode: str, pairs: int = PAIRS) -> dict[str, Any]:
+def compare(
+    backbone: str, experts_per_token: int, mode: str, size: tuple[int, int], pairs: int = PAIRS
+) -> dict[str, Any]:
     """Time dense and MoE in turn; the FLOPs of both are counted on the same inputs."""
-    dense, moe = (MODES[mode](build(backbone, k)) for k in (0, experts_per_token))
-    flops = [count_flops(call) for call in (dense, moe)]
+    models = [build(backbone, k) for k in (0, experts_per_token)]
+    dense, moe = calls = [MODES[mode](model, size) for model in models]
+    flops = [count_flops(model, call) for model, call in zip(models, calls, strict=True)]
     for call in (dense, moe, dense, moe):
         call()
     seconds = [(_seconds(dense), _seconds(moe)) for _ in range(pairs)]
@@ -105,6 +116,8 @@ def compare(backbone: str, experts_per_token: int, mode: str, pairs: int = PAIRS
     return {
         "backbone": backbone,
         "mode": mode,
+        "texts": size[0],
+        "tokens": size[1],
         "experts_per_token": experts_per_token,
         "pairs": pairs,
         "dense_ms": 1000 * median(d for d, _ in seconds),
@@ -130,7 +143,7 @@ def peak_training_mib(backbone: str, experts_per_token: int) -> float:
 
 
 def _peak(backbone: str, experts_per_token: int) -> None:
-    step = training_step(build(backbone, experts_per_token))
+    step = training_step(build(backbone, experts_per_token), SIZES["training"][0])
     for _ in range(3):
         step()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -138,19 +151,23 @@ def _peak(backbone: str, experts_per_token: int) -> None:
 
 def main(path: Path) -> None:
     """Run everything, print a table and write the JSON."""
+    keep_freed_memory()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     rows = []
-    print("backbone           mode       K   dense ms   MoE ms   FLOP ratio   time ratio (quartiles)   time/FLOP")
-    for backbone in BACKBONES:
-        for mode in MODES:
-            for k in (1, 2):
-                row = compare(backbone, k, mode)
-                rows.append(row)
-                low, high = row["time_ratio_quartiles"]
-                print(
-                    f"{backbone:18} {mode:9} {k:2} {row['dense_ms']:10.1f} {row['moe_ms']:8.1f} {row['flop_ratio']:12.3f}"
-                    f"   {row['time_ratio']:10.3f} ({low:.3f}-{high:.3f}) {row['time_over_flops']:11.3f}",
-                    flush=True,
-                )
+    print(
+        "backbone           mode      texts     K   dense ms   MoE ms   FLOP ratio   time ratio (quartiles)   time/FLOP"
+    )
+    for backbone, mode in product(BACKBONES, MODES):
+        for size, k in product(SIZES[mode], (1, 2)):
+            row = compare(backbone, k, mode, size)
+            rows.append(row)
+            low, high = row["time_ratio_quartiles"]
+            print(
+                f"{backbone:18} {mode:9} {size[0]:3} x {size[1]:<3} {k:2} {row['dense_ms']:10.1f} {row['moe_ms']:8.1f} "
+                f"{row['flop_ratio']:12.3f}   {row['time_ratio']:10.3f} ({low:.3f}-{high:.3f}) {row['time_over_flops']:11.3f}",
+                flush=True,
+            )
     memory = []
     print("\nbackbone            K   dense MiB   MiB with experts   ratio   (peak of training in a fresh process)")
     for backbone in BACKBONES:
@@ -160,8 +177,7 @@ def main(path: Path) -> None:
             memory.append({"backbone": backbone, "experts_per_token": k, "dense_mib": dense, "moe_mib": moe})
             print(f"{backbone:18} {k:2} {dense:11.0f} {moe:18.0f} {moe / dense:7.2f}", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"texts": TEXTS, "tokens": TOKENS, "speed": rows, "memory": memory, "hardware": hardware()}
-    record["versions"] = {"torch": torch.__version__}
+    record = {"speed": rows, "memory": memory, "hardware": hardware(), "versions": versions()}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {path}")
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Template
+from transformers.utils import logging
 
 from ..classifier import SentimentClassifier
 from ..data import Split, load_dataset
 from ..evaluation import confusion_picture, evaluate_predictions
+from ..inference import keep_freed_memory
 from ..training import TrainConfig, train, training_texts
 from .baselines import tfidf_probabilities, vader_probabilities
 from .load import mean_expert_load
@@ -79,6 +81,9 @@ def demo(folder: Path) -> dict[str, Any]:
     Returns what `metrics.json` holds: `moe`, `tfidf_lr` and `vader`, each with the scores on the same test tweets.
     """
     started = time.perf_counter()
+    keep_freed_memory()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     shutil.rmtree(folder, ignore_errors=True)
     record = train(CONFIG, folder / "model")
     dataset = load_dataset(CONFIG.data)
