@@ -16,7 +16,6 @@ from .evaluation import predicted_labels
 from .inference import Engine
 from .methods import load_adapted, merge, save_adapted
 from .training import TrainConfig, fit, prepare
-from .upcycle import load_classifier
 
 
 class SentimentClassifier:
@@ -95,10 +94,7 @@ class SentimentClassifier:
         """Write model and tokenizer as a Hugging Face folder."""
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to save; call fit(texts, labels) first")
-        config = self.config
-        save_adapted(
-            self.model, Path(folder), lambda: load_classifier(config.model, self.label_names, head=config.head)
-        )
+        save_adapted(self.model, Path(folder))
         self.tokenizer.save_pretrained(folder)
 
 

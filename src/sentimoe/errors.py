@@ -13,5 +13,9 @@ class DataError(SentiMoEError, ValueError):
     """A data set or file cannot be used as it is."""
 
 
+class WeightsError(SentiMoEError, RuntimeError):
+    """A checkpoint lacks weights that would otherwise be random."""
+
+
 class ConversionError(SentiMoEError, ValueError):
     """A model cannot be upcycled or collapsed; the model is left as it was."""

@@ -33,6 +33,7 @@ def train(
     batch_size: Annotated[int | None, Option(help="Texts per step. [32]")] = None,
     max_length: Annotated[int | None, Option(help="Tokens per text. [256]")] = None,
     learning_rate: Annotated[float | None, Option(help="Peak learning rate. [1e-4 small models, 3e-5 larger]")] = None,
+    learning_rate_factor: Annotated[float | None, Option(help="Multiplies the default learning rate. [1]")] = None,
     router_learning_rate: Annotated[float | None, Option(help="Rate of the routers. [the same]")] = None,
     gate_learning_rate: Annotated[
         float | None, Option(help="Rate of the experts' gate projections. [the same]")

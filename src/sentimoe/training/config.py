@@ -18,6 +18,7 @@ class TrainConfig:
     head: "mean" (pooling over real tokens) or "native" (the architecture's own).
     max_length: tokens per text in training, special tokens included; longer texts are truncated in training.
     learning_rate: peak rate; None: 1e-4 up to 512 hidden units, 3e-5 above, times the scale of the method.
+    learning_rate_factor: multiplies that default, and only it.
     router_learning_rate, gate_learning_rate: rates of routers and of the experts' gate projections; None: the same.
     warmup: share of the steps. patience: epochs without a better `metric` on validation before stopping.
     merge: add LoRA updates to the weights after training (else the folder holds the adapter and its base).
@@ -35,6 +36,7 @@ class TrainConfig:
     batch_size: int = 32
     max_length: int = 256
     learning_rate: float | None = None
+    learning_rate_factor: float = 1.0
     router_learning_rate: float | None = None
     gate_learning_rate: float | None = None
     weight_decay: float = 0.01
@@ -53,6 +55,7 @@ class TrainConfig:
             ("batch_size", self.batch_size >= 1, "1 or more"),
             ("max_length", self.max_length >= 8, "8 or more tokens"),
             ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),
+            ("learning_rate_factor", self.learning_rate_factor > 0, "above 0"),
             ("warmup", 0 <= self.warmup < 1, "a share of the steps, 0 or more and below 1"),
             ("patience", self.patience >= 1, "1 or more epochs"),
             ("metric", self.metric in ("f1_weighted", "f1_macro", "accuracy"), "f1_weighted, f1_macro or accuracy"),

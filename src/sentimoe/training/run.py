@@ -71,7 +71,7 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
     folder, started = Path(output), time.perf_counter()
     done = train_model(config, folder, resume=resume, progress=progress)
     config, names = done.config, done.dataset.label_names
-    save_adapted(done.model, folder, lambda: load_classifier(config.model, names, head=config.head))
+    save_adapted(done.model, folder)
     done.tokenizer.save_pretrained(folder)
     metrics = {
         name: evaluate_split(done.model, done.tokenizer, done.dataset.splits[name], names, config.precision)
@@ -101,7 +101,8 @@ def prepare(config: TrainConfig, label_names: Sequence[str]) -> tuple[Any, PreTr
     set_seed(config.seed)
     model = load_classifier(config.model, label_names, head=config.head)
     tokenizer = load_tokenizer(config.model, model, config.max_length)
-    rate = config.learning_rate or default_learning_rate(model) * METHODS[config.method].rate_scale
+    default = default_learning_rate(model) * METHODS[config.method].rate_scale * config.learning_rate_factor
+    rate = config.learning_rate or default
     return adapt(model, config.method, config.method_settings), tokenizer, replace(config, learning_rate=rate)
 
 

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput, SequenceClassifierOutputWithPast
 
 from ..config import MoEConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, WeightsError
 from ..moe import RoutingCall, expert_load, load_balancing_loss, router_z_loss
 from .structure import install_experts
 
@@ -127,10 +127,13 @@ class SentiMoEModel:
 
     @classmethod
     def from_pretrained(cls, *args, output_loading_info=False, **kwargs):
-        """As in transformers, but raises RuntimeError where weights are missing instead of drawing them."""
+        """As in transformers, but raises WeightsError where weights are missing instead of drawing them."""
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)  # type: ignore[misc]
         if info["missing_keys"]:
-            raise RuntimeError(f"weights are missing from the checkpoint: {sorted(info['missing_keys'])}")
+            raise WeightsError(
+                f"weights are missing from the checkpoint: {sorted(info['missing_keys'])}; a model with experts is "
+                "made by sentimoe.upcycle, not by loading dense weights"
+            )
         return (model, info) if output_loading_info else model
 
     @property
@@ -231,6 +234,10 @@ def _forward_with_experts(base_forward):
 
 
 def real_token_mask(given: dict[str, Any]) -> torch.Tensor:
+    """Which tokens are real, `[B, L]` bool, from the arguments of a forward; all are, without `attention_mask`.
+
+    Raises ValueError for a mask that is not `[B, L]`, or when there are no texts.
+    """
     mask, ids, embeddings = (given.get(name) for name in ("attention_mask", "input_ids", "inputs_embeds"))
     if mask is None:
         tokens = ids if ids is not None else embeddings

@@ -70,7 +70,8 @@ def install_experts(
 ) -> list[tuple[MoE, DenseFFN]]:
     """Replace the FFNs named by `config.ffn` with MoE layers whose weights are not filled yet.
 
-    Returns for each layer the MoE, the dense weights it replaced and a function that puts the dense modules back.
+    Returns for each layer the MoE and the dense weights it replaced; `undo` gets a function for each, as it goes, that
+    puts the dense modules back.
     """
     if config.ffn is None:
         raise ConfigError("the FFN layout is not known: convert with sentimoe.upcycle, which finds and stores it")

@@ -1,0 +1,42 @@
+"""`sentimoe study`: run declared experiments and render their results."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Option = typer.Option
+app = typer.Typer(help="Run declared experiments and render their results.", no_args_is_help=True)
+
+
+@app.command("run")
+def run(
+    study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],
+    only: Annotated[list[str] | None, Option(help="Only runs whose name contains all of these (repeatable).")] = None,
+    budget: Annotated[str | None, Option(help="Start nothing that would end after this time: 50m, 2h, 90s.")] = None,
+    data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
+    results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
+) -> None:
+    """Run what has no result yet; a killed study goes on where it stopped."""
+    from sentimoe.errors import ConfigError
+    from sentimoe.studies.runner import read_study, run_study
+
+    from .show import prepare_process
+
+    prepare_process()
+    seconds = None if budget is None else _seconds(budget, ConfigError)
+    runs = [item for item in read_study(study) if all(part in item.name for part in only or ())]
+    if not runs:
+        raise ConfigError(f"no run of {study} has a name that contains {' and '.join(only or [])}")
+    missing = run_study(runs, results, data_root=data_root, budget=seconds, say=lambda line: typer.echo(line, err=True))
+    typer.echo(f"{len(runs) - missing} of {len(runs)} runs have a result in {results / 'runs'}")
+
+
+def _seconds(text: str, error_class: type[Exception]) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise error_class(f"budget {text!r} must be a number and a unit, such as 90s, 50m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]

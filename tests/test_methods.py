@@ -1,0 +1,110 @@
+"""The methods beside each other: what is trained, what is refused, what is left after merging."""
+
+import pytest
+import torch
+from backbone import labelled_texts, write_backbone
+from peft import PeftModel
+from tiny import batch, dense, texts
+
+from sentimoe import SentimentClassifier
+from sentimoe.errors import ConfigError
+from sentimoe.methods import METHODS, adapt, load_adapted, merge, save_adapted
+from sentimoe.upcycle import moe_layers
+
+CASES = [
+    "bert",
+    "mpnet",
+    "distilbert",
+    "electra",
+    "deberta-v2",
+    "bert-mean",
+    "modernbert-mean",
+    "nomicbert-mean",
+    "llama",
+]
+PROMPT = {"num_virtual_tokens": 4}
+REFUSED = {
+    ("bitfit", "modernbert-mean"): "no biases",
+    ("bitfit", "llama"): "no biases",
+    ("p-tuning", "llama"): "head='mean'",
+}
+
+
+def settings(method):
+    return PROMPT if method == "p-tuning" else {}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("method", ["bitfit", "lora", "p-tuning", "moe-lora"])
+def test_only_what_the_method_names_is_trained_and_all_of_it(method, case):
+    model = dense(case)
+    if (method, case) in REFUSED:
+        with pytest.raises(ConfigError, match=REFUSED[method, case]):
+            adapt(model, method, settings(method))
+        return
+    adapted = adapt(model, method, settings(method)).train()
+    adapted(**batch(texts(9, 5, 7)), labels=torch.tensor([0, 1, 2])).loss.backward()
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert {name for name, parameter in adapted.named_parameters() if parameter.grad is not None} == trained
+    marks = {
+        "bitfit": ("bias",),
+        "lora": ("lora_",),
+        "p-tuning": ("prompt_encoder",),
+        "moe-lora": ("lora_", "router"),
+    }[method]
+    head = ("classifier", "score", "pre_classifier", "pooler")
+    assert all(any(mark in name for mark in marks + head) for name in trained)
+    assert any("classifier" in name or "score" in name for name in trained)
+    assert all(any(mark in name for name in trained) for mark in marks)
+
+
+@pytest.mark.parametrize("case", ["bert-mean", "mpnet", "llama", "modernbert-mean"])
+@pytest.mark.parametrize("method", ["lora", "moe-lora"])
+def test_merging_changes_nothing_but_the_speed(method, case):
+    model = dense(case)
+    kind, inputs = type(model), batch(texts(9, 5))
+    adapted = adapt(model, method).eval()
+    with torch.no_grad():
+        before = adapted(**inputs).logits
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+        moved = adapted(**inputs).logits
+        merged = merge(adapted, method)
+        assert (moved - before).abs().max() > 1e-3
+        torch.testing.assert_close(merged(**inputs).logits, moved, rtol=1e-4, atol=1e-4)
+    assert not isinstance(merged, PeftModel) and len(moe_layers(merged)) == (2 if method == "moe-lora" else 0)
+    assert method == "moe-lora" or type(merged) is kind
+
+
+@pytest.mark.parametrize("method", ["lora", "p-tuning", "moe-lora"])
+@torch.no_grad()
+def test_an_adapter_is_saved_with_the_model_it_belongs_to(method, tmp_path):
+    inputs = batch(texts(9, 5))
+    adapted = adapt(dense("bert-mean"), method, settings(method)).eval()
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    expected = adapted(**inputs).logits
+    save_adapted(adapted, tmp_path)
+    torch.testing.assert_close(load_adapted(tmp_path)(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(adapted(**inputs).logits, expected)  # saving changes nothing
+
+
+def test_p_tuning_from_texts_to_a_folder_and_back(tmp_path):
+    examples, labels = labelled_texts(120)
+    backbone = write_backbone(tmp_path / "backbone")
+    classifier = SentimentClassifier(
+        model=backbone, method="p-tuning", method_settings=PROMPT, epochs=1, max_length=32, precision="float32"
+    ).fit(examples, labels)
+    classifier.save_pretrained(tmp_path / "saved")
+    loaded = SentimentClassifier.from_pretrained(tmp_path / "saved", precision="float32")
+    assert abs(loaded.predict_proba(examples) - classifier.predict_proba(examples)).max() < 1e-5
+
+
+def test_unknown_methods_and_settings_say_what_there_is():
+    with pytest.raises(ConfigError, match="bitfit"):
+        adapt(dense("bert"), "magic")
+    with pytest.raises(ConfigError, match="it accepts: none"):
+        adapt(dense("bert"), "full", {"num_experts": 4})
+    assert {"full", "bitfit", "lora", "p-tuning", "moe-plain", "moe-gated", "moe-lora"} <= set(METHODS)
