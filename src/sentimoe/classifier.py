@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .data import dataset_from_texts
@@ -35,7 +36,7 @@ class SentimentClassifier:
     def from_pretrained(
         cls, folder: str | Path, *, precision: str = "auto", long_texts: str = "windows"
     ) -> SentimentClassifier:
-        """Load a folder written by `sentimoe train` or `save_pretrained`.
+        """Load a folder written by `sentimoe train` or `save_pretrained`, onto the GPU where there is one.
 
         precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
         "truncate". Raises ConfigError when the folder does not exist.
@@ -43,7 +44,7 @@ class SentimentClassifier:
         if not any((Path(folder) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier = cls()
-        classifier.model = load_adapted(folder)
+        classifier.model = load_adapted(folder).to("cuda" if torch.cuda.is_available() else "cpu")
         classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
         classifier._engine = Engine(classifier.model, classifier.tokenizer, precision=precision, long_texts=long_texts)
         return classifier

@@ -40,3 +40,16 @@ def _seconds(text: str, error_class: type[Exception]) -> float:
     if not found:
         raise error_class(f"budget {text!r} must be a number and a unit, such as 90s, 50m or 2h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@app.command("render")
+def render(
+    results: Annotated[Path, Option(help="Where the results are.")] = Path("results"),
+    docs: Annotated[Path, Option(help="Where results.md and its figures go.")] = Path("docs"),
+    readme: Annotated[Path, Option(help="README whose table is written between its marks.")] = Path("README.md"),
+) -> None:
+    """Write docs/results.md, its pictures and the README's table from the results alone."""
+    from sentimoe.studies.render import render as write
+
+    write(results, docs, readme)
+    typer.echo(f"written to {docs / 'results.md'}")

@@ -107,7 +107,7 @@ def compare(
     models = [build(backbone, k) for k in (0, experts_per_token)]
     dense, moe = calls = [MODES[mode](model, size) for model in models]
     flops = [count_flops(model, call) for model, call in zip(models, calls, strict=True)]
-    for call in (dense, moe, dense, moe):
+    for call in (dense, moe) * 3:
         call()
     seconds = [(_seconds(dense), _seconds(moe)) for _ in range(pairs)]
     ratios = [m / d for d, m in seconds]
@@ -129,11 +129,10 @@ def compare(
     }
 
 
-def _seconds(call: Callable[[], Any], repeats: int = 3) -> float:
+def _seconds(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - started) / repeats
+    call()
+    return time.perf_counter() - started
 
 
 def peak_training_mib(backbone: str, experts_per_token: int) -> float:
