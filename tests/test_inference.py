@@ -55,15 +55,15 @@ def test_long_text_is_the_length_weighted_mean_of_its_windows(engine, parts):
             expected = expected + len(ids["input_ids"]) * model(**inputs).logits.softmax(-1)[0].numpy()
         total += len(ids["input_ids"])
     np.testing.assert_allclose(engine.predict_proba([text])[0], expected / total, atol=2e-6)
-    assert engine.truncated == 0
+    assert engine.truncated_rows == []
 
 
 def test_truncation_reads_the_start_and_is_counted(parts):
     engine = Engine(*parts, max_length=16, precision="float32", long_texts="truncate")
     text = " ".join(f"word{i}" for i in range(20))
     rows = engine.predict_proba([text, "short"])
+    assert engine.truncated_rows == [0]
     np.testing.assert_allclose(rows[0], alone(parts, text), atol=2e-6)
-    assert engine.truncated == 1
 
 
 @pytest.mark.parametrize("blank", ["", "  \n\t", None, float("nan")])

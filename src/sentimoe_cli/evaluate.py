@@ -43,7 +43,7 @@ def evaluate(
     probabilities = probabilities_with_bar(classifier.engine, part.texts)
     metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
-    metrics |= {"n_truncated": classifier.engine.truncated, "warnings": list(dataset.warnings)}
+    metrics |= {"n_truncated": len(classifier.engine.truncated_rows), "warnings": list(dataset.warnings)}
     for warning in dataset.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:

@@ -36,7 +36,8 @@ def predict(
 ) -> None:
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 
-    A column of the input that has one of these names is kept as `input_NAME`. Blank texts get no label.
+    A column of the input that has one of these names is kept as `input_NAME`. Blank texts get no label. With
+    `--long-texts truncate` a column `truncated` marks the texts whose end was not read.
     """
     import pandas as pd
 
@@ -61,11 +62,12 @@ def predict(
         given = texts or sys.stdin.buffer.read().decode("utf-8", "replace").splitlines()
         frame, column = pd.DataFrame({"text": pd.Series(map(clean_text, given), dtype=object)}), "text"
     probabilities = probabilities_with_bar(classifier.engine, frame[column].tolist())
-    if classifier.engine.truncated:
-        typer.echo(
-            f"warning: {classifier.engine.truncated} texts were cut at {classifier.engine.max_length} tokens", err=True
-        )
+    cut = classifier.engine.truncated_rows
+    if cut:
+        typer.echo(f"warning: {len(cut)} texts were cut at {classifier.engine.max_length} tokens", err=True)
     frame = with_predictions(frame, classifier, probabilities)
+    if long_texts == "truncate":
+        frame["truncated"] = pd.Series(range(len(frame))).isin(cut).to_numpy()
     if output is None:
         typer.echo(_lines(frame), nl=False)
     else:

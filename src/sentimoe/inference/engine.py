@@ -26,6 +26,7 @@ class Engine:
     long_texts: "windows" (probabilities averaged by window length) or "truncate".
     tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.
     precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
+    truncated_rows: after a prediction, the rows of the texts whose end was not read.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Engine:
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
         self.num_labels = model.config.num_labels
-        self.truncated = 0
+        self.truncated_rows: list[int] = []
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Probabilities `[B, C]` float32, a row for every text; blank: a row of NaN. Nothing raises for odd text."""
@@ -54,12 +55,14 @@ class Engine:
         return np.concatenate(chunks) if chunks else np.empty((0, self.num_labels), dtype=np.float32)
 
     def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
-        """The same, chunk by chunk, for inputs that do not fit in memory."""
-        iterator = iter(texts)
+        """The same, chunk by chunk, for inputs that do not fit in memory. `truncated_rows` grows with it."""
+        iterator, start = iter(texts), 0
+        self.truncated_rows = []
         while chunk := [clean_text(text) for text in islice(iterator, TEXTS_PER_CHUNK)]:
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
-            self.truncated += len(windows.truncated)
+            self.truncated_rows += [start + row for row in windows.truncated]
             yield self._chunk(len(chunk), windows)
+            start += len(chunk)
 
     def _chunk(self, num_texts: int, windows: Windows) -> np.ndarray:
         lengths = np.array([len(ids["input_ids"]) for ids in windows.encodings])

@@ -28,7 +28,7 @@ SENTENCES = (
     "Honestly the best phone I have ever owned, I love it.",
 )
 CONFIG = TrainConfig(
-    data="tweets", method="moe-gated", epochs=2, train_limit=16000, max_length=64, method_settings={"init_noise": 0.05}
+    data="tweets", method="moe-gated", epochs=3, train_limit=8000, max_length=64, method_settings={"init_noise": 0.05}
 )
 
 REPORT = Template(

@@ -46,7 +46,7 @@ def read_results(results: Path) -> dict[Cell, list[Stored]]:
 
 
 def render(results: Path, docs: Path, readme: Path) -> None:
-    """Write `docs/results.md`, `docs/figures/*.png` and the block between the marks of the README."""
+    """Write `docs/results.md`, `docs/performance.md`, `docs/figures/*.png` and the README between its marks."""
     cells = read_results(results)
     paper = yaml.safe_load((results / "paper.yaml").read_text(encoding="utf-8"))
     figures = docs / "figures"
@@ -67,6 +67,11 @@ def render(results: Path, docs: Path, readme: Path) -> None:
     environment.filters |= {"score": lambda value: f"{value:.4f}", "signed": lambda value: f"{100 * value:+.2f}"}
     page = environment.get_template("results.md.jinja").render(**values)
     (docs / "results.md").write_text(page, encoding="utf-8")
+    bench = results / "bench" / "copy-moe.json"
+    if bench.exists():
+        measured = json.loads(bench.read_text(encoding="utf-8"))
+        page = environment.get_template("performance.md.jinja").render(bench=measured)
+        (docs / "performance.md").write_text(page, encoding="utf-8")
     before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)

@@ -145,7 +145,7 @@ def evaluate_split(
     """Metrics with 95% bootstrap intervals on a split."""
     engine = Engine(model, tokenizer, precision=precision, long_texts=long_texts)
     metrics = evaluate_predictions(split.labels, engine.predict_proba(split.texts), label_names)
-    return metrics | {"n_truncated": engine.truncated}
+    return metrics | {"n_truncated": len(engine.truncated_rows)}
 
 
 def versions() -> dict[str, str]:
