@@ -343,7 +343,7 @@ def test_other_heads_are_refused():
         ({"init_noise": -0.1}, "between 0 and 1"),
         ({"router_aux_loss_coef": -1}, "0 or more"),
         ({"router_z_loss_coef": -1}, "0 or more"),
-        ({"experts": 4}, "unknown MoE settings"),
+        ({"experts": 4}, "unknown settings"),
     ],
 )
 def test_settings_outside_what_is_allowed(values, match):

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import ConfigError
+
+
+def check_rules(config: Any, rules: Iterable[tuple[str, bool, str]]) -> None:
+    """Raises ConfigError at the first (field, whether it fits, what is allowed) that does not fit."""
+    for name, fits, allowed in rules:
+        if not fits:
+            raise ConfigError(f"{name}={getattr(config, name)!r} is not allowed; it must be {allowed}")
+
+
+def known_fields(config_class: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The values, if all of them are fields of the dataclass. Raises ConfigError for a key that is not."""
+    known = {item.name for item in dataclasses.fields(config_class)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"unknown settings {unknown}; allowed are {sorted(known)}")
+    return values
 
 
 @dataclass(frozen=True)
@@ -85,17 +101,12 @@ class MoEConfig:
             ("router_aux_loss_coef", self.router_aux_loss_coef >= 0, "0 or more"),
             ("router_z_loss_coef", self.router_z_loss_coef >= 0, "0 or more"),
         )
-        for name, fits, allowed in rules:
-            if not fits:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not allowed; it must be {allowed}")
+        check_rules(self, rules)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MoEConfig:
         """Build from a JSON object. Raises ConfigError for a key that does not exist."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ConfigError(f"unknown MoE settings {unknown}; allowed are {sorted(known)}")
-        return cls(**values)
+        return cls(**known_fields(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""

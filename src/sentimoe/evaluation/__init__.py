@@ -1,6 +1,6 @@
 """Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
 
-from sentimoe.evaluation.cost import active_parameters, count_flops, forward_flops
+from sentimoe.evaluation.cost import active_parameters, count_flops, forward_flops, peak_memory_mib
 from sentimoe.evaluation.intervals import bootstrap_intervals
 from sentimoe.evaluation.metrics import (
     ReliabilityBin,
@@ -27,6 +27,7 @@ __all__ = [
     "mcnemar",
     "paired_bootstrap",
     "paired_t",
+    "peak_memory_mib",
     "predicted_labels",
     "reliability_bins",
     "reliability_picture",

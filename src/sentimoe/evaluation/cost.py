@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +51,15 @@ def forward_flops(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> int:
     """`count_flops` of a forward without gradient."""
     with torch.no_grad():
         return count_flops(model, lambda: model(**inputs))
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process since it started, in MiB (Linux).
+
+    Not `ru_maxrss`: a new process inherits that of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def _attention(query_shape, key_shape, value_shape, *args, **kwargs) -> int:

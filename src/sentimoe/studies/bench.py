@@ -7,7 +7,6 @@ is taken, then the median of the ratios. Peak memory is that of a fresh process 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from transformers import AutoModel, MPNetConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..config import MoEConfig
-from ..evaluation import count_flops
+from ..evaluation import count_flops, peak_memory_mib
 from ..inference import keep_freed_memory
 from ..training import hardware, versions
 from ..upcycle import load_classifier, upcycle, with_mean_head
@@ -145,14 +144,11 @@ def _peak(backbone: str, experts_per_token: int) -> None:
     step = training_step(build(backbone, experts_per_token), SIZES["training"][0])
     for _ in range(3):
         step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_memory_mib())
 
 
-def main(path: Path) -> None:
-    """Run everything, print a table and write the JSON."""
-    keep_freed_memory()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+def measure_speed() -> list[dict[str, Any]]:
+    """Every backbone, mode, size and K, printed as a table."""
     rows = []
     print(
         "backbone           mode      texts     K   dense ms   MoE ms   FLOP ratio   time ratio (quartiles)   time/FLOP"
@@ -167,19 +163,38 @@ def main(path: Path) -> None:
                 f"{row['flop_ratio']:12.3f}   {row['time_ratio']:10.3f} ({low:.3f}-{high:.3f}) {row['time_over_flops']:11.3f}",
                 flush=True,
             )
-    memory = []
-    print("\nbackbone            K   dense MiB   MiB with experts   ratio   (peak of training in a fresh process)")
+    return rows
+
+
+def measure_memory() -> list[dict[str, Any]]:
+    """Peak of training, each in a fresh process, printed as a table."""
+    rows = []
+    print("backbone            K   dense MiB   MiB with experts   ratio   (peak of training in a fresh process)")
     for backbone in BACKBONES:
         dense = peak_training_mib(backbone, 0)
         for k in (1, 2):
             moe = peak_training_mib(backbone, k)
-            memory.append({"backbone": backbone, "experts_per_token": k, "dense_mib": dense, "moe_mib": moe})
+            rows.append({"backbone": backbone, "experts_per_token": k, "dense_mib": dense, "moe_mib": moe})
             print(f"{backbone:18} {k:2} {dense:11.0f} {moe:18.0f} {moe / dense:7.2f}", flush=True)
+    return rows
+
+
+MEASURES = {"speed": measure_speed, "memory": measure_memory}
+
+
+def main(path: Path, parts: list[str]) -> None:
+    """Measure the parts named ("speed", "memory"; none: both) and put them into the JSON."""
+    keep_freed_memory()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for part in parts or list(MEASURES):
+        record[part] = MEASURES[part]()
+    record |= {"hardware": hardware(), "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"speed": rows, "memory": memory, "hardware": hardware(), "versions": versions()}
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten to {path}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import sys
 import time
@@ -16,7 +15,7 @@ from transformers.utils import logging
 
 from ..classifier import SentimentClassifier
 from ..data import Split, load_dataset
-from ..evaluation import confusion_picture, evaluate_predictions
+from ..evaluation import confusion_picture, evaluate_predictions, peak_memory_mib
 from ..inference import keep_freed_memory
 from ..training import TrainConfig, train, training_texts
 from .baselines import tfidf_probabilities, vader_probabilities
@@ -107,7 +106,7 @@ def demo(folder: Path) -> dict[str, Any]:
         n=len(test),
         config=CONFIG,
         seconds=time.perf_counter() - started,
-        peak_gib=peak_memory_gib(),
+        peak_gib=peak_memory_mib() / 1024,
         rows=[
             ("gated mixture of experts", metrics["moe"]),
             ("TF-IDF + logistic regression", metrics["tfidf_lr"]),
@@ -123,12 +122,6 @@ def demo(folder: Path) -> dict[str, Any]:
     (folder / "report.md").write_text(report, encoding="utf-8")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
-
-
-def peak_memory_gib() -> float:
-    """Largest resident memory of this process so far, in GiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 if __name__ == "__main__":

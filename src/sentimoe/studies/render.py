@@ -113,9 +113,9 @@ def _row(name: str, runs: Sequence[Stored], dense: Sequence[Stored]) -> dict[str
         row[key] = summarise([record["test"][key] for record in records])
     if dense:
         labels, classes = runs[0].labels, len(records[0]["label_names"])
-        predictions = [np.stack([run.predictions for run in group]) for group in (runs, dense)]
+        ours, theirs = (np.stack([run.predictions for run in group]) for group in (runs, dense))
         row["against_dense"] = {
-            metric: paired_bootstrap(labels, *predictions, metric=metric, num_classes=classes)
+            metric: paired_bootstrap(labels, ours, theirs, metric=metric, num_classes=classes)
             for metric in ("f1_weighted", "f1_macro")
         }
         pairs = {run.record["seed"]: run for run in dense}
@@ -153,7 +153,7 @@ def _ablations(
     """One factor at a time, three seeds each (the first three of the default recipe)."""
     found = []
     for title, recipes in ABLATIONS.items():
-        rows = []
+        rows: list[dict[str, Any]] = []
         for recipe in recipes:
             runs = cells.get((data, model, "moe-gated", recipe), [])[:3]
             if runs and (recipe != "default" or rows or _any(cells, recipes, data, model)):

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError
+from ..config import check_rules, known_fields
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,12 @@ class TrainConfig:
             ("metric", self.metric in ("f1_weighted", "f1_macro", "accuracy"), "f1_weighted, f1_macro or accuracy"),
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
-        for name, fits, allowed in rules:
-            if not fits:
-                raise ConfigError(f"{name}={getattr(self, name)!r} is not allowed; it must be {allowed}")
+        check_rules(self, rules)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
         """Build from a mapping such as a YAML file. Raises ConfigError for a key that does not exist."""
-        known = {item.name for item in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ConfigError(f"unknown settings {unknown}; allowed are {sorted(known)}")
-        return cls(**values)
+        return cls(**known_fields(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from ..errors import ConfigError
-from .modeling import HEADS, backbone_class, classifier_class, classifier_config_class, without_pooler
+from .mean_head import backbone_class, without_pooler
+from .modeling import HEADS, classifier_class, classifier_config_class
 
 
 def _minilm() -> Path:

@@ -12,9 +12,10 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError, ConversionError
+from .checkpointing import carry_routing
 from .initialise import add_noise, copy_init
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
-from .modeling import SentiMoEModel, become, carry_routing, real_token_mask, revert
+from .modeling import SentiMoEModel, become, real_token_mask, revert
 from .receipt import MoEReceipt
 from .structure import Undo, install_experts, resolve_layers
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     CONFIG_MAPPING,
@@ -23,11 +22,13 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import SequenceClassifierOutput, SequenceClassifierOutputWithPast
+from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from ..config import MoEConfig
 from ..errors import ConfigError, WeightsError
 from ..moe import RoutingCall, expert_load, load_balancing_loss, router_z_loss
+from .checkpointing import with_routing
+from .mean_head import mean_pooled_class
 from .structure import install_experts
 
 HEADS = ("mean", "native")
@@ -88,24 +89,6 @@ def classifier_class(config_class: Any) -> Any:
     return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[config_class]
 
 
-def backbone_class(base: Any) -> Any:
-    """The headless model of an architecture. Raises ConfigError when transformers has none."""
-    if base not in MODEL_MAPPING:
-        raise ConfigError(f"{base.__name__} has no model registered with AutoModel")
-    return MODEL_MAPPING[base]
-
-
-def build_backbone(config: PreTrainedConfig, base: Any) -> PreTrainedModel:
-    """A backbone with random weights, without the pooler that mean pooling would leave untrained."""
-    return backbone_class(base)(config, **without_pooler(backbone_class(base)))
-
-
-def without_pooler(model_class: Any) -> dict[str, bool]:
-    """The constructor argument that leaves the pooler out, where the architecture has one."""
-    accepted = inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
-
-
 def _empty_config(base: Any, head: str) -> PreTrainedConfig:
     config_class = classifier_config_class(base, head)
     return config_class.__new__(config_class)
@@ -151,55 +134,12 @@ class SentiMoEModel:
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
         if self.config.moe is not None and enable:
-            gradient_checkpointing_func = _carry_routing(gradient_checkpointing_func)
+            gradient_checkpointing_func = with_routing(gradient_checkpointing_func)
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)  # type: ignore[misc]
 
 
-def carry_routing(model: nn.Module):
-    """Hand the mask to checkpoints that were enabled before the conversion; returns the way back."""
-    wrapped = {
-        m: m._gradient_checkpointing_func for m in model.modules() if getattr(m, "gradient_checkpointing", False)
-    }
-    new = {module: _carry_routing(func) for module, func in wrapped.items()}
-    for module, func in new.items():
-        module._gradient_checkpointing_func = func
-
-    def undo() -> None:
-        for module, func in wrapped.items():
-            module._gradient_checkpointing_func = func
-
-    return undo
-
-
-def _carry_routing(checkpoint_func):
-    """Recomputation runs during backward, outside the forward (on a GPU in another thread): hand it the mask."""
-    if getattr(checkpoint_func, "keywords", {}).get("use_reentrant"):
-        raise ConfigError(
-            "gradient checkpointing with use_reentrant=True cuts the gradient of the auxiliary losses; "
-            "call gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})"
-        )
-
-    @functools.wraps(checkpoint_func)
-    def checkpoint_with_routing(function, *args, **kwargs):
-        from ..moe import active_call
-
-        call, first = active_call(), True
-
-        def run(*inner_args, **inner_kwargs):
-            nonlocal first
-            if first or call is None:
-                first = False
-                return function(*inner_args, **inner_kwargs)
-            with call.again():
-                return function(*inner_args, **inner_kwargs)
-
-        return checkpoint_func(run, *args, **kwargs)
-
-    return checkpoint_with_routing
-
-
 def _classifier_class(config_class, base: Any, head: str) -> Any:
-    parent: Any = _mean_pooled_class(base) if head == "mean" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[base]
+    parent: Any = mean_pooled_class(base) if head == "mean" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[base]
 
     def __init__(self, config, *args, **kwargs):
         parent.__init__(self, config, *args, **kwargs)
@@ -268,63 +208,6 @@ def _with_routing(output, call: RoutingCall, config) -> MoESequenceClassifierOut
         expert_load=load,
         router_logits=tuple(layer.logits for layer in layers),
     )
-
-
-def _mean_pooled_class(base: Any) -> Any:
-    """Backbone, mean over real tokens (Reimers & Gurevych 2019), dropout, linear layer."""
-    body: Any = backbone_class(base)
-    family: Any = next(c for c in reversed(body.__mro__) if issubclass(c, PreTrainedModel) and c is not PreTrainedModel)
-
-    def __init__(self, config):
-        family.__init__(self, config)
-        self.num_labels = config.num_labels
-        setattr(self, self.base_model_prefix, build_backbone(config, base))
-        self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = nn.Linear(config.get_text_config().hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        token_type_ids=None,
-        position_ids=None,
-        inputs_embeds=None,
-        labels=None,
-        return_dict=None,
-        **kwargs,
-    ):
-        """input_ids `[B, L]`, attention_mask `[B, L]` -> logits `[B, C]`; with labels `[B]` also the loss."""
-        kwargs |= {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        kwargs |= {} if position_ids is None else {"position_ids": position_ids}
-        backbone = getattr(self, self.base_model_prefix)
-        output = backbone(
-            input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, return_dict=True, **kwargs
-        )
-        pooled = mean_over_real_tokens(output.last_hidden_state, attention_mask)
-        logits = self.classifier(self.dropout(pooled))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
-        result = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
-        )
-        return result.to_tuple() if return_dict is False else result
-
-    name = f"Mean{body.__name__.removesuffix('Model')}ForSequenceClassification"
-    prefix = body.base_model_prefix or family.base_model_prefix or "model"
-    return type(
-        name,
-        (family,),
-        {"__module__": __name__, "__init__": __init__, "forward": forward, "base_model_prefix": prefix},
-    )
-
-
-def mean_over_real_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """hidden `[B, L, D]`, attention_mask `[B, L]` or None -> `[B, D]`; the sum is taken in float32."""
-    if attention_mask is None:
-        return hidden.mean(dim=1)
-    mask = attention_mask.unsqueeze(-1).float()
-    mean = (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
-    return mean.to(hidden.dtype)
 
 
 def become(model: PreTrainedModel, head: str) -> None:
