@@ -9,6 +9,7 @@ import yaml
 from backbone import labelled_texts, write_backbone
 
 from sentimoe.errors import ConfigError
+from sentimoe.studies.render import render
 from sentimoe.studies.runner import read_study, run_study
 
 
@@ -77,6 +78,18 @@ def test_a_study_from_file_to_results(study, tmp_path):
     sparse = json.loads((results / "runs" / f"{runs[4].name}.json").read_text())
     assert (stored["labels"] == stored["predictions"]).mean() == pytest.approx(sparse["test"]["accuracy"])
     assert sparse["cost"]["active_parameters"] < sparse["cost"]["parameters"] and sparse["recipe"] == "k-1"
+
+    # what is rendered comes from these files alone
+    (results / "paper.yaml").write_text("table_2: {sst5: {dense: 0.5, moe: 0.6}}")
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n<!-- results -->\nstale\n<!-- /results -->\nrest\n")
+    render(results, tmp_path / "docs", readme)
+    page, front = (tmp_path / "docs" / "results.md").read_text(), readme.read_text()
+    of_method = [json.loads(path.read_text()) for path in (results / "runs").glob("*__full__default__*.json")]
+    mean = sum(item["test"]["f1_weighted"] for item in of_method) / 2
+    assert f"{mean:.4f}" in page and f"{mean:.4f}" in front and "+10.00" in page
+    assert "stale" not in front and front.startswith("# Title") and front.endswith("rest\n")
+    assert [path for path in (tmp_path / "docs" / "figures").glob("*.png") if path.stat().st_size > 5000]
 
 
 def test_a_budget_that_is_spent_starts_nothing(study, tmp_path):

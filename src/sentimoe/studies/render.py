@@ -79,8 +79,9 @@ def render(results: Path, docs: Path, readme: Path) -> None:
 
 
 def _pairs(cells: dict[Cell, list[Stored]]) -> list[tuple[str, str]]:
-    order = list(DATA_TITLES)
-    return sorted({cell[:2] for cell in cells}, key=lambda pair: (order.index(pair[0]), pair[1]))
+    """Data sets and backbones with results: the paper's data sets first, then others by name."""
+    order = {data: place for place, data in enumerate(DATA_TITLES)}
+    return sorted({cell[:2] for cell in cells}, key=lambda pair: (order.get(pair[0], len(order)), *pair))
 
 
 def _section(data: str, model: str, cells: dict[Cell, list[Stored]]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _section(data: str, model: str, cells: dict[Cell, list[Stored]]) -> dict[str
             rows.append(_row(method, runs, dense if method != "full" else []))
     return {
         "data": data,
-        "title": DATA_TITLES[data],
+        "title": DATA_TITLES.get(data, data),
         "model": model,
         "rows": rows,
         "n": len(dense[0].labels) if dense else 0,
@@ -177,7 +178,7 @@ def _confusions(cells: dict[Cell, list[Stored]], figures: Path) -> list[dict[str
         if runs:
             matrix = sum(np.array(run.record["test"]["confusion_matrix"]) for run in runs)
             name = f"confusion-{data}-{model.replace('/', '-')}.png"
-            title = f"{DATA_TITLES[data]}, {model}, {len(runs)} seeds"
+            title = f"{DATA_TITLES.get(data, data)}, {model}, {len(runs)} seeds"
             confusion_picture(np.asarray(matrix), runs[0].record["label_names"], figures / name, title)
             found.append({"file": name, "title": title})
     return found
