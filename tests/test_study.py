@@ -23,7 +23,7 @@ def study(tmp_path):
     frame[100:].to_csv(tmp_path / "toy" / "test.csv", index=False)
     backbone = write_backbone(tmp_path / "backbone")
     declared = {
-        "data": {"toy": {"max_length": 32, "epochs": 1, "precision": "float32"}},
+        "data": {"toy": {"max_length": 32, "epochs": 4, "precision": "float32"}},
         "models": {backbone: {"batch_size": 16}},
         "methods": {
             "full": {"tune": [0.01, 50]},
@@ -61,6 +61,7 @@ def test_a_study_from_file_to_results(study, tmp_path):
     tuning = [json.loads(path.read_text()) for path in (results / "tuning").glob("*.json")]
     assert len(tuning) == 2 and not any("test" in record for record in tuning)  # selection never sees the test split
     best = max(tuning, key=lambda record: record["validation"]["f1_weighted"])
+    assert len({record["validation"]["f1_weighted"] for record in tuning}) == 2  # no tie: the choice is a choice
     record = json.loads((results / "runs" / f"{runs[1].name}.json").read_text())
     assert record["hyperparameters"]["learning_rate"] == best["hyperparameters"]["learning_rate"]
     assert {"data", "model", "method", "seed", "recipe", "versions", "data_sha256", "hardware", "seconds"} <= set(

@@ -171,7 +171,9 @@ def _tuned(run: Run, default: Run, results: Path, data_root: Path | None, say: C
         if not path.exists():
             _try(trial, factor, path, data_root, say)
         stored = json.loads(path.read_text(encoding="utf-8"))
-        best = max(best, (stored["validation"]["f1_weighted"], stored["hyperparameters"]["learning_rate"]))
+        score = stored["validation"]["f1_weighted"]
+        if score > best[0]:  # of equal ones the first factor stands
+            best = (score, stored["hyperparameters"]["learning_rate"])
     return replace(run, settings=run.settings | {"learning_rate": best[1]})
 
 
