@@ -202,6 +202,7 @@ def test_position_limit_of_roberta_like_models():
     ("change", "allowed"),
     [
         ({"epochs": 0}, "1 or more"),
+        ({"learning_rate": "1e-4"}, "write 1.0e-4"),
         ({"metric": "loss"}, "f1_macro"),
         ({"warmup": 3}, "share"),
         ({"train_limit": 1}, "2 or"),

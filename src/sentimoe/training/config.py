@@ -7,6 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import check_rules, known_fields
+from ..errors import ConfigError
+
+NUMBERS = (
+    *("epochs", "batch_size", "max_length", "learning_rate", "learning_rate_factor", "router_learning_rate"),
+    *("gate_learning_rate", "weight_decay", "warmup", "patience", "train_limit", "seed"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in NUMBERS:
+            if not isinstance(getattr(self, name), (int, float, type(None))):
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} is not a number (YAML reads 1e-4 as text; write 1.0e-4)"
+                )
         rules = (
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
