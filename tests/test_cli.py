@@ -102,6 +102,8 @@ def test_predict_reads_arguments_and_standard_input(made):
     assert [row["label"] for row in rows] == ["positive", None] and rows[1]["score"] is None
     lines = invoke("predict", folder / "run", text="the best thing\n\nthe worst thing\n").stdout.splitlines()
     assert [json.loads(line)["label"] for line in lines] == ["positive", None, "negative"]
+    nothing = invoke("predict", folder / "run", text="")
+    assert nothing.exit_code == 0 and nothing.stdout == ""
 
 
 def test_info_names_experts_receipt_and_data(made):

@@ -101,6 +101,8 @@ class SentimentClassifier:
 
 def answers(probabilities: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
     """Probabilities `[B, C]` -> the best label and its probability for every row."""
+    if not len(probabilities):
+        return []
     best = predicted_labels(probabilities)
     return [
         {"label": None, "score": float("nan")}
