@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 from backbone import labelled_texts, write_backbone
+from language_models import language_model, tokenizer
 from typer.testing import CliRunner
 
 import sentimoe_cli
@@ -40,6 +41,57 @@ def test_train_takes_the_file_and_the_flags_override_it(made):
     assert (config["epochs"], config["learning_rate"], config["seed"]) == (3, 5e-3, 5)
     assert config["method_settings"] == {"num_experts": 3, "layers_to_transform": [-1]}
     assert json.loads(result.stdout)["test"]["f1_weighted"] > 0.9
+
+
+@pytest.fixture(scope="module")
+def language_model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lm")
+    language_model("llama").save_pretrained(folder)
+    tokenizer("llama").save_pretrained(folder)
+    return folder
+
+
+def test_zero_shot_on_the_command_line(made, language_model_folder):
+    told = ("--method", "zero-shot", "--labels", "good, bad", "--precision", "float32")
+    result = invoke("predict", language_model_folder, "a good film", "", *told)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert rows[0]["prob_good"] + rows[0]["prob_bad"] == pytest.approx(1, abs=1e-5) and rows[1]["label"] is None
+
+    data = (
+        "--data",
+        made[0] / "data.csv",
+        "--text-column",
+        "review",
+        "--label-column",
+        "stars",
+        "--limit",
+        7,
+        "--json",
+    )
+    for mode in ("calibrated", "generate"):
+        given = ("--method", "zero-shot", "--mode", mode, "--precision", "float32")
+        metrics = json.loads(invoke("evaluate", language_model_folder, *data, *given).stdout)
+        assert metrics["n"] == 7
+        assert metrics["n_unanswered"] == sum(metrics["off_label"].values()) == (7 if mode == "generate" else 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (("--method", "zero-shot"), "two or more labels"),
+        (("--method", "lora"), "read from the run folder"),
+    ],
+)
+def test_zero_shot_mistakes(language_model_folder, given, reason):
+    result = invoke("predict", language_model_folder, "a text", *given)
+    assert result.exit_code != 0 and reason in str(result.exception)
+
+
+def test_zero_shot_is_not_trained(made):
+    data = ("--data", made[0] / "data.csv", "--text-column", "review", "--label-column", "stars")
+    result = invoke("train", *data, "--method", "zero-shot", "--output", made[0] / "never")
+    assert result.exit_code != 0 and "trains nothing" in str(result.exception) and not (made[0] / "never").exists()
 
 
 def test_every_setting_has_a_flag():

@@ -95,7 +95,9 @@ def test_a_study_from_file_to_results(study, tmp_path):
 
 def test_a_budget_that_is_spent_starts_nothing(study, tmp_path):
     assert run_study(read_study(study), tmp_path / "results", budget=1.0, data_root=tmp_path) == 5
-    assert not (tmp_path / "results").exists()
+    declared = json.loads((tmp_path / "results" / "declared.json").read_text())
+    assert [row["missing"] for row in declared] == ["pending"] * 5
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["declared.json"]
 
 
 @pytest.mark.parametrize(

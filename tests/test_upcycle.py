@@ -26,8 +26,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from sentimoe import FFNLayout, MoEConfig, upcycle
 from sentimoe.errors import ConfigError, ConversionError, SentiMoEError
 from sentimoe.moe import load_balancing_loss, router_z_loss, top_k
-from sentimoe.upcycle import convert, moe_layers, structure
-from sentimoe.upcycle.initialise import copy_init
+from sentimoe.upcycle import convert, initialise, moe_layers, structure
+from sentimoe.upcycle.initialise import INITIALISATIONS, Initialisation, copy_init
 
 # --- how experts start
 
@@ -79,6 +79,31 @@ def test_a_seed_reproduces_the_conversion():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2"])
+def test_a_random_gate_is_another_function_and_says_so(family):
+    model = dense(family)
+    inputs = batch(texts(9, 5))
+    expected = model(**inputs).logits
+    upcycle(model, MoEConfig(init="copy-random-gate"))
+    receipt = model.moe_receipt
+    assert receipt.tolerance is None and receipt.max_abs_logit_diff > 1e-2
+    assert (model(**inputs).logits - expected).abs().max() > 1e-2
+    experts = moe_layers(model)[0].experts
+    gate, up = experts.in_proj.chunk(2, dim=1)
+    assert_close(up.std(), gate.std(), rtol=0.1, atol=0)
+    assert not experts.in_proj_bias.chunk(2, dim=1)[1].any()
+
+
+@pytest.mark.parametrize(("family", "expert"), [("llama", "gated"), ("modernbert", "gated"), ("bert", "plain")])
+def test_a_random_gate_needs_a_gate_to_be_added(family, expert):
+    model = dense(family)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ConfigError, match="needs a gate to be added"):
+        upcycle(model, MoEConfig(init="copy-random-gate", expert=expert))
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert not moe_layers(model)
+
+
 def test_the_receipt_on_the_callers_texts():
     model, probe = dense(), batch(texts(9, 4), extra=2)
     expected = model(**probe).logits
@@ -262,16 +287,18 @@ def second_time(real):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["bert", "distilbert", "llama", "gpt2", "bert-mean"])
 def test_experts_that_move_the_logits_are_taken_out_again(monkeypatch, family, dtype, training):
-    monkeypatch.setattr(convert, "copy_init", corrupt)
+    monkeypatch.setitem(INITIALISATIONS, "copy", Initialisation(corrupt, preserves=True))
     refuse(dense(family, dtype).train(training), None, "the logits moved by", ConversionError)
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [(structure, "Experts"), (convert, "copy_init"), (convert, "add_noise"), (convert, "_logits")]
+    ("module", "name"),
+    [(structure, "Experts"), (initialise, "copy_init"), (convert, "add_noise"), (convert, "_logits")],
 )
 @pytest.mark.parametrize("family", ["bert", "llama", "bert-mean"])
 def test_an_error_half_way_takes_everything_back(monkeypatch, family, module, name):
     monkeypatch.setattr(module, name, second_time(getattr(module, name)))
+    monkeypatch.setitem(INITIALISATIONS, "copy", Initialisation(initialise.copy_init, preserves=True))
     refuse(dense(family), MoEConfig(init_noise=0.1), "", MemoryError)
 
 

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .data import dataset_from_texts
 from .errors import ConfigError
 from .evaluation import predicted_labels
-from .inference import Engine
-from .methods import load_adapted, merge, save_adapted
+from .inference import Engine, compute_dtype
+from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, merge, save_adapted
 from .training import TrainConfig, fit, prepare
 
 
@@ -30,7 +30,7 @@ class SentimentClassifier:
         self.config = TrainConfig.from_dict(settings)
         self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
-        self._engine: Engine | None = None
+        self._engine: Engine | ZeroShot | None = None
 
     @classmethod
     def from_pretrained(
@@ -44,9 +44,28 @@ class SentimentClassifier:
         if not any((Path(folder) / name).is_file() for name in ("config.json", "adapter_config.json")):
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier = cls()
-        classifier.model = load_adapted(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+        classifier.model = load_adapted(folder).to(_device())
         classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
         classifier._engine = Engine(classifier.model, classifier.tokenizer, precision=precision, long_texts=long_texts)
+        return classifier
+
+    @classmethod
+    def zero_shot(
+        cls,
+        model: str,
+        label_names: Sequence[str],
+        *,
+        prompt: Prompt | None = None,
+        precision: str = "auto",
+        **settings: Any,
+    ) -> SentimentClassifier:
+        """A language model (a short name, a folder or a hub id) that answers without training.
+
+        settings: `mode` ("calibrated", "uncalibrated" or "generate") and `max_length`, see `ZeroShot`.
+        """
+        dtype = compute_dtype(precision, _device())
+        classifier = cls()
+        classifier._engine = load_zero_shot(model, label_names, dtype=dtype, prompt=prompt, **settings)
         return classifier
 
     def fit(self, texts: Sequence[str], labels: Sequence[str | int]) -> SentimentClassifier:
@@ -71,7 +90,7 @@ class SentimentClassifier:
         return self
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Engine | ZeroShot:
         """What runs the model. Raises ConfigError before `fit` or `from_pretrained`."""
         if self._engine is None:
             raise ConfigError("the classifier is not trained; call fit(texts, labels) or load one with from_pretrained")
@@ -80,8 +99,7 @@ class SentimentClassifier:
     @property
     def label_names(self) -> list[str]:
         """The C class names, in the order of the columns of `predict_proba`."""
-        id2label = self.engine.model.config.id2label
-        return [id2label[index] for index in range(len(id2label))]
+        return self.engine.label_names
 
     def predict_proba(self, texts: Sequence[Any]) -> np.ndarray:
         """Class probabilities `[B, C]`; a row of NaN for a blank text."""
@@ -110,3 +128,7 @@ def answers(probabilities: np.ndarray, label_names: Sequence[str]) -> list[dict[
         else {"label": label_names[index], "score": float(row[index])}
         for index, row in zip(best, probabilities, strict=True)
     ]
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

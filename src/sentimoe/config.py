@@ -60,7 +60,8 @@ class MoEConfig:
     num_experts_per_tok: experts that read each token, `K`.
     expert: "gated" (`down(act(gate x) * up x)`) or "plain" (`down(act(up x))`).
     layers_to_transform: indices of the layers to convert, negative ones from the end; default: the last two.
-    init: "copy": every expert starts as the dense FFN.
+    init: "copy": every expert starts as the dense FFN. "copy-random-gate": the projection that a gated expert adds to a
+        plain FFN starts at random instead of as the identity; the model then starts as another function.
     init_noise: symmetry-breaking noise added to the expert weights, relative to the deviation of each tensor.
     router_aux_loss_coef: weight of the load-balancing loss in the training loss.
     router_z_loss_coef: weight of the router z-loss in the training loss.
@@ -74,7 +75,7 @@ class MoEConfig:
     num_experts_per_tok: int = 2
     expert: Literal["gated", "plain"] = "gated"
     layers_to_transform: tuple[int, ...] = (-2, -1)
-    init: Literal["copy"] = "copy"
+    init: Literal["copy", "copy-random-gate"] = "copy"
     init_noise: float = 0.0
     router_aux_loss_coef: float = 1e-2
     router_z_loss_coef: float = 1e-3
@@ -96,7 +97,7 @@ class MoEConfig:
             ),
             ("expert", self.expert in ("gated", "plain"), "'gated' or 'plain'"),
             ("layers_to_transform", len(self.layers_to_transform) > 0, "at least one layer index"),
-            ("init", self.init in ("copy",), "'copy'"),
+            ("init", self.init in ("copy", "copy-random-gate"), "'copy' or 'copy-random-gate'"),
             ("init_noise", 0 <= self.init_noise <= 1, "between 0 and 1"),
             ("router_aux_loss_coef", self.router_aux_loss_coef >= 0, "0 or more"),
             ("router_z_loss_coef", self.router_z_loss_coef >= 0, "0 or more"),

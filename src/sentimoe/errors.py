@@ -9,6 +9,10 @@ class ConfigError(SentiMoEError, ValueError):
     """A setting is outside what is allowed."""
 
 
+class NotSupportedError(ConfigError):
+    """A method does not exist for this kind of model; no setting changes that."""
+
+
 class DataError(SentiMoEError, ValueError):
     """A data set or file cannot be used as it is."""
 

@@ -11,8 +11,13 @@ Option = typer.Option
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    model: Annotated[str, typer.Argument(help="Run folder or any saved classifier; a language model for zero-shot.")],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
+    method: Annotated[
+        str | None, Option(help="zero-shot: ask a language model that was not trained. [as the run folder was trained]")
+    ] = None,
+    mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
+    limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.")] = None,
     split: Annotated[str, Option(help="train, validation or test.")] = "test",
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
@@ -21,32 +26,37 @@ def evaluate(
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals on one split."""
-    from sentimoe import SentimentClassifier
     from sentimoe.data import load_dataset
     from sentimoe.errors import DataError
     from sentimoe.evaluation import evaluate_predictions
+    from sentimoe.methods import ZeroShot
 
+    from .models import load_model
     from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
     from .stream import probabilities_with_bar
 
     prepare_process()
-    classifier = SentimentClassifier.from_pretrained(folder, precision=precision, long_texts=long_texts)
     dataset = load_dataset(data, text_column=text_column, label_column=label_column)
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
+    classifier = load_model(model, method, dataset.label_names, mode, Path(data).name, precision, long_texts)
     if tuple(classifier.label_names) != dataset.label_names:
         raise DataError(
             f"the model's labels {classifier.label_names} are not those of {data}, {list(dataset.label_names)}; "
             "evaluate on data with the same labels"
         )
-    part = dataset.splits[split]
+    part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
     probabilities = probabilities_with_bar(classifier.engine, part.texts)
     metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
     metrics |= {"n_truncated": len(classifier.engine.truncated_rows), "warnings": list(dataset.warnings)}
+    if isinstance(classifier.engine, ZeroShot):
+        metrics["off_label"] = dict(classifier.engine.off_label.most_common())
     for warning in dataset.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:
         print_json(metrics)
     else:
         print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))
+        for answer, count in list(metrics.get("off_label", {}).items())[:10]:
+            typer.echo(f"off-label, {count} times: {answer!r}")

@@ -21,7 +21,7 @@ WRITERS = {
 
 
 def predict(
-    folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    model: Annotated[str, typer.Argument(help="Run folder or any saved classifier; a language model for zero-shot.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one per line of standard input.")] = None,
     input_file: Annotated[Path | None, Option("--input", help="CSV, JSONL or Parquet file with a text column.")] = None,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
@@ -33,6 +33,11 @@ def predict(
         str, Option(help="windows (all of a long text) or truncate (counted on standard error).")
     ] = "windows",
     precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
+    method: Annotated[
+        str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
+    ] = None,
+    labels: Annotated[str | None, Option(help="Of zero-shot: the labels to choose from, with commas.")] = None,
+    mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
 ) -> None:
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 
@@ -41,10 +46,10 @@ def predict(
     """
     import pandas as pd
 
-    from sentimoe import SentimentClassifier
     from sentimoe.data import clean_text, read_texts
     from sentimoe.errors import ConfigError
 
+    from .models import load_model
     from .show import prepare_process
     from .stream import probabilities_with_bar
 
@@ -55,7 +60,8 @@ def predict(
         raise ConfigError(f"{output} must end in {', '.join(WRITERS)}")
     if output is not None and output.exists() and not overwrite:
         raise ConfigError(f"{output} exists; choose another file or add --overwrite")
-    classifier = SentimentClassifier.from_pretrained(folder, precision=precision, long_texts=long_texts)
+    names = [label.strip() for label in labels.split(",")] if labels else []
+    classifier = load_model(model, method, names, mode, "", precision, long_texts)
     if input_file is not None:
         frame, column = read_texts(input_file, text_column)
     else:

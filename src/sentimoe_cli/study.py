@@ -28,11 +28,23 @@ def run(
 
     prepare_process()
     seconds = None if budget is None else _seconds(budget, ConfigError)
-    runs = [item for item in read_study(study) if all(part in item.name for part in only or ())]
-    if not runs:
+    declared = read_study(study)
+
+    def wanted(item) -> bool:
+        return all(part in item.name for part in only or ())
+
+    count = sum(map(wanted, declared))
+    if not count:
         raise ConfigError(f"no run of {study} has a name that contains {' and '.join(only or [])}")
-    missing = run_study(runs, results, data_root=data_root, budget=seconds, say=lambda line: typer.echo(line, err=True))
-    typer.echo(f"{len(runs) - missing} of {len(runs)} runs have a result in {results / 'runs'}")
+    missing = run_study(
+        declared,
+        results,
+        wanted=wanted,
+        data_root=data_root,
+        budget=seconds,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    typer.echo(f"{count - missing} of {count} runs have a result in {results / 'runs'}")
 
 
 def _seconds(text: str, error_class: type[Exception]) -> float:

@@ -54,6 +54,9 @@ def train(
     num_experts: Annotated[int | None, Option(help="Experts per layer, E. [4]")] = None,
     num_experts_per_tok: Annotated[int | None, Option(help="Experts per token, K. [2]")] = None,
     layers: Annotated[str | None, Option(help="Layers to convert, such as '-2,-1'. [the last two]")] = None,
+    init: Annotated[
+        str | None, Option(help="copy (starts as the dense model) or copy-random-gate (a control). [copy]")
+    ] = None,
     init_noise: Annotated[float | None, Option(help="Relative noise on copied experts. [0]")] = None,
     router_aux_loss_coef: Annotated[float | None, Option(help="Weight of the load-balancing loss. [0.01]")] = None,
     router_z_loss_coef: Annotated[float | None, Option(help="Weight of the router z-loss. [0.001]")] = None,
@@ -88,7 +91,14 @@ def train(
     typer.echo(f"written to {output}")
 
 
-METHOD_FLAGS = ("num_experts", "num_experts_per_tok", "init_noise", "router_aux_loss_coef", "router_z_loss_coef")
+METHOD_FLAGS = (
+    "num_experts",
+    "num_experts_per_tok",
+    "init",
+    "init_noise",
+    "router_aux_loss_coef",
+    "router_z_loss_coef",
+)
 
 
 def _read(path: Path | None, error_class: type[Exception]) -> dict[str, Any]:

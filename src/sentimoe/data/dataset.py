@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -16,6 +18,13 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def sample(self, count: int, seed: int = 0) -> "Split":
+        """``count`` of the texts at random, in their order, the same ones for the same seed; all if there are fewer."""
+        if count >= len(self):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        return Split([self.texts[i] for i in chosen], [self.labels[i] for i in chosen])
 
 
 @dataclass(frozen=True)

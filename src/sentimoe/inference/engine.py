@@ -47,6 +47,7 @@ class Engine:
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
         self.num_labels = model.config.num_labels
+        self.label_names = [model.config.id2label[index] for index in range(self.num_labels)]
         self.truncated_rows: list[int] = []
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:

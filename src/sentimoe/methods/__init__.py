@@ -1,6 +1,22 @@
-"""The ways of adapting a pre-trained classifier."""
+"""The ways of adapting a pre-trained classifier, and of asking a language model that was not trained."""
 
-from .registry import METHODS, Method, adapt, merge
+from .prompts import PROMPTS, Prompt
+from .registry import METHODS, Method, adapt, check_settings, check_trains, find_method, merge
 from .storage import load_adapted, save_adapted
+from .zero_shot import ZeroShot, load_zero_shot
 
-__all__ = ["METHODS", "Method", "adapt", "load_adapted", "merge", "save_adapted"]
+__all__ = [
+    "METHODS",
+    "PROMPTS",
+    "Method",
+    "Prompt",
+    "ZeroShot",
+    "adapt",
+    "check_settings",
+    "check_trains",
+    "find_method",
+    "load_adapted",
+    "load_zero_shot",
+    "merge",
+    "save_adapted",
+]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..config import MoEConfig
-from ..errors import ConfigError
+from ..errors import NotSupportedError
 from ..upcycle import transformer_layers, upcycle
 from .head import head_modules
 
@@ -26,10 +26,10 @@ def moe_lora(
     """A mixture of gated experts whose attention and experts get low-rank updates; routers and the head are trained.
 
     The experts' stacked weights are reached through peft's `target_parameters`, which has no dropout. Raises
-    ConfigError for GPT-2, whose transposed linear maps peft does not combine with stacked parameters.
+    NotSupportedError for GPT-2, whose transposed linear maps peft does not combine with stacked parameters.
     """
     if any(isinstance(module, Conv1D) for module in model.modules()):
-        raise ConfigError(
+        raise NotSupportedError(
             f"{type(model).__name__} keeps its linear maps transposed (Conv1D), which peft cannot combine with updates "
             "of stacked expert weights; use lora or moe-gated for this model"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from peft import PeftModel, PromptEncoderConfig, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError
+from ..errors import NotSupportedError
 from .head import head_modules
 
 
@@ -13,11 +13,11 @@ def p_tuning(model: PreTrainedModel, num_virtual_tokens: int = 20, encoder_hidde
     """Virtual tokens and the head are trained, the backbone is frozen.
 
     With a mean-pooling head the virtual tokens enter the mean: peft's mask counts them as real tokens. Raises
-    ConfigError for a head that reads the last token (decoders): it finds that token in the ids, which peft replaces by
-    embeddings.
+    NotSupportedError for a head that reads the last token (decoders): it finds that token in the ids, which peft
+    replaces by embeddings.
     """
     if hasattr(model, "score"):
-        raise ConfigError(
+        raise NotSupportedError(
             f"the head of {type(model).__name__} looks for the last token in input ids, which P-Tuning replaces by "
             "embeddings; use head='mean'"
         )

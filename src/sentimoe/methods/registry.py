@@ -23,13 +23,14 @@ Model: TypeAlias = PreTrainedModel | PeftModel
 class Method:
     """One way of adapting a model.
 
-    adapt: turns a dense classifier into the model to train, in place; takes the method's own settings.
+    adapt: turns a dense classifier into the model to train, in place; takes the method's own settings. None: nothing is
+        trained (zero-shot).
     settings: the names of the settings it accepts. merges: its updates can be added to the weights after training.
     rate_scale: its default learning rate over that of full fine-tuning; methods that train few weights need more.
     """
 
     summary: str
-    adapt: Callable[..., Model]
+    adapt: Callable[..., Model] | None
     settings: tuple[str, ...] = ()
     merges: bool = False
     rate_scale: float = 1.0
@@ -39,11 +40,13 @@ MOE_SETTINGS = (
     "num_experts",
     "num_experts_per_tok",
     "layers_to_transform",
+    "init",
     "init_noise",
     "router_aux_loss_coef",
     "router_z_loss_coef",
 )
 PROMPT_SETTINGS = ("num_virtual_tokens", "encoder_hidden_size")
+ZERO_SHOT_SETTINGS = ("mode",)
 LORA_SETTINGS = ("r", "lora_alpha", "lora_dropout")
 
 METHODS: dict[str, Method] = {
@@ -56,18 +59,40 @@ METHODS: dict[str, Method] = {
     "moe-lora": Method(
         "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
     ),
+    "zero-shot": Method("label words scored by a language model; nothing is trained", None, ZERO_SHOT_SETTINGS),
 }
 
 
 def adapt(model: PreTrainedModel, method: str, settings: Mapping[str, Any] | None = None) -> Model:
-    """Apply a method by name. Raises ConfigError for an unknown method or a setting that it does not have."""
+    """Apply a method by name.
+
+    Raises ConfigError for an unknown method, one that trains nothing or a setting that it does not have, and
+    NotSupportedError where the method does not exist for this kind of model.
+    """
+    return check_trains(method)(model, **check_settings(method, settings or {}))
+
+
+def check_trains(method: str) -> Callable[..., Model]:
+    """What adapts a model by that method. Raises ConfigError for an unknown method and one that trains nothing."""
+    adapt_by_method = find_method(method).adapt
+    if adapt_by_method is None:
+        raise ConfigError(f"method {method!r} trains nothing; use `sentimoe evaluate MODEL --method {method}`")
+    return adapt_by_method
+
+
+def find_method(method: str) -> Method:
+    """The method of that name. Raises ConfigError when there is none."""
     if method not in METHODS:
-        raise ConfigError(f"method {method!r} does not exist; choose one of {sorted(METHODS)}")
-    settings = dict(settings or {})
+        raise ConfigError(f"method {method!r} does not exist; choose one of {', '.join(METHODS)}")
+    return METHODS[method]
+
+
+def check_settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, if the method has them all. Raises ConfigError."""
     if unknown := sorted(set(settings) - set(METHODS[method].settings)):
         allowed = ", ".join(METHODS[method].settings) or "none"
         raise ConfigError(f"method {method!r} has no settings {unknown}; it accepts: {allowed}")
-    return METHODS[method].adapt(model, **settings)
+    return dict(settings)
 
 
 def merge(model: Model, method: str) -> Model:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from ..classifier import SentimentClassifier
 from ..data import Split, load_dataset
 from ..evaluation import confusion_picture, evaluate_predictions, peak_memory_mib
-from ..inference import keep_freed_memory
+from ..inference import Engine, keep_freed_memory
 from ..training import TrainConfig, train, training_texts
 from .baselines import tfidf_probabilities, vader_probabilities
 from .load import mean_expert_load
@@ -89,6 +89,8 @@ def demo(folder: Path) -> dict[str, Any]:
     used: Split = training_texts(dataset.splits["train"], CONFIG)
     test = dataset.splits["test"]
     classifier = SentimentClassifier.from_pretrained(folder / "model")
+    engine = classifier.engine
+    assert isinstance(engine, Engine)
     probabilities = {
         "moe": classifier.predict_proba(test.texts),
         "tfidf_lr": tfidf_probabilities(used, dataset.splits["validation"], test),
@@ -98,7 +100,7 @@ def demo(folder: Path) -> dict[str, Any]:
     confusion_picture(
         np.array(metrics["moe"]["confusion_matrix"]), dataset.label_names, folder / "confusion.png", "Test tweets"
     )
-    model = classifier.engine.model
+    model = engine.model
     sample = test.texts[:512]
     report = REPORT.render(
         data=record["data"],
@@ -114,7 +116,7 @@ def demo(folder: Path) -> dict[str, Any]:
         ],
         gain=100 * (metrics["moe"]["f1_macro"] - metrics["tfidf_lr"]["f1_macro"]),
         sentences=list(zip(SENTENCES, classifier.predict(SENTENCES), strict=True)),
-        load=mean_expert_load(classifier.engine, sample).tolist(),
+        load=mean_expert_load(engine, sample).tolist(),
         load_texts=len(sample),
         layers=model.config.moe["layers_to_transform"],
         receipt=model.moe_receipt,

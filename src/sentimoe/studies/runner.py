@@ -1,6 +1,6 @@
 """A declared study: a YAML file of runs, each of which leaves one JSON under `results/runs/` and is never run twice.
 
-The file has three parts. `data`, `models` and `methods` hold the settings of each name (fields of `TrainConfig`, and
+The file has four parts. `data`, `models` and `methods` hold the settings of each name (fields of `TrainConfig`, and
 `tune`: factors of the default learning rate to choose from on validation, with seed 0). `runs` lists what to run:
 `data`, `model`, `method` and `seed` may be lists and stand for all combinations; `recipe` names a variation, `settings`
 and `method_settings` say what varies.
@@ -9,50 +9,25 @@ and `method_settings` say what varies.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from ..errors import ConfigError
-from ..evaluation import active_parameters, classification_metrics, forward_flops, predicted_labels
-from ..inference import Engine
-from ..training import TrainConfig, TrainedModel, hardware, train_model, versions
+from ..errors import ConfigError, NotSupportedError
+from ..upcycle import PACKAGED, backbone_path
+from .perform import Run, head, outcome_of, perform, validation_scores
+from .records import read_json, write_json
 
-KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
-FLOP_TEXTS = 128
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a study: what is trained on what, with which seed; `recipe` names the variation."""
-
-    data: str
-    model: str
-    method: str
-    seed: int
-    recipe: str = "default"
-    settings: dict[str, Any] = field(default_factory=dict)
-    tune: tuple[float, ...] = ()
-    long_texts: str = "windows"
-
-    @property
-    def name(self) -> str:
-        """The name of its files."""
-        return "__".join((self.data, self.model.replace("/", "-"), self.method, self.recipe, f"s{self.seed}"))
-
-    def config(self, data_root: Path | None) -> TrainConfig:
-        """What `sentimoe train` would be told."""
-        local = None if data_root is None else data_root / self.data
-        source = str(local) if local is not None and local.is_dir() else self.data
-        fixed = {"model": self.model, "data": source, "method": self.method, "seed": self.seed}
-        return TrainConfig.from_dict({**self.settings, **fixed})
+PENDING = "pending"
+NOT_AT_HAND = "weights not at hand"
+NOT_SUPPORTED = "not supported"
 
 
 def read_study(path: Path) -> list[Run]:
@@ -66,6 +41,7 @@ def read_study(path: Path) -> list[Run]:
 
 
 ENTRY = {"data", "model", "method", "seed", "recipe", "settings", "method_settings", "tune"}
+OF_THE_RUN = ("long_texts", "limit")  # fields of Run among the settings; the others are fields of TrainConfig
 
 
 def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterator[Run]:
@@ -83,9 +59,9 @@ def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterato
         merged = {key: value for part in parts for key, value in part.items()}
         tune = tuple(entry.get("tune", merged.pop("tune", ())))
         merged.pop("tune", None)
-        long_texts = merged.pop("long_texts", "windows")
+        of_the_run = {key: merged.pop(key) for key in OF_THE_RUN if key in merged}
         merged["method_settings"] = method_settings
-        yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, long_texts)
+        yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, **of_the_run)
 
 
 def run_study(
@@ -97,64 +73,71 @@ def run_study(
     budget: float | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Run what is wanted and has no result yet, in order; returns how many runs are still missing.
+    """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
 
     budget: seconds; a run that would probably not end in time (by the longest one on the same data and model so far)
-    is not started.
+    is not started. A run whose weights are not at hand, or whose method does not exist for its model, is passed over.
+    `results/declared.json` lists every run of the study, and for those without a result the reason.
     """
-    started, missing = time.monotonic(), 0
+    started, chosen = time.monotonic(), [run for run in study if wanted(run)]
     defaults = {(run.data, run.model, run.method): run for run in study if run.recipe == "default"}
-    for run in study:
-        if not wanted(run):
+    _declare(study, results)
+    for run in chosen:
+        if _path(run, results).exists() or _refusal(run, results).exists():
             continue
-        target = results / "runs" / f"{run.name}.json"
-        if target.exists():
+        if not at_hand(run.model):
+            say(f"{run.name}: {NOT_AT_HAND}")
             continue
         left = None if budget is None else budget - (time.monotonic() - started)
         if left is not None and left < max(60.0, _longest(results, run)):
-            missing += 1
             continue
-        run = _tuned(run, defaults.get((run.data, run.model, run.method), run), results, data_root, say)
-        say(f"{run.name} ...")
-        record = perform(run, results, data_root)
+        try:
+            run = _tuned(run, defaults.get((run.data, run.model, run.method), run), results, data_root, say)
+            say(f"{run.name} ...")
+            record = perform(run, results, data_root)
+        except NotSupportedError as refusal:
+            _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
+            write_json(_refusal(run, results), {"reason": str(refusal)})
+            say(f"{run.name}: {NOT_SUPPORTED}: {refusal}")
+            continue
         scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
         say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
-    return missing
+    _declare(study, results)
+    return sum(not _path(run, results).exists() for run in chosen)
 
 
-def perform(run: Run, results: Path, data_root: Path | None) -> dict[str, Any]:
-    """Train, evaluate and store one run: its JSON, and beside it the predictions on the test texts (`.npz`)."""
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        done = train_model(run.config(data_root), Path(folder), progress=False)
-    engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
-    test = done.dataset.splits["test"]
-    probabilities = engine.predict_proba(test.texts)
-    labels, names = np.asarray(test.labels), done.dataset.label_names
-    scores = classification_metrics(labels, probabilities, names)
-    record = {
-        **_head(run, done),
-        "validation": _validation_scores(run, done),
-        "test": {key: scores[key] for key in (*KEYS, "ece")} | {"confusion_matrix": scores["confusion_matrix"]},
-        "label_names": list(names),
-        "cost": {
-            "trainable_parameters": done.trainable_parameters,
-            "parameters": sum(p.numel() for p in done.model.parameters()),
-            "active_parameters": active_parameters(done.model),
-            "gflops_per_text": _gflops_per_text(engine, test.texts[:FLOP_TEXTS]),
-            "training_seconds": round(done.fitted.seconds, 1),
-        },
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    folder_path = results / "runs"
-    folder_path.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        folder_path / f"{run.name}.npz",
-        labels=labels.astype(np.int8),
-        predictions=predicted_labels(probabilities).astype(np.int8),
-    )
-    _write(folder_path / f"{run.name}.json", record)
-    return record
+def at_hand(model: str) -> bool:
+    """Whether the weights of a model can be had: packaged, a folder, from the hub, or offline from the hub's cache."""
+    if model in PACKAGED or Path(model).is_dir() or not HF_HUB_OFFLINE:
+        return True
+    return isinstance(try_to_load_from_cache(backbone_path(model), "config.json"), str)
+
+
+def status(run: Run, results: Path) -> str:
+    """Why a run has no result; "" when it has one."""
+    if _path(run, results).exists():
+        return ""
+    if _refusal(run, results).exists():
+        return f"{NOT_SUPPORTED}: {read_json(_refusal(run, results))['reason']}"
+    return PENDING if at_hand(run.model) else NOT_AT_HAND
+
+
+def _declare(study: list[Run], results: Path) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {key: getattr(run, key) for key in ("data", "model", "method", "recipe", "seed")}
+        | {"missing": status(run, results)}
+        for run in study
+    ]
+    write_json(results / "declared.json", rows)
+
+
+def _path(run: Run, results: Path) -> Path:
+    return results / "runs" / f"{run.name}.json"
+
+
+def _refusal(run: Run, results: Path) -> Path:
+    return results / "refused" / f"{replace(run, seed=0).name}.json"
 
 
 def _tuned(run: Run, default: Run, results: Path, data_root: Path | None, say: Callable[[str], None]) -> Run:
@@ -170,7 +153,7 @@ def _tuned(run: Run, default: Run, results: Path, data_root: Path | None, say: C
         path = results / "tuning" / f"{trial.name}.json"
         if not path.exists():
             _try(trial, factor, path, data_root, say)
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         score = stored["validation"]["f1_weighted"]
         if score > best[0]:  # of equal ones the first factor stands
             best = (score, stored["hyperparameters"]["learning_rate"])
@@ -179,47 +162,11 @@ def _tuned(run: Run, default: Run, results: Path, data_root: Path | None, say: C
 
 def _try(trial: Run, factor: float, path: Path, data_root: Path | None, say: Callable[[str], None]) -> None:
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        config = replace(trial.config(data_root), learning_rate_factor=factor)
-        done = train_model(config, Path(folder), progress=False)
-    scores = _validation_scores(trial, done)
+    outcome = outcome_of(trial, replace(trial.config(data_root), learning_rate_factor=factor))
+    scores = validation_scores(trial, outcome)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, _head(trial, done) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
+    write_json(path, head(trial, outcome) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
     say(f"tuning {trial.name}: validation {scores['f1_weighted']:.4f}")
-
-
-def _head(run: Run, done: TrainedModel) -> dict[str, Any]:
-    hyperparameters = done.config.to_dict()
-    for key in ("model", "data", "method", "seed", "text_column", "label_column"):
-        hyperparameters.pop(key)
-    return {
-        "data": run.data,
-        "model": run.model,
-        "method": run.method,
-        "seed": run.seed,
-        "recipe": run.recipe,
-        "hyperparameters": hyperparameters | {"long_texts": run.long_texts},
-        "data_sha256": done.dataset.sha256,
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-
-
-def _validation_scores(run: Run, done: TrainedModel) -> dict[str, Any]:
-    split = done.dataset.splits["validation"]
-    engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
-    probabilities = engine.predict_proba(split.texts)
-    scores = classification_metrics(np.asarray(split.labels), probabilities, done.dataset.label_names)
-    return {key: scores[key] for key in KEYS}
-
-
-def _gflops_per_text(engine: Engine, texts: list[str]) -> float:
-    """Mean over texts fed one by one, so that no padding counts."""
-    total = 0
-    for text in texts:
-        inputs = engine.tokenizer(text, truncation=True, max_length=engine.max_length, return_tensors="pt")
-        total += forward_flops(engine.model, inputs.to(engine.model.device))
-    return round(total / len(texts) / 1e9, 4)
 
 
 def _longest(results: Path, run: Run) -> float:
@@ -228,10 +175,3 @@ def _longest(results: Path, run: Run) -> float:
     for path in (results / "runs").glob(f"{run.data}__{run.model.replace('/', '-')}__*.json"):
         seconds.append(json.loads(path.read_text(encoding="utf-8"))["seconds"])
     return max(seconds)
-
-
-def _write(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)

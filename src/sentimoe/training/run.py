@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -24,7 +23,7 @@ from ..data import SentimentDataset, Split, load_dataset
 from ..errors import ConfigError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
-from ..methods import METHODS, adapt, merge, save_adapted
+from ..methods import METHODS, adapt, check_trains, merge, save_adapted
 from ..upcycle import backbone_path, load_classifier
 from .config import TrainConfig
 from .fit import FitResult, default_learning_rate, fit
@@ -96,8 +95,7 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
 
 def prepare(config: TrainConfig, label_names: Sequence[str]) -> tuple[Any, PreTrainedTokenizerBase, TrainConfig]:
     """Seed everything, build the model that the config asks for and its tokenizer; the config comes back complete."""
-    if config.method not in METHODS:
-        raise ConfigError(f"method {config.method!r} does not exist; choose one of {', '.join(METHODS)}")
+    check_trains(config.method)
     set_seed(config.seed)
     model = load_classifier(config.model, label_names, head=config.head)
     tokenizer = load_tokenizer(config.model, model, config.max_length)
@@ -171,10 +169,7 @@ def _cpuinfo() -> list[str]:
 
 def training_texts(split: Split, config: TrainConfig) -> Split:
     """The training texts that a run uses: all, or `train_limit` of them chosen by its seed."""
-    if config.train_limit is None or config.train_limit >= len(split):
-        return split
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(split))[: config.train_limit])
-    return Split([split.texts[i] for i in chosen], [split.labels[i] for i in chosen])
+    return split if config.train_limit is None else split.sample(config.train_limit, config.seed)
 
 
 def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> None:

@@ -1,14 +1,17 @@
 """From a dense Hugging Face classifier to experts and back; model classes, saving and loading."""
 
-from .backbones import backbone_path, load_classifier, with_mean_head
+from .backbones import load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
 from .convert import upcycle
 from .layout import transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEModel, register
+from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .structure import moe_layers
 
 __all__ = [
+    "HUB",
+    "PACKAGED",
     "CollapseReport",
     "MoEReceipt",
     "MoESequenceClassifierOutput",

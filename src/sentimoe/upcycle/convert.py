@@ -13,7 +13,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError, ConversionError
 from .checkpointing import carry_routing
-from .initialise import add_noise, copy_init
+from .initialise import INITIALISATIONS, add_noise
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
 from .modeling import SentiMoEModel, become, real_token_mask, revert
 from .receipt import MoEReceipt
@@ -31,10 +31,12 @@ def upcycle(
     the last two layers). probe: tokenised texts (`input_ids` `[B, L]`, `attention_mask`, ...) to compare logits on;
     default: random in-vocabulary ids. The comparison is made in float32 and stored as `model.moe_receipt`.
 
-    Raises ConversionError when the model cannot be converted or its logits moved by more than 1e-4, and ConfigError
-    when the config does not fit the model. The model is then untouched.
+    Raises ConversionError when the model cannot be converted or its logits moved by more than 1e-4 (unless the config
+    asks for a start that is not the dense function), and ConfigError when the config does not fit the model. The model
+    is then untouched.
     """
     config = config or MoEConfig()
+    initialisation = INITIALISATIONS[config.init]
     _refuse(model)
     batches = _random_probe(model) if probe is None else [dict(probe)]
     masks = [real_token_mask(batch) for batch in batches]
@@ -52,10 +54,10 @@ def upcycle(
             undo_all.append(lambda: setattr(model.config, "moe", None))
             undo_all.append(carry_routing(model))
             for moe, ffn in installed:
-                copy_init(moe.experts, ffn)
+                initialisation.fill(moe.experts, ffn)
                 moe.eval()
             difference = _largest_difference(before, _logits(model, batches))
-            if not difference <= TOLERANCE:
+            if initialisation.preserves and not difference <= TOLERANCE:
                 raise ConversionError(
                     f"the logits moved by {difference:.3g} in float32, more than {TOLERANCE}: the experts do not "
                     "reproduce the dense FFN, so the model was left as it was"
@@ -75,7 +77,7 @@ def upcycle(
         probe="random ids" if probe is None else "given texts",
         texts=sum(len(mask) for mask in masks),
         tokens=sum(int(mask.sum()) for mask in masks),
-        tolerance=TOLERANCE,
+        tolerance=TOLERANCE if initialisation.preserves else None,
     )
     model.config.moe_receipt = asdict(receipt)
     return model

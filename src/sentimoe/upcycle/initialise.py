@@ -1,9 +1,13 @@
-"""Fill experts from a dense FFN so that the layer starts as exactly the dense function."""
+"""Fill experts from a dense FFN, by default so that the layer starts as exactly the dense function."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
+from ..errors import ConfigError
 from ..moe import Experts
 from .layout import DenseFFN
 
@@ -29,6 +33,37 @@ def copy_init(experts: Experts, ffn: DenseFFN) -> None:
         assert experts.in_proj_bias is not None
         experts.in_proj_bias.copy_(_or_zero(first_bias, first).expand_as(experts.in_proj_bias))
         experts.down_proj_bias.copy_(_or_zero(ffn.down_bias, ffn.down).expand_as(experts.down_proj_bias))
+
+
+@torch.no_grad()
+def copy_random_gate_init(experts: Experts, ffn: DenseFFN) -> None:
+    """As `copy_init`, but the added `up` is drawn at random with the deviation of `W1`, without its bias of 1.
+
+    The control for the identity start: the model starts as another function than the dense one. Raises ConfigError
+    where no gate is added (plain experts, or a dense FFN that is gated already).
+    """
+    if not experts.has_gate or ffn.gate is not None:
+        raise ConfigError("init='copy-random-gate' needs a gate to be added: expert='gated' on a plain dense FFN")
+    copy_init(experts, ffn)
+    up = experts.in_proj.chunk(2, dim=1)[1]
+    up.copy_(torch.randn_like(up) * ffn.up.std())
+    if experts.has_bias:
+        assert experts.in_proj_bias is not None
+        experts.in_proj_bias.chunk(2, dim=1)[1].zero_()
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """fill: writes the dense FFN into the experts. preserves: the layer then is the dense function."""
+
+    fill: Callable[[Experts, DenseFFN], None]
+    preserves: bool
+
+
+INITIALISATIONS: dict[str, Initialisation] = {
+    "copy": Initialisation(copy_init, preserves=True),
+    "copy-random-gate": Initialisation(copy_random_gate_init, preserves=False),
+}
 
 
 @torch.no_grad()

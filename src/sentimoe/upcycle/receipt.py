@@ -12,7 +12,7 @@ class MoEReceipt:
     max_abs_logit_diff: largest |logit after - logit before| over the probe.
     noise_abs_logit_diff: the same after the symmetry-breaking noise; 0 without noise.
     probe: what was fed ("random ids" or "given texts"); texts and tokens count it.
-    tolerance: the conversion raises above this difference.
+    tolerance: the conversion raises above this difference; None: the start was not meant to be the dense function.
     """
 
     max_abs_logit_diff: float
@@ -20,4 +20,4 @@ class MoEReceipt:
     probe: str
     texts: int
     tokens: int
-    tolerance: float
+    tolerance: float | None

@@ -1,0 +1,185 @@
+"""One run of a study, from its declaration to its record: train or ask, predict the test texts, count the cost."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import SentimentDataset, Split, load_dataset
+from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
+from ..inference import Engine, compute_dtype
+from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot
+from ..training import TrainConfig, hardware, train_model, versions
+from .records import write_json
+
+KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
+FLOP_TEXTS = 128
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study: what is trained on what, with which seed; `recipe` names the variation.
+
+    settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from.
+    long_texts: what prediction does with them. limit: use that many texts of each evaluated split (None: all).
+    """
+
+    data: str
+    model: str
+    method: str
+    seed: int
+    recipe: str = "default"
+    settings: dict[str, Any] = field(default_factory=dict)
+    tune: tuple[float, ...] = ()
+    long_texts: str = "windows"
+    limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return "__".join((self.data, self.model.replace("/", "-"), self.method, self.recipe, f"s{self.seed}"))
+
+    def config(self, data_root: Path | None) -> TrainConfig:
+        """What `sentimoe train` would be told."""
+        local = None if data_root is None else data_root / self.data
+        source = str(local) if local is not None and local.is_dir() else self.data
+        fixed = {"model": self.model, "data": source, "method": self.method, "seed": self.seed}
+        return TrainConfig.from_dict({**self.settings, **fixed})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method left: an engine that answers, and what its record says. `engine` is an `Engine` or a `ZeroShot`."""
+
+    engine: Any
+    dataset: SentimentDataset
+    hyperparameters: dict[str, Any]
+    trainable_parameters: int = 0
+    training_seconds: float | None = None
+
+
+def trained(run: Run, config: TrainConfig) -> Outcome:
+    """Train the model that the run declares."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = train_model(config, Path(folder), progress=False)
+    engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
+    hyperparameters = done.config.to_dict()
+    for key in ("model", "data", "method", "seed", "text_column", "label_column"):
+        hyperparameters.pop(key)
+    hyperparameters["long_texts"] = run.long_texts
+    return Outcome(engine, done.dataset, hyperparameters, done.trainable_parameters, round(done.fitted.seconds, 1))
+
+
+def asked(run: Run, config: TrainConfig) -> Outcome:
+    """Put the language model's question; nothing is trained."""
+    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    settings = check_settings(run.method, config.method_settings)
+    engine = load_zero_shot(
+        run.model,
+        dataset.label_names,
+        dtype=compute_dtype(config.precision, torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        prompt=PROMPTS.get(run.data, Prompt()),
+        max_length=config.max_length,
+        **settings,
+    )
+    told = {"method_settings": {"mode": engine.mode}, "max_length": config.max_length, "precision": config.precision}
+    prompt = {"before": engine.tokenizer.decode(engine.before), "after": engine.tokenizer.decode(engine.after)}
+    return Outcome(engine, dataset, told | {"prompt": prompt})
+
+
+def outcome_of(run: Run, config: TrainConfig) -> Outcome:
+    """Train, or ask where the method trains nothing."""
+    way: Callable[[Run, TrainConfig], Outcome] = asked if METHODS[run.method].adapt is None else trained
+    return way(run, config)
+
+
+def perform(run: Run, results: Path, data_root: Path | None) -> dict[str, Any]:
+    """Train or ask, evaluate and store one run: its JSON, and beside it the predictions on the test texts (`.npz`)."""
+    started = time.monotonic()
+    outcome = outcome_of(run, run.config(data_root))
+    engine, dataset = outcome.engine, outcome.dataset
+    describe_data(run.data, dataset, results)
+    test = _texts(run, dataset, "test")
+    probabilities = engine.predict_proba(test.texts)
+    labels = np.asarray(test.labels)
+    scores = classification_metrics(labels, probabilities, dataset.label_names)
+    record = {
+        **head(run, outcome),
+        "validation": validation_scores(run, outcome),
+        "test": {key: scores[key] for key in (*KEYS, "ece", "confusion_matrix")},
+        "label_names": list(dataset.label_names),
+        "cost": {
+            "trainable_parameters": outcome.trainable_parameters,
+            "parameters": sum(p.numel() for p in engine.model.parameters()),
+            "active_parameters": active_parameters(engine.model),
+            "gflops_per_text": gflops_per_text(engine, test.texts[:FLOP_TEXTS]),
+            "training_seconds": outcome.training_seconds,
+        },
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if isinstance(engine, ZeroShot) and engine.off_label:
+        record["off_label"] = dict(engine.off_label.most_common(20))
+    write_run(results / "runs" / run.name, record, labels, predicted_labels(probabilities))
+    return record
+
+
+def write_run(stem: Path, record: dict[str, Any], labels: np.ndarray, predictions: np.ndarray) -> None:
+    """The predictions first: a run exists when its JSON does."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(f"{stem}.npz", labels=labels.astype(np.int8), predictions=predictions.astype(np.int8))
+    write_json(Path(f"{stem}.json"), record)
+
+
+def head(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """What names a run and what it depended on."""
+    limit = {} if run.limit is None else {"limit": run.limit}
+    return {
+        "data": run.data,
+        "model": run.model,
+        "method": run.method,
+        "seed": run.seed,
+        "recipe": run.recipe,
+        "hyperparameters": outcome.hyperparameters | limit,
+        "data_sha256": outcome.dataset.sha256,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def validation_scores(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """Accuracy and F1 on validation."""
+    split = _texts(run, outcome.dataset, "validation")
+    probabilities = outcome.engine.predict_proba(split.texts)
+    scores = classification_metrics(np.asarray(split.labels), probabilities, outcome.dataset.label_names)
+    return {key: scores[key] for key in KEYS}
+
+
+def gflops_per_text(engine: Any, texts: list[str]) -> float:
+    """Mean over texts answered one by one, so that no padding counts."""
+    total = sum(count_flops(engine.model, partial(engine.predict_proba, [text])) for text in texts)
+    return round(total / len(texts) / 1e9, 4)
+
+
+def describe_data(name: str, dataset: SentimentDataset, results: Path) -> None:
+    """Table 1: rows and classes of a data set, written once."""
+    path = results / "data" / f"{name}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        words = {
+            split: float(np.median([len(text.split()) for text in part.texts]))
+            for split, part in dataset.splits.items()
+        }
+        write_json(path, dataset.summary() | {"name": name, "median_words": words})
+
+
+def _texts(run: Run, dataset: SentimentDataset, split: str) -> Split:
+    """All texts of a split, or `limit` of them, the same ones for every run."""
+    return dataset.splits[split] if run.limit is None else dataset.splits[split].sample(run.limit)

@@ -1,0 +1,26 @@
+"""The model that a command works with: a trained one from its folder, or a language model that is only asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentimoe import SentimentClassifier
+
+
+def load_model(
+    name: str, method: str | None, labels: Sequence[str], mode: str, data: str, precision: str, long_texts: str
+) -> SentimentClassifier:
+    """A run folder; with method "zero-shot" a language model asked for these labels. Raises ConfigError."""
+    from sentimoe import SentimentClassifier
+    from sentimoe.errors import ConfigError
+    from sentimoe.methods import PROMPTS
+
+    if method is None:
+        return SentimentClassifier.from_pretrained(name, precision=precision, long_texts=long_texts)
+    if method != "zero-shot":
+        raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
+    if len(labels) < 2:
+        raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
+    return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, precision=precision)
