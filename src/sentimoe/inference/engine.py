@@ -40,7 +40,7 @@ class Engine:
         precision: str = "auto",
     ):
         dtype = compute_dtype(precision, model.device)
-        same = dtype == model.dtype and not model.training
+        same = not model.training and all(p.dtype == dtype for p in model.parameters() if p.is_floating_point())
         self.model = model if same else _in_precision(model, dtype)
         self.tokenizer = tokenizer
         self.max_length = max_length or tokenizer.model_max_length
@@ -95,8 +95,12 @@ class Engine:
 
 
 def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy for evaluation whose weights have this precision; buffers such as rotary frequencies keep theirs."""
+    """A copy for evaluation whose weights have this precision.
+
+    Buffers such as rotary frequencies keep theirs, and so do weights packed into 4 bits.
+    """
     fast = copy.deepcopy(model).eval()
     for parameter in fast.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
     return fast

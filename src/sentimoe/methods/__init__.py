@@ -1,5 +1,6 @@
 """The ways of adapting a pre-trained classifier, and of asking a language model that was not trained."""
 
+from .packed import freeze_packed
 from .prompts import PROMPTS, Prompt
 from .registry import METHODS, Method, adapt, check_settings, check_trains, find_method, merge
 from .storage import load_adapted, save_adapted
@@ -15,6 +16,7 @@ __all__ = [
     "check_settings",
     "check_trains",
     "find_method",
+    "freeze_packed",
     "load_adapted",
     "load_zero_shot",
     "merge",

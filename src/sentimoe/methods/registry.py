@@ -25,7 +25,9 @@ class Method:
 
     adapt: turns a dense classifier into the model to train, in place; takes the method's own settings. None: nothing is
         trained (zero-shot).
-    settings: the names of the settings it accepts. merges: its updates can be added to the weights after training.
+    settings: the names of the settings it accepts.
+    merges: its updates can be added to the weights after training.
+    freezes: it can leave the other weights frozen, in 4 bits.
     rate_scale: its default learning rate over that of full fine-tuning; methods that train few weights need more.
     """
 
@@ -33,6 +35,7 @@ class Method:
     adapt: Callable[..., Model] | None
     settings: tuple[str, ...] = ()
     merges: bool = False
+    freezes: bool = False
     rate_scale: float = 1.0
 
 
@@ -52,10 +55,12 @@ LORA_SETTINGS = ("r", "lora_alpha", "lora_dropout")
 METHODS: dict[str, Method] = {
     "full": Method("full fine-tuning of the dense model", full_fine_tuning),
     "bitfit": Method("biases and the head", bitfit, rate_scale=10),
-    "lora": Method("low-rank updates of attention and FFN", lora, LORA_SETTINGS, merges=True, rate_scale=10),
+    "lora": Method(
+        "low-rank updates of attention and FFN", lora, LORA_SETTINGS, merges=True, freezes=True, rate_scale=10
+    ),
     "p-tuning": Method("virtual tokens before the text", p_tuning, PROMPT_SETTINGS, rate_scale=30),
-    "moe-plain": Method("experts that are plain FFNs", moe_plain, MOE_SETTINGS),
-    "moe-gated": Method("experts with the gate inside", moe_gated, MOE_SETTINGS),
+    "moe-plain": Method("experts that are plain FFNs", moe_plain, MOE_SETTINGS, freezes=True),
+    "moe-gated": Method("experts with the gate inside", moe_gated, MOE_SETTINGS, freezes=True),
     "moe-lora": Method(
         "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
     ),

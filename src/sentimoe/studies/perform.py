@@ -109,6 +109,7 @@ def perform(run: Run, results: Path, data_root: Path | None) -> dict[str, Any]:
     describe_data(run.data, dataset, results)
     test = _texts(run, dataset, "test")
     probabilities = engine.predict_proba(test.texts)
+    off_label = engine.off_label.most_common(20) if isinstance(engine, ZeroShot) else []
     labels = np.asarray(test.labels)
     scores = classification_metrics(labels, probabilities, dataset.label_names)
     record = {
@@ -125,8 +126,8 @@ def perform(run: Run, results: Path, data_root: Path | None) -> dict[str, Any]:
         },
         "seconds": round(time.monotonic() - started, 1),
     }
-    if isinstance(engine, ZeroShot) and engine.off_label:
-        record["off_label"] = dict(engine.off_label.most_common(20))
+    if off_label:
+        record["off_label"] = dict(off_label)
     write_run(results / "runs" / run.name, record, labels, predicted_labels(probabilities))
     return record
 

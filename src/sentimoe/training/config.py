@@ -27,7 +27,10 @@ class TrainConfig:
     learning_rate_factor: multiplies that default, and only it.
     router_learning_rate, gate_learning_rate: rates of routers and of the experts' gate projections; None: the same.
     warmup: share of the steps. patience: epochs without a better `metric` on validation before stopping.
-    merge: add LoRA updates to the weights after training (else the folder holds the adapter and its base).
+    load_in_4bit: for language models: keep frozen weights in 4 bits where CUDA is there, in bfloat16 otherwise; methods
+        `lora`, and `moe-plain` and `moe-gated`, which then train experts, routers and head alone.
+    merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
+        its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
     """
 
@@ -48,6 +51,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1
     patience: int = 2
+    load_in_4bit: bool = False
     metric: str = "f1_weighted"
     class_weights: bool = False
     train_limit: int | None = None

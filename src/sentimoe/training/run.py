@@ -19,11 +19,12 @@ import yaml
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from ..config import MoEConfig
 from ..data import SentimentDataset, Split, load_dataset
 from ..errors import ConfigError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
-from ..methods import METHODS, adapt, check_trains, merge, save_adapted
+from ..methods import METHODS, adapt, check_trains, freeze_packed, merge, save_adapted
 from ..upcycle import backbone_path, load_classifier
 from .config import TrainConfig
 from .fit import FitResult, default_learning_rate, fit
@@ -56,7 +57,8 @@ def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, prog
     train_split = training_texts(dataset.splits["train"], config)
     fitted = fit(model, tokenizer, train_split, dataset.splits["validation"], config, folder, resume, progress)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    model = merge(model, config.method) if config.merge else model
+    if config.merge and not config.load_in_4bit:  # adding to packed weights would round the updates away
+        model = merge(model, config.method)
     return TrainedModel(model, tokenizer, dataset, config, fitted, trainable, len(train_split))
 
 
@@ -97,11 +99,26 @@ def prepare(config: TrainConfig, label_names: Sequence[str]) -> tuple[Any, PreTr
     """Seed everything, build the model that the config asks for and its tokenizer; the config comes back complete."""
     check_trains(config.method)
     set_seed(config.seed)
-    model = load_classifier(config.model, label_names, head=config.head)
+    model = _load(config, label_names)
     tokenizer = load_tokenizer(config.model, model, config.max_length)
     default = default_learning_rate(model) * METHODS[config.method].rate_scale * config.learning_rate_factor
     rate = config.learning_rate or default
-    return adapt(model, config.method, config.method_settings), tokenizer, replace(config, learning_rate=rate)
+    model = adapt(model, config.method, config.method_settings)
+    if config.load_in_4bit:
+        freeze_packed(model)
+    return model, tokenizer, replace(config, learning_rate=rate)
+
+
+def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
+    if not config.load_in_4bit:
+        return load_classifier(config.model, label_names, head=config.head)
+    if not METHODS[config.method].freezes:
+        able = ", ".join(name for name, method in METHODS.items() if method.freezes)
+        raise ConfigError(
+            f"load_in_4bit needs a method that leaves weights frozen: {able}; {config.method!r} trains all"
+        )
+    keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform
+    return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
 
 
 def load_tokenizer(name: str, model: PreTrainedModel, max_length: int) -> PreTrainedTokenizerBase:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from ..errors import ConfigError
+from .frozen import frozen_weights
 from .mean_head import backbone_class, without_pooler
 from .modeling import HEADS, classifier_class, classifier_config_class
 from .names import backbone_path
@@ -22,25 +23,32 @@ def load_classifier(
     head: str = "mean",
     head_dropout: float = 0.1,
     dtype: torch.dtype = torch.float32,
+    load_in_4bit: bool = False,
+    keep_layers: Sequence[int] = (),
 ) -> PreTrainedModel:
     """A dense classifier with a fresh head (`mean`) or with the head of its architecture (`native`).
 
     name: a short name (`PACKAGED`, `HUB`), a folder or a hub id. label_names: C names, in index order.
-    A folder that already is a classifier with these labels keeps its head under `native`. Raises ConfigError.
+    A folder that already is a classifier with these labels keeps its head under `native`. load_in_4bit: the weights
+    will be frozen, see `frozen_weights`; `keep_layers`, counted from either end, stay whole. Raises ConfigError.
     """
     if head not in HEADS:
         raise ConfigError(f"head={head!r} must be one of {HEADS}")
     path = backbone_path(name)
     labels = {"id2label": dict(enumerate(label_names)), "label2id": {label: i for i, label in enumerate(label_names)}}
-    if head == "native":
-        return AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype, **labels)
     config = AutoConfig.from_pretrained(path)
+    weights: dict[str, Any] = {"dtype": dtype}
+    if load_in_4bit:
+        count = config.get_text_config().num_hidden_layers
+        weights = frozen_weights([index % count for index in keep_layers])
+    if head == "native":
+        return AutoModelForSequenceClassification.from_pretrained(path, **weights, **labels)
     base = type(config)
     if base.model_type == "sentimoe":
         raise ConfigError(f"{name} is a sentimoe classifier already; load it with AutoModelForSequenceClassification")
     body_class = backbone_class(base)
     arguments: dict[str, Any] = without_pooler(body_class)
-    body, found = body_class.from_pretrained(path, dtype=dtype, output_loading_info=True, **arguments)
+    body, found = body_class.from_pretrained(path, output_loading_info=True, **weights, **arguments)
     if found["missing_keys"]:
         raise ConfigError(
             f"{name} lacks weights of its backbone ({sorted(found['missing_keys'])[:3]}, ...): they would be random"

@@ -1,0 +1,133 @@
+"""What the methods of a study cost beside each other: throughput in turns in one process, peak memory in fresh ones.
+
+The models are as they are before training: time and memory do not depend on the values of weights, but for how evenly
+a router spreads the tokens. Adapters that a study merges are measured both ways.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from ..data import Split, load_dataset
+from ..evaluation import peak_memory_mib
+from ..inference import Engine, keep_freed_memory
+from ..methods import METHODS, merge
+from ..training import TrainConfig, fit, hardware, prepare, versions
+from .perform import Run, asked
+from .records import write_json
+
+ROUNDS = 9
+TEXTS = 1000
+MEMORY_TEXTS = 256
+STEPS = 3
+
+
+def rows_of(study: list[Run], data: str, model: str) -> list[tuple[str, Run]]:
+    """Titles and runs of the default recipes on one data set and model, an unmerged twin beside each merged one."""
+    rows: dict[str, Run] = {}
+    for run in study:
+        if (run.data, run.model, run.recipe) == (data, model, "default") and run.method not in rows:
+            rows[run.method] = run
+            if METHODS[run.method].merges and not run.settings.get("load_in_4bit"):
+                rows[f"{run.method}, not merged"] = replace(run, settings=run.settings | {"merge": False})
+    return list(rows.items())
+
+
+def measure(
+    study: list[Run],
+    data: str,
+    model: str,
+    results: Path,
+    data_root: Path | None,
+    say: Callable[[str], None],
+    rounds: int = ROUNDS,
+) -> dict[str, Any]:
+    """Measure every method of a data set and model; writes `results/costs/DATA__MODEL.json` and returns it."""
+    keep_freed_memory()
+    rows = rows_of(study, data, model)
+    record: dict[str, Any] = {"data": data, "model": model, "rounds": rounds}
+    built = [(title, *build(run, data_root)) for title, run in rows]
+    texts = built[0][2].splits["test"].sample(TEXTS).texts
+    seconds: dict[str, list[float]] = {title: [] for title, _, _ in built}
+    for _, engine, _ in built:
+        engine.predict_proba(texts[:MEMORY_TEXTS])
+    for number in range(rounds):
+        for title, engine, _ in built:
+            started = time.perf_counter()
+            engine.predict_proba(texts)
+            seconds[title].append(time.perf_counter() - started)
+        say(f"round {number + 1} of {rounds}")
+    record["texts"] = len(texts)
+    record["rows"] = []
+    for title, run in rows:
+        rates = [len(texts) / each for each in seconds[title]]
+        low, _, high = quantiles(rates, n=4)
+        row = {"name": title, "texts_per_second": median(rates), "quartiles": [low, high]}
+        row["prediction_mib"] = fresh_peak("predict", run, data_root)
+        row["training_mib"] = fresh_peak("train", run, data_root) if METHODS[run.method].adapt else None
+        record["rows"].append(row)
+        say(f"{title}: {row['texts_per_second']:.1f} texts/s, {row['prediction_mib']:.0f} MiB")
+    record |= {"hardware": hardware(), "versions": versions()}
+    path = results / "costs" / f"{data}__{model.replace('/', '-')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    return record
+
+
+def build(run: Run, data_root: Path | None) -> tuple[Any, Any]:
+    """The engine of a run, not trained, and its data set."""
+    config = run.config(data_root)
+    if METHODS[run.method].adapt is None:
+        outcome = asked(run, config)
+        return outcome.engine, outcome.dataset
+    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    model, tokenizer, config = prepare(config, dataset.label_names)
+    model = merge(model, config.method) if config.merge and not config.load_in_4bit else model
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return Engine(model.eval(), tokenizer, precision=config.precision, long_texts=run.long_texts), dataset
+
+
+def fresh_peak(what: str, run: Run, data_root: Path | None) -> float:
+    """Peak memory of a fresh process that predicts or trains, in MiB: of the GPU where there is one, else resident."""
+    program = "import sys; from sentimoe.studies.costs import peak; peak(sys.stdin.read())"
+    told = json.dumps({"what": what, "run": vars(run), "data_root": None if data_root is None else str(data_root)})
+    done = subprocess.run([sys.executable, "-c", program], input=told, check=True, capture_output=True, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def peak(told: str) -> None:
+    """What `fresh_peak` runs in the other process; prints MiB."""
+    given = json.loads(told)
+    run, data_root = Run(**given["run"]), given["data_root"] and Path(given["data_root"])
+    {"predict": _predict, "train": _train}[given["what"]](run, data_root)
+    print(torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory_mib())
+
+
+def _predict(run: Run, data_root: Path | None) -> None:
+    engine, dataset = build(run, data_root)
+    engine.predict_proba(dataset.splits["test"].sample(MEMORY_TEXTS).texts)
+
+
+def _train(run: Run, data_root: Path | None) -> None:
+    """The first steps of a training run, on its longest texts."""
+    config: TrainConfig = run.config(data_root)
+    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    model, tokenizer, config = prepare(config, dataset.label_names)
+    train = dataset.splits["train"]
+    longest = sorted(range(len(train)), key=lambda index: -len(train.texts[index]))[: STEPS * config.batch_size]
+    part = Split([train.texts[i] for i in longest], [train.labels[i] for i in longest])
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        validation = dataset.splits["validation"].sample(config.batch_size)
+        fit(model, tokenizer, part, validation, replace(config, epochs=1), Path(folder), progress=False)
