@@ -59,9 +59,12 @@ class MoEConfig:
     num_experts: experts per layer, `E`.
     num_experts_per_tok: experts that read each token, `K`.
     expert: "gated" (`down(act(gate x) * up x)`) or "plain" (`down(act(up x))`).
-    layers_to_transform: indices of the layers to convert, negative ones from the end; default: the last two.
+    num_shared_experts: experts that read every token beside the routed ones; of `init="split"`.
+    layers_to_transform: indices of the layers to convert, negative ones from the end; None: the last two, of
+        `init="split"` all.
     init: "copy": every expert starts as the dense FFN. "copy-random-gate": the projection that a gated expert adds to a
-        plain FFN starts at random instead of as the identity; the model then starts as another function.
+        plain FFN starts at random instead of as the identity; the model then starts as another function. "split": the
+        neurons of the dense FFN are divided among the experts, which together are the dense FFN.
     init_noise: symmetry-breaking noise added to the expert weights, relative to the deviation of each tensor.
     router_aux_loss_coef: weight of the load-balancing loss in the training loss.
     router_z_loss_coef: weight of the router z-loss in the training loss.
@@ -74,8 +77,9 @@ class MoEConfig:
     num_experts: int = 4
     num_experts_per_tok: int = 2
     expert: Literal["gated", "plain"] = "gated"
-    layers_to_transform: tuple[int, ...] = (-2, -1)
-    init: Literal["copy", "copy-random-gate"] = "copy"
+    num_shared_experts: int = 0
+    layers_to_transform: tuple[int, ...] | None = None
+    init: Literal["copy", "copy-random-gate", "split"] = "copy"
     init_noise: float = 0.0
     router_aux_loss_coef: float = 1e-2
     router_z_loss_coef: float = 1e-3
@@ -85,7 +89,8 @@ class MoEConfig:
     def __post_init__(self) -> None:
         if isinstance(self.layers_to_transform, int):
             raise ConfigError(f"layers_to_transform={self.layers_to_transform} is a number; give a list: [-2, -1]")
-        object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
+        if self.layers_to_transform is not None:
+            object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
         if isinstance(self.ffn, dict):
             object.__setattr__(self, "ffn", FFNLayout(**self.ffn))
         rules = (
@@ -96,8 +101,14 @@ class MoEConfig:
                 f"between 1 and num_experts={self.num_experts}",
             ),
             ("expert", self.expert in ("gated", "plain"), "'gated' or 'plain'"),
-            ("layers_to_transform", len(self.layers_to_transform) > 0, "at least one layer index"),
-            ("init", self.init in ("copy", "copy-random-gate"), "'copy' or 'copy-random-gate'"),
+            ("num_shared_experts", self.num_shared_experts >= 0, "0 or more"),
+            ("num_shared_experts", self.init == "split" or not self.num_shared_experts, "0, except with init='split'"),
+            (
+                "layers_to_transform",
+                self.layers_to_transform is None or len(self.layers_to_transform) > 0,
+                "at least one layer index",
+            ),
+            ("init", self.init in ("copy", "copy-random-gate", "split"), "'copy', 'copy-random-gate' or 'split'"),
             ("init_noise", 0 <= self.init_noise <= 1, "between 0 and 1"),
             ("router_aux_loss_coef", self.router_aux_loss_coef >= 0, "0 or more"),
             ("router_z_loss_coef", self.router_z_loss_coef >= 0, "0 or more"),
@@ -111,4 +122,5 @@ class MoEConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able copy."""
-        return {**dataclasses.asdict(self), "layers_to_transform": list(self.layers_to_transform)}
+        layers = self.layers_to_transform
+        return {**dataclasses.asdict(self), "layers_to_transform": None if layers is None else list(layers)}

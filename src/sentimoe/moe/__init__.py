@@ -2,10 +2,10 @@
 F expert width, E experts, K experts per token."""
 
 from .backends import EXPERTS_BACKENDS, ExpertsBackend
-from .experts import Experts
-from .layer import MoE
+from .experts import Experts, SharedExpert
+from .layer import MoE, SplitMoE
 from .losses import expert_load, load_balancing_loss, router_z_loss
-from .router import Router, top_k
+from .router import Router, top_k, top_k_unit
 from .routing import LayerRouting, RoutingCall, active_call
 
 __all__ = [
@@ -16,9 +16,12 @@ __all__ = [
     "MoE",
     "Router",
     "RoutingCall",
+    "SharedExpert",
+    "SplitMoE",
     "active_call",
     "expert_load",
     "load_balancing_loss",
     "router_z_loss",
     "top_k",
+    "top_k_unit",
 ]

@@ -35,11 +35,13 @@ class Experts(nn.Module):
         *,
         gated: bool,
         bias: bool,
+        down_bias: bool | None = None,
         hidden_dropout: float = 0.0,
         backend: str = "sorted",
     ):
         super().__init__()
         self.num_experts, self.has_gate, self.has_bias = num_experts, gated, bias
+        self.has_down_bias = bias if down_bias is None else down_bias
         self.act_fn, self.backend = act, backend
         self.dropout = nn.Dropout(hidden_dropout)
         rows = 2 * intermediate_size if gated else intermediate_size
@@ -48,6 +50,7 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(num_experts, hidden_size, intermediate_size))
         if bias:
             self.register_parameter(f"{name}_bias", nn.Parameter(torch.empty(num_experts, rows)))
+        if self.has_down_bias:
             self.down_proj_bias = nn.Parameter(torch.empty(num_experts, hidden_size))
         for parameter_name, parameter in self.named_parameters():
             if parameter_name.endswith("bias"):
@@ -67,11 +70,39 @@ class Experts(nn.Module):
             return None
         return self.gate_up_proj_bias if self.has_gate else self.up_proj_bias
 
-    def forward(self, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """tokens `[T, D]`, chosen experts and their weights `[T, K]` -> weighted sum of the outputs `[T, D]`."""
+    def forward(self, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        """tokens `[T, D]`, chosen experts and their weights `[T, K]` (None: all 1) -> weighted sum `[T, D]`."""
         return EXPERTS_BACKENDS[self.backend](self, tokens, chosen, weights)
 
     def activate(self, first: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
         """What `down_proj` reads, `[S, F]`: `act(gate) * up` of gated experts, `act(up)` of plain ones; dropout."""
         activated = self.act_fn(first)
         return self.dropout(activated if up is None else activated * up)
+
+
+class SharedExpert(nn.Module):
+    """One FFN without output bias that every token meets, `[T, D]` -> `[T, D]`; names and layout as in `Experts`."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        act: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        gated: bool,
+        bias: bool,
+        hidden_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.has_gate, self.act_fn = gated, act
+        self.dropout = nn.Dropout(hidden_dropout)
+        self.in_proj = nn.Linear(hidden_size, intermediate_size * (2 if gated else 1), bias=bias)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens `[T, D]` -> `[T, D]`."""
+        projected = self.in_proj(tokens)
+        if not self.has_gate:
+            return self.down_proj(self.dropout(self.act_fn(projected)))
+        gate, up = projected.chunk(2, dim=-1)
+        return self.down_proj(self.dropout(self.act_fn(gate) * up))

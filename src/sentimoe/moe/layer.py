@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .experts import Experts
-from .router import Router, top_k
+from .experts import Experts, SharedExpert
+from .router import Router, top_k, top_k_unit
 from .routing import LayerRouting, active_call
 
 
@@ -30,10 +30,53 @@ class MoE(nn.Module):
         flat = hidden.reshape(-1, hidden.shape[-1])
         tokens = flat if real is None else flat.index_select(0, real)
         logits = self.router(tokens)
-        weights, chosen = top_k(logits, self.num_experts_per_tok)
+        output, chosen = self.mix(tokens, logits)
         if call is not None:
             call.record(self, LayerRouting(logits, chosen))
-        output = self.dropout(self.experts(tokens, chosen, weights))
+        output = self.dropout(output)
         if real is not None:
             output = output.new_zeros(flat.shape).index_copy(0, real, output)
         return output.view_as(hidden)
+
+    def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
+        weights, chosen = top_k(logits, self.num_experts_per_tok)
+        return self.experts(tokens, chosen, weights), chosen
+
+
+class SplitMoE(MoE):
+    """One FFN whose neurons are divided among a shared expert (always on) and routed ones; all of them together are it.
+
+    `y = shared(x) + sum_{e chosen} expert_e(x) + sum_{e not chosen} mean_e + output_bias`: the experts that do not read
+    a token are replaced by their mean output. `experts.down_proj_bias` `[E, D]` holds `-mean_e`, so that the two sums
+    of means are one, and cancel when all experts are active. Every chosen expert has weight 1.
+
+    neurons: `[F]`, the places in the dense FFN of the shared expert's neurons, then of each expert's in turn.
+    """
+
+    neurons: torch.Tensor
+
+    def __init__(
+        self,
+        router: Router,
+        experts: Experts,
+        shared: SharedExpert | None,
+        num_experts_per_tok: int,
+        output_dropout: float,
+        width: int,
+    ):
+        super().__init__(router, experts, num_experts_per_tok, output_dropout)
+        self.shared = shared
+        self.output_bias = nn.Parameter(torch.zeros(experts.down_proj.shape[1])) if experts.has_bias else None
+        self.register_buffer("neurons", torch.arange(width))
+
+    def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
+        weights, chosen = top_k_unit(logits, self.num_experts_per_tok)
+        output = self.experts(tokens, chosen, weights)
+        if self.shared is not None:
+            output = output + self.shared(tokens)
+        constant = -self.experts.down_proj_bias.sum(dim=0)
+        if self.output_bias is not None:
+            constant = constant + self.output_bias
+        return output + constant.to(output.dtype), chosen

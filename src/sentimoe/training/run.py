@@ -117,7 +117,7 @@ def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
         raise ConfigError(
             f"load_in_4bit needs a method that leaves weights frozen: {able}; {config.method!r} trains all"
         )
-    keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform
+    keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
     return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
 
 

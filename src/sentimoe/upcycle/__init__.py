@@ -7,7 +7,7 @@ from .layout import transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEModel, register
 from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
-from .structure import moe_layers
+from .structure import moe_layers, set_experts_per_token
 
 __all__ = [
     "HUB",
@@ -21,6 +21,7 @@ __all__ = [
     "load_classifier",
     "moe_layers",
     "register",
+    "set_experts_per_token",
     "transformer_layers",
     "upcycle",
     "with_mean_head",

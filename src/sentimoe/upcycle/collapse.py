@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from ..errors import ConversionError
-from ..moe import MoE, expert_load
+from ..moe import MoE, SplitMoE, expert_load
 from .layout import DenseFFN
 from .modeling import SentiMoEModel, revert
+from .split import read_neurons
 from .structure import moe_layers, restore_dense
 
 RIDGE = 1e-3
@@ -52,7 +53,8 @@ class CollapseReport:
 def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: int | None = None) -> PreTrainedModel:
     """Back to a plain dense model, in place. Returns the model; what it cost is printed and kept as `collapse_report`.
 
-    Exact when the experts of every layer are equal and their added gate is still the identity (just converted), or
+    A divided FFN (`init="split"`) is put together again: the function with all experts active, exactly. Exact also when
+    the experts of every layer are equal and their added gate is still the identity (just converted), or
     when `expert` names one plain or natively gated expert that stands for all in every layer. Otherwise the dense FFN
     is fitted on `batches` (tokenised texts: `input_ids` and `attention_mask` `[B, L]`, optionally `labels` `[B]`): it
     starts as the mean of the experts weighted by load, and its output matrix is solved by ridge regression onto what
@@ -67,7 +69,9 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
     texts, moes, native = [dict(batch) for batch in batches], moe_layers(model), config.ffn.gated
     if expert is not None and not 0 <= expert < config.num_experts:
         raise ConversionError(f"expert={expert} does not exist; choose 0 to {config.num_experts - 1}")
-    exact = [_exact(moe, native, expert) for moe in moes]
+    if isinstance(moes[0], SplitMoE) and expert is not None:
+        raise ConversionError(f"expert {expert} is a part of a divided FFN and cannot stand for it; leave `expert` out")
+    exact = [read_neurons(moe) if isinstance(moe, SplitMoE) else _exact(moe, native, expert) for moe in moes]
     if expert is not None and None in exact:
         raise ConversionError(
             f"expert {expert} has a gate that upcycling added and training moved: no plain FFN computes the same. "
@@ -88,7 +92,8 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
         revert(model)
     after = [model(**_inputs(batch)).logits.float() for batch in texts]
     model.train(was_training)
-    model.collapse_report = _report(CollapseReport(None not in exact, expert), before, after, texts)
+    same = None not in exact and not (config.init == "split" and config.num_experts_per_tok < config.num_experts)
+    model.collapse_report = _report(CollapseReport(same, expert), before, after, texts)
     print(model.collapse_report)
     return model
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,19 +18,24 @@ from .initialise import INITIALISATIONS, add_noise
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
 from .modeling import SentiMoEModel, become, real_token_mask, revert
 from .receipt import MoEReceipt
-from .structure import Undo, install_experts, resolve_layers
+from .split import ffn_inputs
+from .structure import Undo, default_layers, install_experts, resolve_layers, set_experts_per_token
 
 TOLERANCE = 1e-4
 
 
 def upcycle(
-    model: PreTrainedModel, config: MoEConfig | None = None, probe: Mapping[str, torch.Tensor] | None = None
+    model: PreTrainedModel,
+    config: MoEConfig | None = None,
+    probe: Mapping[str, torch.Tensor] | None = None,
+    texts: Sequence[Mapping[str, torch.Tensor]] = (),
 ) -> PreTrainedModel:
     """Replace the FFNs of some layers by experts, in place; the head stays. Returns the model.
 
     model: a sequence classifier, fine-tuned or not. config: see MoEConfig (default: four gated experts, top two, in
     the last two layers). probe: tokenised texts (`input_ids` `[B, L]`, `attention_mask`, ...) to compare logits on;
-    default: random in-vocabulary ids. The comparison is made in float32 and stored as `model.moe_receipt`.
+    default: random in-vocabulary ids. texts: for `init="split"`, tokenised real texts in batches; 10,000 tokens or more
+    tell best what neurons do. The comparison is made in float32 and stored as `model.moe_receipt`.
 
     Raises ConversionError when the model cannot be converted or its logits moved by more than 1e-4 (unless the config
     asks for a start that is not the dense function), and ConfigError when the config does not fit the model. The model
@@ -42,7 +48,15 @@ def upcycle(
     masks = [real_token_mask(batch) for batch in batches]
     with _float32_evaluation(model):
         config = replace(config, ffn=_layout(model, config))
+        layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
+        if config.layers_to_transform is None:
+            config = replace(config, layers_to_transform=default_layers(config, len(layers)))
         before = _logits(model, batches)
+        chosen = [layers[index] for index in resolve_layers(config, len(layers))]
+        assert config.ffn is not None
+        states: list[Any] = [None] * len(chosen)
+        if initialisation.needs_texts:
+            states = list(ffn_inputs(model, chosen, config.ffn, texts))
         undo_all: list[Undo] = []
         try:
             was_library_class = not isinstance(model, SentiMoEModel)
@@ -53,10 +67,15 @@ def upcycle(
             model.config.moe = config.to_dict()
             undo_all.append(lambda: setattr(model.config, "moe", None))
             undo_all.append(carry_routing(model))
-            for moe, ffn in installed:
-                initialisation.fill(moe.experts, ffn)
+            for (moe, ffn), tokens in zip(installed, states, strict=True):
+                initialisation.fill(moe, ffn, tokens)
                 moe.eval()
+            active_difference = None
+            if config.init == "split":
+                active_difference = _largest_difference(before, _logits(model, batches))
+                set_experts_per_token(model, config.num_experts)
             difference = _largest_difference(before, _logits(model, batches))
+            set_experts_per_token(model, config.num_experts_per_tok)
             if initialisation.preserves and not difference <= TOLERANCE:
                 raise ConversionError(
                     f"the logits moved by {difference:.3g} in float32, more than {TOLERANCE}: the experts do not "
@@ -78,6 +97,7 @@ def upcycle(
         texts=sum(len(mask) for mask in masks),
         tokens=sum(int(mask.sum()) for mask in masks),
         tolerance=TOLERANCE if initialisation.preserves else None,
+        active_abs_logit_diff=active_difference,
     )
     model.config.moe_receipt = asdict(receipt)
     return model
@@ -116,7 +136,7 @@ def _layout(model: PreTrainedModel, config: MoEConfig) -> FFNLayout:
         layout = layouts[0]
         if any(other != layout for other in layouts):
             raise ConversionError(f"the layers to convert have different FFNs: {sorted(set(map(str, layouts)))}")
-    if layout.gated and config.expert == "plain":
+    if layout.gated and config.expert == "plain" and config.init != "split":
         raise ConfigError(
             "expert='plain' is not possible here: the dense FFN is gated already (down(act(gate x) * up x)), and a "
             "plain expert cannot start as the same function. Use expert='gated', which keeps that gate."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..errors import ConfigError
-from ..moe import Experts
+from ..moe import Experts, MoE
 from .layout import DenseFFN
+from .split import split_init
 
 
 @torch.no_grad()
@@ -54,15 +56,24 @@ def copy_random_gate_init(experts: Experts, ffn: DenseFFN) -> None:
 
 @dataclass(frozen=True)
 class Initialisation:
-    """fill: writes the dense FFN into the experts. preserves: the layer then is the dense function."""
+    """How a dense FFN becomes experts.
 
-    fill: Callable[[Experts, DenseFFN], None]
-    preserves: bool
+    fill: writes the dense FFN into a layer, given the hidden states `[T, D]` that reached it on real text, or None.
+    preserves: the layer then is the dense function (of a split: with all experts active).
+    needs_texts: `fill` must be given hidden states.
+    """
+
+    fill: Callable[[MoE, DenseFFN, Any], None]
+    preserves: bool = True
+    needs_texts: bool = False
 
 
 INITIALISATIONS: dict[str, Initialisation] = {
-    "copy": Initialisation(copy_init, preserves=True),
-    "copy-random-gate": Initialisation(copy_random_gate_init, preserves=False),
+    "copy": Initialisation(lambda moe, ffn, tokens: copy_init(moe.experts, ffn)),
+    "copy-random-gate": Initialisation(
+        lambda moe, ffn, tokens: copy_random_gate_init(moe.experts, ffn), preserves=False
+    ),
+    "split": Initialisation(lambda moe, ffn, tokens: split_init(moe, ffn, tokens), needs_texts=True),
 }
 
 

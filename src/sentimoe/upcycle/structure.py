@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError
-from ..moe import EXPERTS_BACKENDS, Experts, MoE, Router
+from ..moe import EXPERTS_BACKENDS, Experts, MoE, Router, SharedExpert, SplitMoE
 from .layout import DenseFFN, read_ffn, transformer_layers, write_ffn
 
 Undo = Callable[[], None]
@@ -51,13 +52,21 @@ class Bypassed(nn.Module):
 
 def resolve_layers(config: MoEConfig, num_layers: int) -> list[int]:
     """Indices in the order of the layers, negative ones resolved. Raises ConfigError outside the model."""
-    for index in config.layers_to_transform:
+    chosen = config.layers_to_transform
+    if chosen is None:
+        chosen = default_layers(config, num_layers)
+    for index in chosen:
         if not -num_layers <= index < num_layers:
             raise ConfigError(
                 f"layers_to_transform holds {index}, but the model has {num_layers} layers: allowed are "
                 f"{-num_layers} to {num_layers - 1}"
             )
-    return sorted({index % num_layers for index in config.layers_to_transform})
+    return sorted({index % num_layers for index in chosen})
+
+
+def default_layers(config: MoEConfig, num_layers: int) -> tuple[int, ...]:
+    """The last two layers become copies; of a split, which makes each layer cheaper, all."""
+    return tuple(range(num_layers)) if config.init == "split" else (-2, -1)
 
 
 def moe_layers(model: nn.Module) -> list[MoE]:
@@ -90,6 +99,8 @@ def install_experts(
 
 
 def _new_moe(ffn: DenseFFN, config: MoEConfig) -> MoE:
+    if config.init == "split":
+        return _new_split(ffn, config)
     width, hidden_size = ffn.up.shape
     gated = config.expert == "gated"
     with ffn.up.device:
@@ -106,6 +117,52 @@ def _new_moe(ffn: DenseFFN, config: MoEConfig) -> MoE:
         )
     moe = MoE(router, experts, config.num_experts_per_tok, ffn.output_dropout)
     return moe.to(ffn.up.dtype)
+
+
+def _new_split(ffn: DenseFFN, config: MoEConfig) -> SplitMoE:
+    (width, hidden_size), parts = ffn.up.shape, config.num_experts + config.num_shared_experts
+    gated = config.expert == "gated"
+    if gated != (ffn.gate is not None):
+        needed = "plain" if gated else "gated"
+        raise ConfigError(f"init='split' divides the FFN as it is: this one is {needed}, so give expert={needed!r}")
+    if width % parts:
+        raise ConfigError(
+            f"{width} neurons cannot be divided evenly among num_experts + num_shared_experts = {parts}; choose "
+            f"numbers whose sum divides {width}"
+        )
+    shape: dict[str, Any] = {"gated": gated, "bias": ffn.has_bias, "hidden_dropout": ffn.hidden_dropout}
+    with ffn.up.device:
+        router = Router(config.num_experts, hidden_size, bias=True)
+        experts = Experts(
+            config.num_experts,
+            hidden_size,
+            width // parts,
+            ffn.act,
+            down_bias=True,
+            backend=config.experts_backend,
+            **shape,
+        )
+        shared = None
+        if config.num_shared_experts:
+            shared = SharedExpert(hidden_size, config.num_shared_experts * (width // parts), ffn.act, **shape)
+        moe = SplitMoE(router, experts, shared, config.num_experts_per_tok, ffn.output_dropout, width)
+    return moe.to(ffn.up.dtype)
+
+
+def set_experts_per_token(model: PreTrainedModel, count: int) -> PreTrainedModel:
+    """Let `count` experts read each token from now on: of a split model the dial between quality and speed, in place.
+
+    Raises ConfigError when the model has no experts or not so many.
+    """
+    layers = moe_layers(model)
+    if not layers:
+        raise ConfigError("the model has no experts, so there is no number of experts per token to set")
+    if not 1 <= count <= layers[0].experts.num_experts:
+        raise ConfigError(f"{count} experts per token: it must be between 1 and {layers[0].experts.num_experts}")
+    for layer in layers:
+        layer.num_experts_per_tok = count
+    model.config.moe["num_experts_per_tok"] = count
+    return model
 
 
 def _replace(layer: nn.Module, layout: FFNLayout, moe: MoE) -> Undo:

@@ -1,0 +1,199 @@
+"""Split upcycling: the parts are the whole, the dial, the router, padding, saving and putting together again."""
+
+import copy
+from importlib import import_module
+
+import pytest
+import torch
+from tiny import CASES, NATIVELY_GATED, F, batch, dense, texts
+from torch.testing import assert_close
+from transformers import AutoModelForSequenceClassification
+
+from sentimoe import MoEConfig, collapse, upcycle
+from sentimoe.errors import ConfigError, ConversionError
+from sentimoe.moe import SplitMoE, top_k_unit
+from sentimoe.upcycle import moe_layers, set_experts_per_token
+
+splitting = import_module("sentimoe.upcycle.split")
+
+
+def real(count=6):
+    return [batch(texts(*torch.randint(4, 20, (4,)).tolist())) for _ in range(count)]
+
+
+def kind(case):
+    return "gated" if case.removesuffix("-mean") in NATIVELY_GATED else "plain"
+
+
+def split(case="bert", changes=None, **told):
+    settings = {"num_experts": 5, "num_shared_experts": 1, "num_experts_per_tok": 2} | told
+    config = MoEConfig(init="split", expert=kind(case), **settings)
+    return upcycle(dense(case, **(changes or {})), config, texts=real())
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("shared", [0, 1])
+def test_all_experts_together_are_the_dense_model(case, shared):
+    torch.manual_seed(1)
+    model = dense(case)
+    original, inputs = copy.deepcopy(model), batch(texts(9, 5, 12))
+    told = MoEConfig(init="split", expert=kind(case), num_experts=6 - shared, num_shared_experts=shared)
+    upcycle(model, told, texts=real())
+    assert len(moe_layers(model)) == 3 and all(isinstance(moe, SplitMoE) for moe in moe_layers(model))
+    expected = original(**inputs).logits
+    sparse = model(**inputs).logits
+    assert (sparse - expected).abs().max() > 1e-3  # two of five are not all
+    assert model.moe_receipt.active_abs_logit_diff > 1e-3 > model.moe_receipt.max_abs_logit_diff
+    set_experts_per_token(model, 6 - shared)
+    assert_close(model(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
+
+    collapse(model)
+    assert type(model) is type(original) and model.collapse_report.exact
+    assert_close(model.state_dict(), original.state_dict(), rtol=0, atol=0)  # every neuron back in its place
+
+
+def test_a_collapse_with_fewer_active_says_that_it_is_another_function():
+    model, inputs = split(), batch(texts(9, 5))
+    before = model(**inputs).logits
+    collapse(model, [inputs])
+    assert not model.collapse_report.exact
+    assert_close(model.collapse_report.max_abs_logit_diff, float((model(**inputs).logits - before).abs().max()))
+    with pytest.raises(ConversionError, match="part of a divided FFN"):
+        collapse(split(), expert=1)
+
+
+@pytest.mark.parametrize("case", ["bert", "llama"])
+def test_an_expert_left_out_counts_with_its_mean(case):
+    model = split(case)
+    moe, tokens = moe_layers(model)[1], torch.randn(50, 32)
+    call = {}
+    handle = moe.experts.register_forward_hook(lambda module, given, output: call.update(chosen=given[1]))
+    found = moe(tokens[None])[0]
+    handle.remove()
+    whole = splitting.read_neurons(moe)
+    expected = whole(tokens)
+    inner, places = whole.inner(tokens), moe.neurons[-5 * (F // 6) :].view(5, -1)
+    for expert in range(5):
+        left_out = ~(call["chosen"] == expert).any(dim=1)
+        mean = -moe.experts.down_proj_bias[expert]
+        expected[left_out] += mean - (inner[:, places[expert]] @ whole.down[:, places[expert]].T)[left_out]
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_means_and_router_come_from_the_texts():
+    model = dense("bert")
+    layer = model.bert.encoder.layer[2]
+    given = real(20)
+    states = splitting.ffn_inputs(model, [layer], import_module("sentimoe.upcycle.layout").find_layout(layer), given)[0]
+    assert len(states) == sum(int(part["attention_mask"].sum()) for part in given)
+    upcycle(model, MoEConfig(init="split", expert="plain", num_experts=5, num_shared_experts=1), texts=given)
+    moe = moe_layers(model)[2]
+    whole = splitting.read_neurons(moe)
+    inner, places = whole.inner(states), moe.neurons[-40:].view(5, 8)
+    outputs = torch.stack([inner[:, place] @ whole.down[:, place].T for place in places], dim=1)
+    left_out = torch.ones(len(states), 5).scatter(1, moe.router(states).topk(2).indices, 0)
+    means = (left_out[..., None] * outputs).sum(0) / left_out.sum(0)[:, None]
+    assert_close(moe.experts.down_proj_bias, -means, rtol=1e-3, atol=1e-4)
+    # the router's order is close to that of the sizes it was taught
+    taken = outputs.norm(dim=2).gather(1, moe.router(states).topk(2).indices).sum()
+    best = outputs.norm(dim=2).topk(2).values.sum()
+    by_chance = outputs.norm(dim=2).mean() * 2 * len(states)
+    assert taken > by_chance + 0.6 * (best - by_chance)
+
+
+def test_neurons_that_fire_together_share_an_expert():
+    torch.manual_seed(0)
+    group = torch.arange(24) % 3
+    order = torch.randperm(24)
+    group = group[order]
+    tokens = torch.randint(3, (400,))
+    contribution = (tokens[:, None] == group) * 1.0 + 0.05 * torch.rand(400, 24)
+    contribution = torch.cat([contribution, 5 + torch.rand(400, 8)], dim=1)  # eight that always write most
+    shared, experts = splitting.divide(contribution, 3, 1)
+    assert shared.tolist() == list(range(24, 32))
+    assert sorted(group[mine].unique().tolist() for mine in experts) == [[0], [1], [2]]
+
+
+def test_clusters_are_of_one_size():
+    points = torch.nn.functional.normalize(torch.cat([torch.randn(30, 4) + 5, torch.randn(10, 4) - 5]), dim=1)
+    assert splitting.balanced_clusters(points, 4).bincount().tolist() == [10] * 4
+
+
+def test_the_dial_is_saved(tmp_path):
+    model, inputs = split("bert-mean"), batch(texts(9, 5))
+    two = model(**inputs).logits
+    set_experts_per_token(model, 4).save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert_close(loaded(**inputs).logits, model(**inputs).logits, rtol=0, atol=0)
+    assert (loaded(**inputs).logits - two).abs().max() > 1e-4
+    assert_close(set_experts_per_token(loaded, 2)(**inputs).logits, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", ["bert", "modernbert", "llama", "gpt2-mean"])
+def test_padding_and_neighbours_do_not_matter(case):
+    model, rows = split(case), texts(9, 4, 6)
+    alone = torch.cat([model(**batch([row])).logits for row in rows])
+    assert_close(model(**batch(rows, extra=5)).logits, alone, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["bert", "llama"])
+def test_both_backends_agree_in_outputs_and_gradients(case):
+    fast = split(case).train()
+    for module in fast.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    slow, inputs = copy.deepcopy(fast), batch(texts(9, 5, 7))
+    for moe in moe_layers(slow):
+        moe.experts.backend = "reference"
+    labels = torch.tensor([0, 1, 2])
+    for model in (fast, slow):
+        model(**inputs, labels=labels).loss.backward()
+    assert_close(fast(**inputs).logits, slow(**inputs).logits, rtol=1e-4, atol=1e-4)
+    for (name, ours), theirs in zip(fast.named_parameters(), slow.parameters(), strict=True):
+        assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    for moe in moe_layers(fast):
+        assert moe.router.weight.grad.abs().sum() > 0 and moe.router.bias.grad.abs().sum() > 0
+
+
+def test_a_unit_weight_passes_the_gradient_of_ln_p():
+    logits = torch.randn(7, 4, requires_grad=True)
+    weights, chosen = top_k_unit(logits, 2)
+    assert_close(weights, torch.ones(7, 2))
+    assert chosen.shape == (7, 2)
+    (weights * torch.tensor([1.0, 3.0])).sum().backward()
+    other = logits.detach().clone().requires_grad_()
+    (other.log_softmax(-1).gather(1, chosen) * torch.tensor([1.0, 3.0])).sum().backward()
+    assert_close(logits.grad, other.grad)
+    with torch.no_grad():
+        assert top_k_unit(logits, 2)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("case", "told", "given", "reason"),
+    [
+        ("bert", {"expert": "gated"}, True, "this one is plain, so give expert='plain'"),
+        ("llama", {"expert": "plain"}, True, "this one is gated, so give expert='gated'"),
+        ("bert", {"expert": "plain", "num_experts": 7}, True, "48 neurons cannot be divided evenly.*= 7"),
+        ("bert", {"expert": "plain"}, False, "give upcycle tokenised `texts`"),
+    ],
+)
+def test_what_cannot_be_split_is_left_alone(case, told, given, reason):
+    model = dense(case)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ConfigError, match=reason):
+        upcycle(model, MoEConfig(init="split", **({"num_experts": 6} | told)), texts=real() if given else ())
+    assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert not moe_layers(model)
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_the_dial_has_ends(count):
+    with pytest.raises(ConfigError, match="between 1 and 5"):
+        set_experts_per_token(split(), count)
+    with pytest.raises(ConfigError, match="no experts"):
+        set_experts_per_token(dense(), 1)
+
+
+def test_shared_experts_belong_to_a_split():
+    with pytest.raises(ConfigError, match="num_shared_experts=1"):
+        MoEConfig(num_shared_experts=1)
