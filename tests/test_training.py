@@ -17,7 +17,7 @@ from sentimoe.errors import ConfigError, DataError
 from sentimoe.training import TrainConfig, train
 from sentimoe.training.callbacks import COMPLETE, last_complete_checkpoint
 from sentimoe.training.fit import inverse_frequency
-from sentimoe.training.run import position_limit
+from sentimoe.training.prepare import position_limit
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
 
 

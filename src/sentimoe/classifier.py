@@ -15,8 +15,8 @@ from .data import dataset_from_texts
 from .errors import ConfigError
 from .evaluation import predicted_labels
 from .inference import Engine, compute_dtype
-from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, merge, save_adapted
-from .training import TrainConfig, fit, prepare
+from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
+from .training import TrainConfig, finished, fit, prepare
 
 
 class SentimentClassifier:
@@ -74,19 +74,11 @@ class SentimentClassifier:
         Raises DataError for blank texts, missing labels or a single class.
         """
         dataset = dataset_from_texts(texts, labels)
-        self.model, self.tokenizer, config = prepare(self.config, dataset.label_names)
+        ready = prepare(self.config, dataset)
         with tempfile.TemporaryDirectory() as folder:
-            fit(
-                self.model,
-                self.tokenizer,
-                dataset.splits["train"],
-                dataset.splits["validation"],
-                config,
-                Path(folder),
-                progress=False,
-            )
-        self.model = merge(self.model, config.method) if config.merge else self.model
-        self._engine = Engine(self.model, self.tokenizer, precision=config.precision)
+            fit(ready, Path(folder), progress=False)
+        self.model, self.tokenizer = finished(ready), ready.tokenizer
+        self._engine = Engine(self.model, self.tokenizer, precision=ready.config.precision)
         return self
 
     @property

@@ -22,7 +22,8 @@ def train(
         str | None, Option(help="A preset (tweets, imdb, tweeteval-emotion, sst5), folder or file. [tweets]")
     ] = None,
     method: Annotated[
-        str | None, Option(help="full, bitfit, lora, p-tuning, moe-plain, moe-gated or moe-lora. [moe-gated]")
+        str | None,
+        Option(help="full, bitfit, lora, p-tuning, moe-plain, moe-gated, moe-split or moe-lora. [moe-gated]"),
     ] = None,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
@@ -46,6 +47,17 @@ def train(
     load_in_4bit: Annotated[
         bool | None, Option(help="Frozen weights of a language model in 4 bits (CUDA) or bfloat16.")
     ] = None,
+    teacher: Annotated[
+        str | None, Option(help="Run folder of a dense model to distil from; moe-split divides it.")
+    ] = None,
+    unlabelled: Annotated[
+        str | None, Option(help="More texts to learn on from the teacher: a preset or a file.")
+    ] = None,
+    distillation_weight: Annotated[
+        float | None, Option(help="Share of the teacher's answers in the loss. [0.5]")
+    ] = None,
+    distillation_temperature: Annotated[float | None, Option(help="How much they are softened. [2]")] = None,
+    distillation_hidden_weight: Annotated[float | None, Option(help="Weight of its hidden states. [1]")] = None,
     metric: Annotated[
         str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")
     ] = None,
@@ -56,6 +68,7 @@ def train(
     seed: Annotated[int | None, Option(help="Seed of everything random. [0]")] = None,
     num_experts: Annotated[int | None, Option(help="Experts per layer, E. [4]")] = None,
     num_experts_per_tok: Annotated[int | None, Option(help="Experts per token, K. [2]")] = None,
+    num_shared_experts: Annotated[int | None, Option(help="Experts that read every token, of moe-split. [1]")] = None,
     layers: Annotated[str | None, Option(help="Layers to convert, such as '-2,-1'. [the last two]")] = None,
     init: Annotated[
         str | None, Option(help="copy (starts as the dense model) or copy-random-gate (a control). [copy]")

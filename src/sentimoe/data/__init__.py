@@ -5,6 +5,7 @@ from sentimoe.data.loading import dataset_from_texts, load_dataset
 from sentimoe.data.presets import PRESETS, Preset
 from sentimoe.data.reading import read_texts
 from sentimoe.data.text import clean_text
+from sentimoe.data.unlabelled import load_unlabelled
 
 __all__ = [
     "PRESETS",
@@ -14,5 +15,6 @@ __all__ = [
     "clean_text",
     "dataset_from_texts",
     "load_dataset",
+    "load_unlabelled",
     "read_texts",
 ]

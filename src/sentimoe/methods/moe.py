@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from ..config import MoEConfig
-from ..upcycle import upcycle
+from ..upcycle import find_layout, transformer_layers, upcycle
 
 
 def moe_plain(model: PreTrainedModel, **settings: Any) -> PreTrainedModel:
@@ -18,3 +20,28 @@ def moe_plain(model: PreTrainedModel, **settings: Any) -> PreTrainedModel:
 def moe_gated(model: PreTrainedModel, **settings: Any) -> PreTrainedModel:
     """Experts with a gate inside, which starts as the identity where the dense FFN has none."""
     return upcycle(model, MoEConfig(expert="gated", **settings))
+
+
+def moe_split(
+    model: PreTrainedModel,
+    texts: Sequence[Mapping[str, torch.Tensor]],
+    num_experts: int = 7,
+    num_shared_experts: int = 1,
+    num_experts_per_tok: int = 2,
+    **settings: Any,
+) -> PreTrainedModel:
+    """The FFN of every layer divided among a shared and routed experts, a part of which read each token.
+
+    texts: tokenised texts in batches, from which the division and the router are made. The default computes 3/8 of the
+    FFN. Experts keep the form of the dense FFN, gated or plain.
+    """
+    layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
+    config = MoEConfig(
+        init="split",
+        expert="gated" if find_layout(layers[0]).gated else "plain",
+        num_experts=num_experts,
+        num_shared_experts=num_shared_experts,
+        num_experts_per_tok=num_experts_per_tok,
+        **settings,
+    )
+    return upcycle(model, config, texts=texts)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -13,7 +14,7 @@ from ..errors import ConfigError
 from .bitfit import bitfit
 from .full import full_fine_tuning
 from .lora import lora, moe_lora
-from .moe import moe_gated, moe_plain
+from .moe import moe_gated, moe_plain, moe_split
 from .p_tuning import p_tuning
 
 Model: TypeAlias = PreTrainedModel | PeftModel
@@ -26,6 +27,8 @@ class Method:
     adapt: turns a dense classifier into the model to train, in place; takes the method's own settings. None: nothing is
         trained (zero-shot).
     settings: the names of the settings it accepts.
+    needs_texts: `adapt` is also given tokenised texts, in batches.
+    keeps_teacher: with a teacher it starts from the teacher's own weights, not from a fresh classifier.
     merges: its updates can be added to the weights after training.
     freezes: it can leave the other weights frozen, in 4 bits.
     rate_scale: its default learning rate over that of full fine-tuning; methods that train few weights need more.
@@ -34,6 +37,8 @@ class Method:
     summary: str
     adapt: Callable[..., Model] | None
     settings: tuple[str, ...] = ()
+    needs_texts: bool = False
+    keeps_teacher: bool = False
     merges: bool = False
     freezes: bool = False
     rate_scale: float = 1.0
@@ -45,6 +50,14 @@ MOE_SETTINGS = (
     "layers_to_transform",
     "init",
     "init_noise",
+    "router_aux_loss_coef",
+    "router_z_loss_coef",
+)
+SPLIT_SETTINGS = (
+    "num_experts",
+    "num_shared_experts",
+    "num_experts_per_tok",
+    "layers_to_transform",
     "router_aux_loss_coef",
     "router_z_loss_coef",
 )
@@ -61,6 +74,9 @@ METHODS: dict[str, Method] = {
     "p-tuning": Method("virtual tokens before the text", p_tuning, PROMPT_SETTINGS, rate_scale=30),
     "moe-plain": Method("experts that are plain FFNs", moe_plain, MOE_SETTINGS, freezes=True),
     "moe-gated": Method("experts with the gate inside", moe_gated, MOE_SETTINGS, freezes=True),
+    "moe-split": Method(
+        "the dense FFNs divided among experts", moe_split, SPLIT_SETTINGS, needs_texts=True, keeps_teacher=True
+    ),
     "moe-lora": Method(
         "low-rank updates of attention and experts", moe_lora, MOE_SETTINGS + LORA_SETTINGS, merges=True, rate_scale=10
     ),
@@ -68,13 +84,21 @@ METHODS: dict[str, Method] = {
 }
 
 
-def adapt(model: PreTrainedModel, method: str, settings: Mapping[str, Any] | None = None) -> Model:
-    """Apply a method by name.
+def adapt(
+    model: PreTrainedModel,
+    method: str,
+    settings: Mapping[str, Any] | None = None,
+    texts: Sequence[Mapping[str, torch.Tensor]] = (),
+) -> Model:
+    """Apply a method by name. texts: tokenised texts in batches, for a method that needs them.
 
     Raises ConfigError for an unknown method, one that trains nothing or a setting that it does not have, and
     NotSupportedError where the method does not exist for this kind of model.
     """
-    return check_trains(method)(model, **check_settings(method, settings or {}))
+    given = check_settings(method, settings or {})
+    if METHODS[method].needs_texts:
+        given["texts"] = texts
+    return check_trains(method)(model, **given)
 
 
 def check_trains(method: str) -> Callable[..., Model]:
@@ -94,7 +118,7 @@ def find_method(method: str) -> Method:
 
 def check_settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings, if the method has them all. Raises ConfigError."""
-    if unknown := sorted(set(settings) - set(METHODS[method].settings)):
+    if unknown := sorted(set(settings) - set(find_method(method).settings)):
         allowed = ", ".join(METHODS[method].settings) or "none"
         raise ConfigError(f"method {method!r} has no settings {unknown}; it accepts: {allowed}")
     return dict(settings)

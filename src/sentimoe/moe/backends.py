@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from .grouped import group_rows, unstack
+from .grouped import Groups, group_rows, unstack
 
 if TYPE_CHECKING:
     from .experts import Experts
@@ -42,14 +42,22 @@ def sorted_loop(
 ) -> torch.Tensor:
     """Sort the (token, choice) pairs by expert, run each expert once on its contiguous rows, put the rows back.
 
-    Under autocast it computes in the autocast precision, like a linear layer. The sum over the choices of a token is a
-    reshape, not a scatter: deterministic, and in float32. First derivatives only.
+    Under autocast it computes in the autocast precision, like a linear layer. Each token gathers its own rows, nothing
+    is scattered: deterministic. First derivatives only.
     """
     device = tokens.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
     groups = group_rows(chosen, experts.num_experts)
     rows = tokens.to(dtype).index_select(0, groups.source)
-    parts = 2 if experts.has_gate else 1
+    way = _with_gradient if torch.is_grad_enabled() else _without_gradient
+    return way(experts, rows, groups, weights, chosen.shape)
+
+
+def _with_gradient(
+    experts: Experts, rows: torch.Tensor, groups: Groups, weights: torch.Tensor | None, pairs: torch.Size
+) -> torch.Tensor:
+    """The sum over the choices of a token is a reshape, in float32."""
+    dtype, parts = rows.dtype, 2 if experts.has_gate else 1
     in_weights = unstack(experts.in_proj, experts.num_experts, parts, dtype)
     in_biases = unstack(experts.in_proj_bias, experts.num_experts, parts, dtype)
     down_weights = unstack(experts.down_proj, experts.num_experts, 1, dtype)
@@ -59,12 +67,34 @@ def sorted_loop(
         projected = [F.linear(mine, w, b) for w, b in zip(in_weights[expert], in_biases[expert], strict=True)]
         results.append(F.linear(experts.activate(*projected), down_weights[expert][0], down_biases[expert][0]))
     per_choice = torch.cat(results).index_select(0, groups.place)
-    if chosen.shape[1] == 1:  # the weight is 1 in any precision
+    if pairs[1] == 1:  # the weight is 1 in any precision
         return per_choice if weights is None else per_choice * weights.to(dtype)
-    per_choice = per_choice.view(*chosen.shape, tokens.shape[-1])
+    per_choice = per_choice.view(*pairs, rows.shape[-1])
     if weights is None:
         return per_choice.sum(dim=1)
     return (per_choice * weights.unsqueeze(-1)).sum(dim=1).to(dtype)
+
+
+def _without_gradient(
+    experts: Experts, rows: torch.Tensor, groups: Groups, weights: torch.Tensor | None, pairs: torch.Size
+) -> torch.Tensor:
+    """Each expert writes where its rows were; gathering and summing a token's rows is one pass over memory."""
+    dtype, parts = rows.dtype, 2 if experts.has_gate else 1
+    in_proj, down_proj = experts.in_proj.to(dtype), experts.down_proj.to(dtype)
+    in_bias = None if experts.in_proj_bias is None else experts.in_proj_bias.to(dtype)
+    down_bias = experts.down_proj_bias.to(dtype) if experts.has_down_bias else None
+    for expert, mine in enumerate(rows.split(groups.sizes)):
+        biases = [None] * parts if in_bias is None else in_bias[expert].chunk(parts)
+        projected = [F.linear(mine, w, b) for w, b in zip(in_proj[expert].chunk(parts), biases, strict=True)]
+        hidden, down = experts.activate(*projected), down_proj[expert].T
+        if down_bias is None:
+            torch.mm(hidden, down, out=mine)
+        else:
+            torch.addmm(down_bias[expert], hidden, down, out=mine)
+    place = groups.place.view(pairs)
+    if weights is None or pairs[1] == 1:
+        return F.embedding_bag(place, rows, mode="sum")
+    return F.embedding_bag(place, rows, mode="sum", per_sample_weights=weights.to(dtype))
 
 
 EXPERTS_BACKENDS: dict[str, ExpertsBackend] = {"reference": reference, "sorted": sorted_loop}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from .backends import EXPERTS_BACKENDS
 
@@ -81,7 +82,7 @@ class Experts(nn.Module):
 
 
 class SharedExpert(nn.Module):
-    """One FFN without output bias that every token meets, `[T, D]` -> `[T, D]`; names and layout as in `Experts`."""
+    """One FFN that every token meets; its output bias is given from outside. Gate rows first, as in `Experts`."""
 
     def __init__(
         self,
@@ -99,10 +100,12 @@ class SharedExpert(nn.Module):
         self.in_proj = nn.Linear(hidden_size, intermediate_size * (2 if gated else 1), bias=bias)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """tokens `[T, D]` -> `[T, D]`."""
+    def forward(self, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """tokens `[T, D]`, output bias `[D]` -> `[T, D]`."""
         projected = self.in_proj(tokens)
-        if not self.has_gate:
-            return self.down_proj(self.dropout(self.act_fn(projected)))
-        gate, up = projected.chunk(2, dim=-1)
-        return self.down_proj(self.dropout(self.act_fn(gate) * up))
+        if self.has_gate:
+            gate, up = projected.chunk(2, dim=-1)
+            hidden = self.act_fn(gate) * up
+        else:
+            hidden = self.act_fn(projected)
+        return F.linear(self.dropout(hidden), self.down_proj.weight, bias)

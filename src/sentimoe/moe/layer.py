@@ -73,10 +73,9 @@ class SplitMoE(MoE):
     def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
         weights, chosen = top_k_unit(logits, self.num_experts_per_tok)
-        output = self.experts(tokens, chosen, weights)
-        if self.shared is not None:
-            output = output + self.shared(tokens)
         constant = -self.experts.down_proj_bias.sum(dim=0)
         if self.output_bias is not None:
             constant = constant + self.output_bias
-        return output + constant.to(output.dtype), chosen
+        beside = constant if self.shared is None else self.shared(tokens, constant)
+        output = self.experts(tokens, chosen, weights)
+        return output + beside.to(output.dtype), chosen

@@ -22,8 +22,8 @@ import torch
 from ..data import Split, load_dataset
 from ..evaluation import peak_memory_mib
 from ..inference import Engine, keep_freed_memory
-from ..methods import METHODS, merge
-from ..training import TrainConfig, fit, hardware, prepare, versions
+from ..methods import METHODS
+from ..training import TrainConfig, finished, fit, hardware, prepare, versions
 from .perform import Run, asked
 from .records import write_json
 
@@ -92,10 +92,9 @@ def build(run: Run, data_root: Path | None) -> tuple[Any, Any]:
         outcome = asked(run, config)
         return outcome.engine, outcome.dataset
     dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
-    model, tokenizer, config = prepare(config, dataset.label_names)
-    model = merge(model, config.method) if config.merge and not config.load_in_4bit else model
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Engine(model.eval(), tokenizer, precision=config.precision, long_texts=run.long_texts), dataset
+    ready = prepare(config, dataset)
+    model = finished(ready).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return Engine(model, ready.tokenizer, precision=config.precision, long_texts=run.long_texts), dataset
 
 
 def fresh_peak(what: str, run: Run, data_root: Path | None) -> float:
@@ -123,11 +122,14 @@ def _train(run: Run, data_root: Path | None) -> None:
     """The first steps of a training run, on its longest texts."""
     config: TrainConfig = run.config(data_root)
     dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
-    model, tokenizer, config = prepare(config, dataset.label_names)
-    train = dataset.splits["train"]
-    longest = sorted(range(len(train)), key=lambda index: -len(train.texts[index]))[: STEPS * config.batch_size]
+    ready = prepare(replace(config, epochs=1), dataset)
+    train, size = ready.train, STEPS * config.batch_size
+    longest = sorted(range(len(train)), key=lambda index: -len(train.texts[index]))[:size]
     part = Split([train.texts[i] for i in longest], [train.labels[i] for i in longest])
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    ready.model.to("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        validation = dataset.splits["validation"].sample(config.batch_size)
-        fit(model, tokenizer, part, validation, replace(config, epochs=1), Path(folder), progress=False)
+        fit(
+            replace(ready, train=part, validation=ready.validation.sample(config.batch_size)),
+            Path(folder),
+            progress=False,
+        )

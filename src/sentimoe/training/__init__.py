@@ -2,13 +2,16 @@
 
 from .config import TrainConfig
 from .fit import FitResult, fit
-from .run import TrainedModel, evaluate_split, hardware, prepare, train, train_model, training_texts, versions
+from .prepare import Prepared, finished, prepare, training_texts
+from .run import TrainedModel, evaluate_split, hardware, train, train_model, versions
 
 __all__ = [
     "FitResult",
+    "Prepared",
     "TrainConfig",
     "TrainedModel",
     "evaluate_split",
+    "finished",
     "fit",
     "hardware",
     "prepare",

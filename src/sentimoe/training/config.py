@@ -12,6 +12,7 @@ from ..errors import ConfigError
 NUMBERS = (
     *("epochs", "batch_size", "max_length", "learning_rate", "learning_rate_factor", "router_learning_rate"),
     *("gate_learning_rate", "weight_decay", "warmup", "patience", "train_limit", "seed"),
+    *("distillation_weight", "distillation_temperature", "distillation_hidden_weight"),
 )
 
 
@@ -29,6 +30,11 @@ class TrainConfig:
     warmup: share of the steps. patience: epochs without a better `metric` on validation before stopping.
     load_in_4bit: for language models: keep frozen weights in 4 bits where CUDA is there, in bfloat16 otherwise; methods
         `lora`, and `moe-plain` and `moe-gated`, which then train experts, routers and head alone.
+    teacher: folder of a dense run with the same labels to distil from, see `Distillation`; `moe-split` then divides the
+        teacher's own FFNs, and `model` is not read.
+    unlabelled: more texts, without labels, to learn on from the teacher: a preset (its train texts) or a file.
+    distillation_weight, distillation_temperature, distillation_hidden_weight: share of the teacher's answers, how much
+        they are softened, weight of its hidden states.
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
@@ -52,6 +58,11 @@ class TrainConfig:
     warmup: float = 0.1
     patience: int = 2
     load_in_4bit: bool = False
+    teacher: str | None = None
+    unlabelled: str | None = None
+    distillation_weight: float = 0.5
+    distillation_temperature: float = 2.0
+    distillation_hidden_weight: float = 1.0
     metric: str = "f1_weighted"
     class_weights: bool = False
     train_limit: int | None = None
@@ -74,6 +85,15 @@ class TrainConfig:
             ("warmup", 0 <= self.warmup < 1, "a share of the steps, 0 or more and below 1"),
             ("patience", self.patience >= 1, "1 or more epochs"),
             ("metric", self.metric in ("f1_weighted", "f1_macro", "accuracy"), "f1_weighted, f1_macro or accuracy"),
+            ("unlabelled", self.unlabelled is None or self.teacher is not None, "None without a teacher"),
+            (
+                "class_weights",
+                not self.class_weights or self.teacher is None,
+                "off with a teacher, whose loss has none",
+            ),
+            ("distillation_weight", 0 <= self.distillation_weight <= 1, "between 0 and 1"),
+            ("distillation_temperature", self.distillation_temperature > 0, "above 0"),
+            ("distillation_hidden_weight", self.distillation_hidden_weight >= 0, "0 or more"),
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
         check_rules(self, rules)

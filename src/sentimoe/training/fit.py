@@ -25,6 +25,7 @@ from ..data import Split, clean_text
 from ..inference import compute_dtype
 from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
 from .config import TrainConfig
+from .prepare import Prepared
 from .trainer import SentimentTrainer
 
 logger = logging.getLogger(__name__)
@@ -43,25 +44,17 @@ class FitResult:
     best: float | None
 
 
-def fit(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train: Split,
-    validation: Split,
-    config: TrainConfig,
-    folder: Path,
-    resume: bool = False,
-    progress: bool = True,
-) -> FitResult:
-    """Train `model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
+def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = True) -> FitResult:
+    """Train `ready.model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
 
     With `resume` training goes on from the last complete checkpoint in `folder`, from the start when there is none.
     """
+    model, tokenizer, config = ready.model, ready.tokenizer, ready.config
     checkpoints = folder / "checkpoints"
-    train_set, truncated = _tokenise(train, tokenizer, config.max_length)
-    validation_set, _ = _tokenise(validation, tokenizer, config.max_length)
+    train_set, truncated = _tokenise(ready.train, tokenizer, config.max_length)
+    validation_set, _ = _tokenise(ready.validation, tokenizer, config.max_length)
     if truncated:
-        logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(train), config.max_length)
+        logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(ready.train), config.max_length)
     trainer = SentimentTrainer(
         model,
         training_arguments(config, checkpoints, model),
@@ -72,7 +65,8 @@ def fit(
         compute_metrics=_selection_metrics,
         callbacks=[EarlyStoppingCallback(config.patience), MarkComplete(), LogRows(folder / "log.jsonl")],
         rates=_rates(config),
-        class_weights=inverse_frequency(train) if config.class_weights else None,
+        class_weights=inverse_frequency(ready.train) if config.class_weights else None,
+        distillation=ready.distillation,
     )
     for printer in (ProgressCallback, PrinterCallback):  # they write to standard output
         trainer.remove_callback(printer)
@@ -81,11 +75,6 @@ def fit(
     output = trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints) if resume else None)
     model.eval()
     return FitResult(trainer.state.log_history, truncated, output.metrics["train_runtime"], trainer.state.best_metric)
-
-
-def default_learning_rate(model: PreTrainedModel) -> float:
-    """1e-4 for small encoders (up to 512 hidden units), 3e-5 for larger ones."""
-    return 1e-4 if model.config.get_text_config().hidden_size <= 512 else 3e-5
 
 
 def inverse_frequency(split: Split) -> torch.Tensor:
@@ -103,7 +92,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, model: PreTrained
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=4 * config.batch_size,
-        learning_rate=config.learning_rate or default_learning_rate(model),
+        learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup,
         optim="adamw_torch_fused",

@@ -8,26 +8,23 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..config import MoEConfig
 from ..data import SentimentDataset, Split, load_dataset
 from ..errors import ConfigError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
-from ..methods import METHODS, adapt, check_trains, freeze_packed, merge, save_adapted
-from ..upcycle import backbone_path, load_classifier
+from ..methods import save_adapted
 from .config import TrainConfig
-from .fit import FitResult, default_learning_rate, fit
+from .fit import FitResult, fit
+from .prepare import finished, prepare
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
@@ -52,14 +49,11 @@ def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, prog
     Raises DataError, ConfigError or ConversionError before anything is trained.
     """
     dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
-    model, tokenizer, config = prepare(config, dataset.label_names)
-    _prepare_folder(folder, config, resume)
-    train_split = training_texts(dataset.splits["train"], config)
-    fitted = fit(model, tokenizer, train_split, dataset.splits["validation"], config, folder, resume, progress)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if config.merge and not config.load_in_4bit:  # adding to packed weights would round the updates away
-        model = merge(model, config.method)
-    return TrainedModel(model, tokenizer, dataset, config, fitted, trainable, len(train_split))
+    ready = prepare(config, dataset)
+    _prepare_folder(folder, ready.config, resume)
+    fitted = fit(ready, folder, resume, progress)
+    trainable = sum(p.numel() for p in ready.model.parameters() if p.requires_grad)
+    return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, len(ready.train))
 
 
 def train(config: TrainConfig, output: str | Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -95,60 +89,6 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
     return record | {"metrics": metrics}
 
 
-def prepare(config: TrainConfig, label_names: Sequence[str]) -> tuple[Any, PreTrainedTokenizerBase, TrainConfig]:
-    """Seed everything, build the model that the config asks for and its tokenizer; the config comes back complete."""
-    check_trains(config.method)
-    set_seed(config.seed)
-    model = _load(config, label_names)
-    tokenizer = load_tokenizer(config.model, model, config.max_length)
-    default = default_learning_rate(model) * METHODS[config.method].rate_scale * config.learning_rate_factor
-    rate = config.learning_rate or default
-    model = adapt(model, config.method, config.method_settings)
-    if config.load_in_4bit:
-        freeze_packed(model)
-    return model, tokenizer, replace(config, learning_rate=rate)
-
-
-def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
-    if not config.load_in_4bit:
-        return load_classifier(config.model, label_names, head=config.head)
-    if not METHODS[config.method].freezes:
-        able = ", ".join(name for name, method in METHODS.items() if method.freezes)
-        raise ConfigError(
-            f"load_in_4bit needs a method that leaves weights frozen: {able}; {config.method!r} trains all"
-        )
-    keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
-    return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
-
-
-def load_tokenizer(name: str, model: PreTrainedModel, max_length: int) -> PreTrainedTokenizerBase:
-    """The backbone's tokenizer, limited to `max_length` tokens; where there is no padding token the end token pads.
-
-    Raises ConfigError when the model cannot read texts of that length.
-    """
-    limit = position_limit(model)
-    if limit is not None and max_length > limit:
-        raise ConfigError(f"max_length={max_length} is more than the {limit} tokens that {name} can read; lower it")
-    tokenizer = AutoTokenizer.from_pretrained(backbone_path(name))
-    tokenizer.model_max_length = max_length
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    text_config = model.config.get_text_config()
-    if text_config.pad_token_id is None:
-        text_config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer
-
-
-def position_limit(model: PreTrainedModel) -> int | None:
-    """Tokens that learned position embeddings cover, else what the config says; None where there is no limit."""
-    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == stated:
-            # RoBERTa and MPNet number positions from the padding index + 1
-            return stated if module.padding_idx is None else stated - module.padding_idx - 1
-    return stated
-
-
 def evaluate_split(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -182,11 +122,6 @@ def hardware() -> dict[str, Any]:
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
-
-
-def training_texts(split: Split, config: TrainConfig) -> Split:
-    """The training texts that a run uses: all, or `train_limit` of them chosen by its seed."""
-    return split if config.train_limit is None else split.sample(config.train_limit, config.seed)
 
 
 def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> None:

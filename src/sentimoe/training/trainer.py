@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from transformers import Trainer
 
 from ..moe import Experts, Router
+from .distillation import Distillation
 
 
 class SentimentTrainer(Trainer):
@@ -17,12 +18,20 @@ class SentimentTrainer(Trainer):
 
     rates: learning rates of the groups "router" and "gate"; a missing group has the common rate.
     class_weights: `[C]`, weights of the cross entropy; None: all 1.
+    distillation: a teacher to learn from; its loss takes the place of the cross entropy in training.
     """
 
-    def __init__(self, *args: Any, rates: dict[str, float], class_weights: torch.Tensor | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        rates: dict[str, float],
+        class_weights: torch.Tensor | None = None,
+        distillation: Distillation | None = None,
+        **kwargs: Any,
+    ):
         self.optimizer: Any = None
         super().__init__(*args, **kwargs)
-        self.rates, self.class_weights = rates, class_weights
+        self.rates, self.class_weights, self.distillation = rates, class_weights, distillation
 
     def create_optimizer(self, model=None):
         """AdamW over the groups of `parameter_groups`."""
@@ -36,6 +45,9 @@ class SentimentTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's own loss; with class weights the weighted cross entropy plus the auxiliary losses."""
+        if self.distillation is not None and model.training:
+            loss, outputs = self.distillation.loss(model, inputs)
+            return (loss, outputs) if return_outputs else loss
         outputs = model(**inputs)
         loss = outputs.loss
         if self.class_weights is not None:

@@ -3,7 +3,7 @@
 from .backbones import load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
 from .convert import upcycle
-from .layout import transformer_layers
+from .layout import find_layout, transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEModel, register
 from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
@@ -18,6 +18,7 @@ __all__ = [
     "SentiMoEModel",
     "backbone_path",
     "collapse",
+    "find_layout",
     "load_classifier",
     "moe_layers",
     "register",

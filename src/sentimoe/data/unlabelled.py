@@ -1,0 +1,29 @@
+"""Texts without labels, to learn on from a teacher."""
+
+from pathlib import Path
+
+from sentimoe.data.dataset import SentimentDataset
+from sentimoe.data.loading import load_dataset
+from sentimoe.data.presets import PRESETS
+from sentimoe.data.reading import read_texts
+from sentimoe.data.splitting import normalise
+
+
+def load_unlabelled(source: str, beside: SentimentDataset, text_column: str | None = None) -> list[str]:
+    """The texts of ``source``, each once, without blank ones and without those of any split of ``beside``.
+
+    source: a preset (its train texts) or a CSV, JSONL or Parquet file with a text column. Raises DataError.
+    """
+    if source in PRESETS:
+        texts = load_dataset(source).splits["train"].texts
+    else:
+        frame, column = read_texts(Path(source), text_column)
+        texts = frame[column].tolist()
+    seen = {normalise(text) for split in beside.splits.values() for text in split.texts}
+    found = []
+    for text in texts:
+        key = normalise(text)
+        if key and key not in seen:
+            seen.add(key)
+            found.append(text)
+    return found

@@ -1,0 +1,149 @@
+"""All that a run trains on, made from its config: model, tokenizer, texts and, where there is one, the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+from ..config import MoEConfig
+from ..data import SentimentDataset, Split, clean_text, load_unlabelled
+from ..errors import ConfigError
+from ..methods import METHODS, adapt, check_trains, freeze_packed, load_adapted, merge
+from ..upcycle import backbone_path, load_classifier, moe_layers
+from .config import TrainConfig
+from .distillation import NO_LABEL, Distillation
+
+SAMPLE = 2048  # training texts that a method which looks at texts may look at
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    config: TrainConfig
+    train: Split
+    validation: Split
+    distillation: Distillation | None
+
+
+def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
+    """Seed everything and build what the config asks for.
+
+    Raises ConfigError, DataError or ConversionError.
+    """
+    check_trains(config.method)
+    method = METHODS[config.method]
+    set_seed(config.seed)
+    train = training_texts(dataset.splits["train"], config)
+    teacher = None if config.teacher is None else _load_teacher(config.teacher, dataset.label_names)
+    if teacher is not None and method.keeps_teacher:
+        model, source = _load_teacher(config.teacher, dataset.label_names), str(config.teacher)
+    else:
+        model, source = _load(config, dataset.label_names), config.model
+    tokenizer = load_tokenizer(source, model, config.max_length)
+    default = default_learning_rate(model) * method.rate_scale * config.learning_rate_factor
+    rate = config.learning_rate or default
+    texts = list(_batches(train.sample(SAMPLE, config.seed).texts, tokenizer)) if method.needs_texts else []
+    model = adapt(model, config.method, config.method_settings, texts)
+    if config.load_in_4bit:
+        freeze_packed(model)
+    distillation = None
+    if teacher is not None:
+        same = teacher.config.get_text_config().hidden_size == model.config.get_text_config().hidden_size
+        if config.distillation_hidden_weight and not same:
+            raise ConfigError("teacher and student have different hidden sizes: set distillation_hidden_weight to 0")
+        distillation = Distillation(
+            teacher, config.distillation_weight, config.distillation_temperature, config.distillation_hidden_weight
+        )
+    if config.unlabelled is not None:
+        more = load_unlabelled(config.unlabelled, dataset, config.text_column)
+        train = Split(train.texts + more, train.labels + [NO_LABEL] * len(more))
+    complete = replace(config, learning_rate=rate)
+    return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation)
+
+
+def finished(ready: Prepared) -> Any:
+    """The trained model as it is used: low-rank updates added to the weights, if the config says so."""
+    config = ready.config
+    # adding to packed weights would round the updates away
+    return merge(ready.model, config.method) if config.merge and not config.load_in_4bit else ready.model
+
+
+def default_learning_rate(model: PreTrainedModel) -> float:
+    """1e-4 for small encoders (up to 512 hidden units), 3e-5 for larger ones."""
+    return 1e-4 if model.config.get_text_config().hidden_size <= 512 else 3e-5
+
+
+def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
+    if not config.load_in_4bit:
+        return load_classifier(config.model, label_names, head=config.head)
+    if not METHODS[config.method].freezes:
+        able = ", ".join(name for name, method in METHODS.items() if method.freezes)
+        raise ConfigError(
+            f"load_in_4bit needs a method that leaves weights frozen: {able}; {config.method!r} trains all"
+        )
+    keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
+    return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
+
+
+def _load_teacher(folder: str | None, label_names: Sequence[str]) -> PreTrainedModel:
+    """A dense classifier with these labels. Raises ConfigError."""
+    if folder is None or not (Path(folder) / "config.json").is_file():
+        raise ConfigError(f"teacher={folder!r} must be the folder of a trained dense model, without an adapter")
+    teacher = load_adapted(folder)
+    if isinstance(teacher, PeftModel) or moe_layers(teacher):
+        raise ConfigError(f"teacher={folder!r} must be a dense model; this one has experts or an adapter")
+    found = [teacher.config.id2label[index] for index in range(teacher.config.num_labels)]
+    if found != list(label_names):
+        raise ConfigError(f"the teacher answers {found}, the data has the labels {list(label_names)}; they must agree")
+    return teacher
+
+
+def _batches(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, size: int = 32
+) -> Iterator[dict[str, torch.Tensor]]:
+    for start in range(0, len(texts), size):
+        part = [clean_text(text) for text in texts[start : start + size]]
+        yield dict(tokenizer(part, truncation=True, padding=True, return_tensors="pt"))
+
+
+def load_tokenizer(name: str, model: PreTrainedModel, max_length: int) -> PreTrainedTokenizerBase:
+    """The backbone's tokenizer, limited to `max_length` tokens; where there is no padding token the end token pads.
+
+    Raises ConfigError when the model cannot read texts of that length.
+    """
+    limit = position_limit(model)
+    if limit is not None and max_length > limit:
+        raise ConfigError(f"max_length={max_length} is more than the {limit} tokens that {name} can read; lower it")
+    tokenizer = AutoTokenizer.from_pretrained(backbone_path(name))
+    tokenizer.model_max_length = max_length
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    text_config = model.config.get_text_config()
+    if text_config.pad_token_id is None:
+        text_config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Tokens that learned position embeddings cover, else what the config says; None where there is no limit."""
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == stated:
+            # RoBERTa and MPNet number positions from the padding index + 1
+            return stated if module.padding_idx is None else stated - module.padding_idx - 1
+    return stated
+
+
+def training_texts(split: Split, config: TrainConfig) -> Split:
+    """The training texts that a run uses: all, or `train_limit` of them chosen by its seed."""
+    return split if config.train_limit is None else split.sample(config.train_limit, config.seed)

@@ -1,0 +1,131 @@
+"""Distillation: the loss against its formula, unlabelled texts, and dividing a trained teacher."""
+
+import copy
+
+import pandas as pd
+import pytest
+import torch
+from backbone import labelled_texts, write_backbone
+from tiny import batch, dense, texts
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from sentimoe import SentimentClassifier
+from sentimoe.data import dataset_from_texts, load_unlabelled
+from sentimoe.errors import ConfigError
+from sentimoe.training import TrainConfig, prepare, train
+from sentimoe.training.distillation import Distillation
+from sentimoe.upcycle import moe_layers
+
+
+def test_the_loss_is_its_formula():
+    torch.manual_seed(0)
+    student, teacher = dense("bert-mean"), dense("bert-mean")
+    given = batch(texts(9, 5, 7)) | {"labels": torch.tensor([2, -100, 0])}
+    inputs = {name: value for name, value in given.items() if name != "labels"}
+    loss, _ = Distillation(teacher, weight=0.3, temperature=2.0, hidden_weight=0.7).loss(student, given)
+    ours, theirs = (model(**inputs, output_hidden_states=True) for model in (student, teacher))
+    task = F.cross_entropy(ours.logits[[0, 2]], torch.tensor([2, 0]))
+    p, q = ((each.logits / 2).softmax(-1) for each in (theirs, ours))
+    answers = 4 * (p * (p / q).log()).sum(-1).mean()
+    real = given["attention_mask"].bool()
+    hidden = (ours.hidden_states[-1] - theirs.hidden_states[-1])[real].square().mean()
+    hidden = hidden / theirs.hidden_states[-1][real].square().mean()
+    assert_close(loss, 0.7 * task + 0.3 * answers + 0.7 * hidden, rtol=1e-4, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_texts_without_any_label_have_no_cross_entropy():
+    student, teacher = dense("bert-mean"), dense("bert-mean")
+    given = batch(texts(9, 5)) | {"labels": torch.tensor([-100, -100])}
+    loss, _ = Distillation(teacher, 0.0, 2.0, 0.0).loss(student, given)
+    assert float(loss) == 0
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    rows, labels = labelled_texts(160)
+    pd.DataFrame({"text": rows, "label": labels}).to_csv(folder / "data.csv", index=False)
+    told = {"model": write_backbone(folder / "backbone"), "data": str(folder / "data.csv"), "precision": "float32"}
+    told |= {"batch_size": 16, "max_length": 32}
+    train(TrainConfig(method="full", epochs=6, learning_rate=5e-3, **told), folder / "run", progress=False)
+    return folder, told
+
+
+def test_a_teacher_is_divided_and_teaches(teacher):
+    folder, told = teacher
+    pd.DataFrame({"text": [f"the {word} thing" for word in ["great", "awful", "hate", "lovely"]] * 3}).to_csv(
+        folder / "more.csv", index=False
+    )
+    config = TrainConfig(
+        method="moe-split",
+        teacher=str(folder / "run"),
+        unlabelled=str(folder / "more.csv"),
+        epochs=2,
+        learning_rate=1e-3,
+        **told | {"model": "never read"},
+    )
+    done = train(config, folder / "split", progress=False)
+    assert done["metrics"]["test"]["f1_weighted"] > 0.9
+    loaded = SentimentClassifier.from_pretrained(folder / "split", precision="float32")
+    assert len(moe_layers(loaded.model)) == 2 and loaded.model.config.moe["num_experts_per_tok"] == 2
+    assert done["data"]["train_used"] == done["data"]["splits"]["train"]["rows"] + 4
+
+
+def test_a_divided_teacher_starts_as_the_teacher(teacher):
+    folder, told = teacher
+    dataset = dataset_from_texts(*labelled_texts(60))
+    settings = {"num_experts": 7, "num_experts_per_tok": 7}
+    config = TrainConfig(method="moe-split", teacher=str(folder / "run"), method_settings=settings, **told)
+    ready = prepare(config, dataset)
+    inputs = ready.tokenizer(["a great thing", "the worst"], return_tensors="pt", padding=True)
+    assert_close(ready.model.eval()(**inputs).logits, ready.distillation.teacher(**inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_teacher_the_backbone_is_divided(teacher):
+    _, told = teacher
+    model = SentimentClassifier(method="moe-split", epochs=1, **{k: v for k, v in told.items() if k != "data"})
+    model.fit(*labelled_texts(60))
+    assert len(moe_layers(model.model)) == 2
+
+
+def test_another_student_learns_from_the_teacher_too(teacher):
+    folder, told = teacher
+    dataset = dataset_from_texts(*labelled_texts(60))
+    ready = prepare(TrainConfig(method="full", teacher=str(folder / "run"), **told), dataset)
+    assert ready.distillation is not None and not moe_layers(ready.model)
+    theirs = copy.deepcopy(ready.distillation.teacher.state_dict())
+    assert any(not torch.equal(theirs[name], value) for name, value in ready.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"teacher": "nowhere"}, "must be the folder of a trained dense model"),
+        ({"unlabelled": "tweets"}, "unlabelled='tweets' is not allowed; it must be None without a teacher"),
+        ({"teacher": "RUN", "class_weights": True}, "off with a teacher"),
+        ({"teacher": "RUN", "distillation_weight": 1.5}, "between 0 and 1"),
+    ],
+)
+def test_mistakes_with_teachers(teacher, told, reason):
+    folder, common = teacher
+    told = {key: str(folder / "run") if value == "RUN" else value for key, value in told.items()}
+    with pytest.raises(ConfigError, match=reason):
+        prepare(TrainConfig(method="full", **common, **told), dataset_from_texts(*labelled_texts(60)))
+
+
+def test_a_teacher_of_other_labels_is_refused(teacher):
+    folder, common = teacher
+    rows, labels = labelled_texts(60)
+    dataset = dataset_from_texts(rows, [label.upper() for label in labels])
+    with pytest.raises(ConfigError, match="they must agree"):
+        prepare(TrainConfig(method="full", teacher=str(folder / "run"), **common), dataset)
+
+
+def test_unlabelled_texts_are_new_and_stand_once(tmp_path):
+    beside = dataset_from_texts(*labelled_texts(60))
+    known = beside.splits["validation"].texts[0]
+    pd.DataFrame({"text": ["New one", "new  ONE", "", known.upper(), "another"]}).to_csv(tmp_path / "m.csv")
+    assert load_unlabelled(str(tmp_path / "m.csv"), beside) == ["New one", "another"]
+    assert len(load_unlabelled("tweets", beside)) > 20_000
