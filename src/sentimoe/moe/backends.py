@@ -97,4 +97,31 @@ def _without_gradient(
     return F.embedding_bag(place, rows, mode="sum", per_sample_weights=weights.to(dtype))
 
 
-EXPERTS_BACKENDS: dict[str, ExpertsBackend] = {"reference": reference, "sorted": sorted_loop}
+def gathered(
+    experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
+    """For export: no branch or size depends on the data, and rows only move by gathers (scatters are slow elsewhere).
+
+    Runs sparsely in what it is exported to: each expert reads the rows that chose it.
+    """
+    k, pairs = chosen.shape[1], chosen.reshape(-1)
+    mine = [(pairs == expert).nonzero().squeeze(1) for expert in range(experts.num_experts)]
+    parts, results = 2 if experts.has_gate else 1, []
+    for expert, rows in enumerate(mine):
+        in_bias = [None] * parts if experts.in_proj_bias is None else experts.in_proj_bias[expert].chunk(parts)
+        out_bias = experts.down_proj_bias[expert] if experts.has_down_bias else None
+        read = tokens.index_select(0, rows if k == 1 else rows // k)
+        weight = experts.in_proj[expert].chunk(parts)
+        hidden = experts.activate(*(F.linear(read, w, b) for w, b in zip(weight, in_bias, strict=True)))
+        results.append(F.linear(hidden, experts.down_proj[expert], out_bias))
+    order = torch.cat(mine)
+    place = torch.zeros_like(order).scatter(0, order, torch.arange(order.shape[0], device=order.device)).view(-1, k)
+    per_row = torch.cat(results)
+    output = torch.zeros_like(tokens)
+    for choice in range(k):
+        result = per_row.index_select(0, place[:, choice])
+        output = output + (result if weights is None else (result * weights[:, choice, None]).to(output.dtype))
+    return output
+
+
+EXPERTS_BACKENDS: dict[str, ExpertsBackend] = {"reference": reference, "sorted": sorted_loop, "gathered": gathered}

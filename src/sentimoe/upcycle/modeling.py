@@ -39,7 +39,8 @@ class MoESequenceClassifierOutput(SequenceClassifierOutputWithPast):
     """Output of a classifier with experts.
 
     loss: task loss plus `aux_loss`, when labels are given. logits: `[B, C]`.
-    aux_loss: the weighted sum of load-balancing loss and router z-loss, each a mean over the MoE layers.
+    aux_loss: the weighted sum of load-balancing loss and router z-loss, each a mean over the MoE layers; None in
+        inference mode, where nobody learns from it.
     expert_load: `[N, E]`, per MoE layer the share of (token, choice) pairs of each expert, over real tokens.
     router_logits: one `[T, E]` float32 tensor per MoE layer, real tokens in text order.
     """
@@ -193,13 +194,15 @@ def real_token_mask(given: dict[str, Any]) -> torch.Tensor:
 
 
 def _with_routing(output, call: RoutingCall, config) -> MoESequenceClassifierOutput:
-    layers = call.layers
-    balance = torch.stack([load_balancing_loss(layer.logits, layer.experts) for layer in layers]).mean()
-    z = torch.stack([router_z_loss(layer.logits) for layer in layers]).mean()
-    aux_loss = config.moe["router_aux_loss_coef"] * balance + config.moe["router_z_loss_coef"] * z
+    layers, aux_loss, loss = call.layers, None, output.loss
+    if not torch.is_inference_mode_enabled() or loss is not None:
+        balance = torch.stack([load_balancing_loss(layer.logits, layer.experts) for layer in layers]).mean()
+        z = torch.stack([router_z_loss(layer.logits) for layer in layers]).mean()
+        aux_loss = config.moe["router_aux_loss_coef"] * balance + config.moe["router_z_loss_coef"] * z
+        loss = None if loss is None else loss + aux_loss.to(loss.device)
     load = torch.stack([expert_load(layer.experts, layer.logits.shape[1]) for layer in layers])
     return MoESequenceClassifierOutput(
-        loss=None if output.loss is None else output.loss + aux_loss.to(output.loss.device),
+        loss=loss,
         logits=output.logits,
         past_key_values=output.get("past_key_values"),
         hidden_states=output.hidden_states,

@@ -15,9 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -28,7 +26,7 @@ from .layout import DenseFFN
 
 MAX_TOKENS = 16_384
 RIDGE = 1e-2
-ROUNDS = 8
+ROUNDS = 20
 DIMENSIONS = 64
 
 
@@ -79,9 +77,7 @@ def balanced_clusters(points: torch.Tensor, count: int) -> torch.Tensor:
         first.append(int((points @ points[first].T).max(dim=1).values.argmin()))
     centres, owner = points[first], None
     for _ in range(ROUNDS):
-        likeness = (points @ centres.T).cpu().numpy()
-        _, place = linear_sum_assignment(-np.repeat(likeness, size, axis=1))
-        new = torch.as_tensor(place // size, device=points.device)
+        new = assign_evenly(points @ centres.T, size)
         if owner is not None and bool((new == owner).all()):
             break
         owner = new
@@ -89,6 +85,23 @@ def balanced_clusters(points: torch.Tensor, count: int) -> torch.Tensor:
         centres = nn.functional.normalize(centres, dim=1)
     assert owner is not None
     return owner
+
+
+def assign_evenly(likeness: torch.Tensor, size: int) -> torch.Tensor:
+    """likeness `[N, C]` -> a cluster for each of N points, `[N]`, every cluster `size` points.
+
+    Those with most to lose (first choice over second) choose first. An exact assignment was no better here, and takes
+    minutes for an FFN of 3,072 neurons.
+    """
+    ranked = likeness.sort(dim=1, descending=True)
+    choices = ranked.indices.tolist()
+    room = [size] * likeness.shape[1]
+    owner = torch.empty(len(likeness), dtype=torch.long)
+    for point in (ranked.values[:, 1] - ranked.values[:, 0]).argsort().tolist():
+        cluster = next(choice for choice in choices[point] if room[choice])
+        room[cluster] -= 1
+        owner[point] = cluster
+    return owner.to(likeness.device)
 
 
 def regress(tokens: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
