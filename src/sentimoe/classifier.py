@@ -14,9 +14,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .data import dataset_from_texts
 from .errors import ConfigError
 from .evaluation import predicted_labels
-from .inference import Engine, compute_dtype
+from .inference import Engine, compute_dtype, export, is_exported, load_exported
 from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
 from .training import TrainConfig, finished, fit, prepare
+from .upcycle import set_experts_per_token
 
 
 class SentimentClassifier:
@@ -34,20 +35,47 @@ class SentimentClassifier:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, precision: str = "auto", long_texts: str = "windows"
+        cls,
+        folder: str | Path,
+        *,
+        precision: str = "auto",
+        long_texts: str = "windows",
+        backend: str = "torch",
+        num_experts_per_tok: int | None = None,
     ) -> SentimentClassifier:
-        """Load a folder written by `sentimoe train` or `save_pretrained`, onto the GPU where there is one.
+        """Load a folder written by `sentimoe train`, `save_pretrained` or `export`, onto the GPU where there is one.
 
         precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
-        "truncate". Raises ConfigError when the folder does not exist.
+        "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model with experts; None: as it
+        was saved. Raises ConfigError when the folder does not exist or does not allow what is asked.
         """
-        if not any((Path(folder) / name).is_file() for name in ("config.json", "adapter_config.json")):
-            raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+        folder = Path(folder)
         classifier = cls()
-        classifier.model = load_adapted(folder).to(_device())
+        if is_exported(folder):
+            if num_experts_per_tok is not None:
+                raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
+            model: Any = load_exported(folder, compute_dtype(precision, torch.device("cpu")))
+        elif any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            model = load_adapted(folder)
+            if num_experts_per_tok is not None:
+                set_experts_per_token(model, num_experts_per_tok)
+            model = classifier.model = model if backend == "openvino" else model.to(_device())
+        else:
+            raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
-        classifier._engine = Engine(classifier.model, classifier.tokenizer, precision=precision, long_texts=long_texts)
+        classifier._engine = Engine(
+            model, classifier.tokenizer, precision=precision, long_texts=long_texts, backend=backend
+        )
         return classifier
+
+    def export(self, folder: str | Path) -> None:
+        """Write an OpenVINO folder that `from_pretrained` and programs without this package run.
+
+        Raises ConfigError when the folder is not empty or OpenVINO is not installed.
+        """
+        if self.model is None or self.tokenizer is None:
+            raise ConfigError("there is nothing to export; call fit(texts, labels) or load a trained model first")
+        export(self.model, self.tokenizer, Path(folder))
 
     @classmethod
     def zero_shot(

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import evaluate, info, predict, study, train
+from . import evaluate, export, info, predict, study, train
 
 app = typer.Typer(
     help="Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it.",
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
 app.command("info")(info.info)
 app.add_typer(study.app, name="study")
 

@@ -23,6 +23,10 @@ def evaluate(
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
     long_texts: Annotated[str, Option(help="windows (all of a long text) or truncate.")] = "windows",
     precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
+    backend: Annotated[str, Option(help="torch or openvino.")] = "torch",
+    experts_per_token: Annotated[
+        int | None, Option(help="Experts that read each token: fewer is faster. [as it was trained]")
+    ] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals on one split."""
@@ -39,7 +43,8 @@ def evaluate(
     dataset = load_dataset(data, text_column=text_column, label_column=label_column)
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
-    classifier = load_model(model, method, dataset.label_names, mode, Path(data).name, precision, long_texts)
+    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    classifier = load_model(model, method, dataset.label_names, mode, Path(data).name, precision, **settings)
     if tuple(classifier.label_names) != dataset.label_names:
         raise DataError(
             f"the model's labels {classifier.label_names} are not those of {data}, {list(dataset.label_names)}; "

@@ -17,10 +17,15 @@ def info(
     from rich.table import Table
 
     from sentimoe import SentimentClassifier
+    from sentimoe.inference import is_exported
+    from sentimoe.inference.openvino import ABOUT
 
     from .show import prepare_process, print_json, print_tables
 
     prepare_process()
+    if is_exported(folder):
+        print_json(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+        return
     classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
     facts = describe(classifier, folder)
     if as_json:

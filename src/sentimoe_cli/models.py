@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
 
 
 def load_model(
-    name: str, method: str | None, labels: Sequence[str], mode: str, data: str, precision: str, long_texts: str
+    name: str, method: str | None, labels: Sequence[str], mode: str, data: str, precision: str, **settings: Any
 ) -> SentimentClassifier:
-    """A run folder; with method "zero-shot" a language model asked for these labels. Raises ConfigError."""
+    """A run folder; with method "zero-shot" a language model asked for these labels. Raises ConfigError.
+
+    settings: of `SentimentClassifier.from_pretrained`, for a run folder.
+    """
     from sentimoe import SentimentClassifier
     from sentimoe.errors import ConfigError
     from sentimoe.methods import PROMPTS
 
     if method is None:
-        return SentimentClassifier.from_pretrained(name, precision=precision, long_texts=long_texts)
+        return SentimentClassifier.from_pretrained(name, precision=precision, **settings)
     if method != "zero-shot":
         raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
     if len(labels) < 2:

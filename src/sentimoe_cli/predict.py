@@ -33,6 +33,10 @@ def predict(
         str, Option(help="windows (all of a long text) or truncate (counted on standard error).")
     ] = "windows",
     precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
+    backend: Annotated[str, Option(help="torch or openvino.")] = "torch",
+    experts_per_token: Annotated[
+        int | None, Option(help="Experts that read each token: fewer is faster. [as it was trained]")
+    ] = None,
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
     ] = None,
@@ -61,7 +65,8 @@ def predict(
     if output is not None and output.exists() and not overwrite:
         raise ConfigError(f"{output} exists; choose another file or add --overwrite")
     names = [label.strip() for label in labels.split(",")] if labels else []
-    classifier = load_model(model, method, names, mode, "", precision, long_texts)
+    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    classifier = load_model(model, method, names, mode, "", precision, **settings)
     if input_file is not None:
         frame, column = read_texts(input_file, text_column)
     else:

@@ -1,8 +1,21 @@
 """Texts in, probabilities out."""
 
-from .engine import Engine
+from .engine import BACKENDS, Engine
 from .memory import keep_freed_memory
+from .openvino import OpenVINOClassifier, export, is_exported, load_exported
 from .precision import PRECISIONS, compute_dtype
 from .windows import LONG_TEXTS, make_windows
 
-__all__ = ["LONG_TEXTS", "PRECISIONS", "Engine", "compute_dtype", "keep_freed_memory", "make_windows"]
+__all__ = [
+    "BACKENDS",
+    "LONG_TEXTS",
+    "PRECISIONS",
+    "Engine",
+    "OpenVINOClassifier",
+    "compute_dtype",
+    "export",
+    "is_exported",
+    "keep_freed_memory",
+    "load_exported",
+    "make_windows",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import clean_text
+from ..errors import ConfigError
+from .openvino import OpenVINOClassifier, compiled
 from .precision import compute_dtype
 from .windows import Windows, make_windows
 
@@ -26,22 +28,23 @@ class Engine:
     long_texts: "windows" (probabilities averaged by window length) or "truncate".
     tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.
     precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
+    backend: "torch", or "openvino" on a processor; a model loaded from an exported folder is OpenVINO's already.
     truncated_rows: after a prediction, the rows of the texts whose end was not read.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | OpenVINOClassifier,
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int | None = None,
         long_texts: str = "windows",
         tokens_per_batch: int = 8192,
         precision: str = "auto",
+        backend: str = "torch",
     ):
         dtype = compute_dtype(precision, model.device)
-        same = not model.training and all(p.dtype == dtype for p in model.parameters() if p.is_floating_point())
-        self.model = model if same else _in_precision(model, dtype)
+        self.model: Any = model if isinstance(model, OpenVINOClassifier) else BACKENDS[_known(backend)](model, dtype)
         self.tokenizer = tokenizer
         self.max_length = max_length or tokenizer.model_max_length
         self.long_texts = long_texts
@@ -94,13 +97,24 @@ class Engine:
         return self.model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
 
 
-def _in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """A copy for evaluation whose weights have this precision.
+def _known(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend={backend!r} must be one of {tuple(BACKENDS)}")
+    return backend
+
+
+def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model for evaluation in this precision: itself, or a copy where something has to change.
 
     Buffers such as rotary frequencies keep theirs, and so do weights packed into 4 bits.
     """
+    if not model.training and all(p.dtype == dtype for p in model.parameters() if p.is_floating_point()):
+        return model
     fast = copy.deepcopy(model).eval()
     for parameter in fast.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
     return fast
+
+
+BACKENDS: dict[str, Callable[[PreTrainedModel, torch.dtype], Any]] = {"torch": in_precision, "openvino": compiled}

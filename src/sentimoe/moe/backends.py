@@ -104,7 +104,7 @@ def gathered(
 
     Runs sparsely in what it is exported to: each expert reads the rows that chose it.
     """
-    k, pairs = chosen.shape[1], chosen.reshape(-1)
+    k, pairs = len(chosen.unbind(dim=1)), chosen.reshape(-1)  # a plain number, even while tracing
     mine = [(pairs == expert).nonzero().squeeze(1) for expert in range(experts.num_experts)]
     parts, results = 2 if experts.has_gate else 1, []
     for expert, rows in enumerate(mine):

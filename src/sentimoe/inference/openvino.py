@@ -1,0 +1,172 @@
+"""The second backend: a classifier compiled by OpenVINO, from a model in memory or from an exported folder.
+
+Experts stay sparse: they are exported in their `gathered` form, in which each one reads the rows that chose it. An
+exported folder holds `openvino_model.xml` and `.bin`, the tokenizer, and `sentimoe_export.json`, which says what it is;
+it runs without this package (README).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ConfigError, ConversionError
+from ..upcycle import moe_layers
+
+MODEL, ABOUT = "openvino_model.xml", "sentimoe_export.json"
+FORMAT = "sentimoe-openvino-1"
+TOLERANCE = 1e-3
+HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+
+class OpenVINOClassifier:
+    """Called like the model it was made from: `input_ids` and `attention_mask` `[B, L]` -> `.logits` `[B, C]`.
+
+    config: `num_labels` and `id2label`, as of a model. device: the processor.
+    """
+
+    def __init__(self, network: Any, dtype: torch.dtype):
+        openvino = _openvino()
+        labels = json.loads(network.get_rt_info(["sentimoe", "labels"]).value)
+        self.config = SimpleNamespace(num_labels=len(labels), id2label=dict(enumerate(labels)))
+        self.device = torch.device("cpu")
+        told = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
+        told["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
+        self._compiled = openvino.Core().compile_model(network, "CPU", told)
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **rest: torch.Tensor) -> SimpleNamespace:
+        given = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        return SimpleNamespace(logits=torch.from_numpy(self._compiled(given)[0]))
+
+
+class _Bare(nn.Module):
+    """The classifier's forward without bookkeeping: padding runs through the experts, and nothing reads it."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+        forward = type(model).forward
+        self.plain = getattr(forward, "__wrapped__", forward) if moe_layers(model) else forward
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.plain(self.model, input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
+
+
+def convert(model: PreTrainedModel) -> Any:
+    """An OpenVINO network with dynamic batch and length, whose logits were compared with those of the model.
+
+    Raises ConversionError when they differ by more than 1e-3 in float32 on padded texts, with either of the two ways in
+    which a model can mask its attention, and ConfigError when OpenVINO is not installed.
+    """
+    exported = copy.deepcopy(model).float().cpu().eval()
+    for layer in moe_layers(exported):
+        layer.experts.backend = "gathered"
+    probe = _probe(exported)
+    with torch.no_grad():
+        expected = exported(**probe).logits
+    found = []
+    for attention in ("sdpa", "eager"):  # a row of only masked positions is NaN in one and not in the other
+        exported.set_attn_implementation(attention)
+        network = _trace(exported)
+        difference = float((OpenVINOClassifier(network, torch.float32)(**probe).logits - expected).abs().max())
+        if difference <= TOLERANCE:
+            network.set_rt_info(str(difference), ["sentimoe", "max_abs_logit_diff"])
+            return network
+        found.append(difference)
+    raise ConversionError(
+        f"the exported {type(model).__name__} answers differently: its logits moved by {found} (sdpa and eager "
+        f"attention), more than {TOLERANCE}; use the torch backend for this model"
+    )
+
+
+def _trace(exported: PreTrainedModel) -> Any:
+    openvino = _openvino()
+    shape = [-1, -1]
+    with torch.no_grad():
+        network = openvino.convert_model(
+            _Bare(exported),
+            example_input=_probe(exported),
+            input=[("input_ids", shape, openvino.Type.i64), ("attention_mask", shape, openvino.Type.i64)],
+        )
+    labels = [exported.config.id2label[index] for index in range(exported.config.num_labels)]
+    network.set_rt_info(json.dumps(labels), ["sentimoe", "labels"])
+    return network
+
+
+def _probe(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Texts of very different lengths, padded: random ids."""
+    config = model.config.get_text_config()
+    width = min(40, config.max_position_embeddings // 2)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, min(config.vocab_size, 1000), (4, width), generator=generator)
+    mask = (torch.arange(width) < torch.tensor([width, width // 2, 3, 1])[:, None]).long()
+    padding = 0 if config.pad_token_id is None else config.pad_token_id
+    return {"input_ids": ids.where(mask.bool(), torch.tensor(padding)), "attention_mask": mask}
+
+
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the folder. Raises ConfigError when it is not empty or OpenVINO is not installed."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty; choose another folder for the export")
+    network = convert(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    _openvino().save_model(network, folder / MODEL, compress_to_fp16=False)
+    moe = getattr(model.config, "moe", None)
+    about = {
+        "format": FORMAT,
+        "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
+        "max_length": tokenizer.model_max_length,
+        "experts_per_token": None if moe is None else moe["num_experts_per_tok"],
+        "max_abs_logit_diff": float(network.get_rt_info(["sentimoe", "max_abs_logit_diff"]).value),
+        "tokenizer_sha256": _hash(folder / "tokenizer.json"),
+        "openvino": _openvino().__version__,
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_exported(folder: Path, dtype: torch.dtype) -> OpenVINOClassifier:
+    """Load an exported folder. Raises ConfigError when tokenizer or labels are not those of the export."""
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    if about.get("format") != FORMAT:
+        raise ConfigError(f"{folder} has the format {about.get('format')!r}; this version reads {FORMAT!r}")
+    if _hash(folder / "tokenizer.json") != about["tokenizer_sha256"]:
+        raise ConfigError(f"the tokenizer in {folder} is not the one that the model was exported with; export again")
+    classifier = OpenVINOClassifier(_openvino().Core().read_model(folder / MODEL), dtype)
+    if list(classifier.config.id2label.values()) != about["labels"]:
+        raise ConfigError(
+            f"the model in {folder} answers {list(classifier.config.id2label.values())}, its description says "
+            f"{about['labels']}; export again"
+        )
+    return classifier
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder was written by `export`."""
+    return (folder / ABOUT).is_file()
+
+
+def compiled(model: PreTrainedModel, dtype: torch.dtype) -> OpenVINOClassifier:
+    """A model in memory, compiled."""
+    return OpenVINOClassifier(convert(model), dtype)
+
+
+def _openvino() -> Any:
+    if find_spec("openvino") is None:
+        raise ConfigError("backend 'openvino' is not installed: pip install 'sentimoe[openvino]'")
+    import openvino
+
+    return openvino
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

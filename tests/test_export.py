@@ -1,0 +1,133 @@
+"""The OpenVINO backend: the same answers as torch, sparse experts, folders that say what they are."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from backbone import labelled_texts, write_backbone
+from test_split import kind, real
+from tiny import batch, dense, scatter, texts
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+import sentimoe_cli
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
+from sentimoe.errors import ConfigError
+from sentimoe.inference import Engine, openvino
+
+WAYS = {
+    "dense": lambda case: dense(case),
+    "copies": lambda case: scatter(upcycle(dense(case), MoEConfig(num_experts_per_tok=2))),
+    "one copy": lambda case: scatter(upcycle(dense(case), MoEConfig(num_experts_per_tok=1))),
+    "split": lambda case: upcycle(
+        dense(case), MoEConfig(init="split", expert=kind(case), num_experts=5, num_shared_experts=1), texts=real()
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [
+        ("bert", "dense"),
+        ("bert-mean", "copies"),
+        ("distilbert-mean", "one copy"),
+        ("mpnet", "split"),
+        ("modernbert-mean", "split"),  # sliding windows: rows that see nothing but padding
+        ("nomicbert-mean", "split"),
+    ],
+)
+def test_the_same_logits_for_any_batch_and_length(case, way):
+    torch.manual_seed(0)
+    model = WAYS[way](case)
+    compiled = openvino.compiled(model, torch.float32)
+    for lengths, extra in (((9, 5, 12), 0), ((4,), 3), ((7, 7), 0)):
+        inputs = batch(texts(*lengths), extra=extra)
+        np.testing.assert_allclose(compiled(**inputs).logits, model(**inputs).logits, rtol=1e-3, atol=2e-4)
+
+
+def test_experts_stay_sparse():
+    """No matrix product reads all (token, choice) pairs: each expert has one of its own, fed by a gather."""
+    network = openvino.convert(WAYS["split"]("bert"))
+    kinds = [node.get_type_name() for node in network.get_ops()]
+    assert kinds.count("NonZero") == 3 * 5
+    assert not {"ScatterNDUpdate", "Loop", "If"} & set(kinds)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    backbone = write_backbone(folder / "backbone")
+    model, tokenizer = load_classifier(backbone, ["negative", "positive"]), AutoTokenizer.from_pretrained(backbone)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    given = [dict(tokenizer(labelled_texts(40)[0], padding=True, return_tensors="pt"))]
+    upcycle(model, MoEConfig(init="split", expert="plain", num_experts=7, num_shared_experts=1), texts=given)
+    tokenizer.model_max_length = 64
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    result = CliRunner().invoke(sentimoe_cli.app, ["export", str(run / "model"), str(run / "fast")])
+    assert result.exit_code == 0, result.output
+    return run / "fast"
+
+
+def test_an_exported_folder_answers_like_the_model(run, exported):
+    texts = ["a great thing", "", "the worst thing " * 40, "x"]
+    theirs = SentimentClassifier.from_pretrained(run / "model", precision="float32")
+    ours = SentimentClassifier.from_pretrained(run / "fast", precision="float32")
+    np.testing.assert_allclose(ours.predict_proba(texts), theirs.predict_proba(texts), atol=1e-5)
+    assert ours.label_names == ["negative", "positive"]
+    about = json.loads((run / "fast" / "sentimoe_export.json").read_text())
+    assert about["labels"] == ["negative", "positive"] and about["experts_per_token"] == 2
+    shown = CliRunner().invoke(sentimoe_cli.app, ["info", str(run / "fast")])
+    assert json.loads(shown.output) == about
+    with pytest.raises(ConfigError, match="is not empty"):
+        theirs.export(run / "fast")
+    with pytest.raises(ConfigError, match="experts per token are fixed"):
+        SentimentClassifier.from_pretrained(run / "fast", num_experts_per_tok=1)
+
+
+def test_the_dial_on_the_command_line(run):
+    def scores(*options):
+        told = ["predict", str(run / "model"), "a great thing", "--precision", "float32", *options]
+        return json.loads(CliRunner().invoke(sentimoe_cli.app, told).output)["prob_positive"]
+
+    saved, one = scores(), scores("--experts-per-token", "1")
+    assert saved != pytest.approx(one, abs=1e-6) and saved == scores("--experts-per-token", "2")
+    assert scores("--backend", "openvino") == pytest.approx(saved, abs=1e-5)
+    assert scores("--backend", "openvino", "--experts-per-token", "1") == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        ("tokenizer.json", '"great"', '"grate"', "is not the one that the model was exported with"),
+        ("sentimoe_export.json", '"positive"', '"good"', "its description says"),
+        ("sentimoe_export.json", "openvino-1", "openvino-9", "this version reads"),
+    ],
+)
+def test_a_folder_that_does_not_fit_together_is_refused(exported, tmp_path, file, old, new, reason):
+    folder = shutil.copytree(exported, tmp_path / "export")
+    path = folder / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.compile(reason)):
+        SentimentClassifier.from_pretrained(folder)
+
+
+def test_missing_openvino_and_unknown_backends_are_named(run, monkeypatch):
+    classifier = SentimentClassifier.from_pretrained(run / "model")
+    with pytest.raises(ConfigError, match=r"backend='magic' must be one of \('torch', 'openvino'\)"):
+        Engine(classifier.model, classifier.tokenizer, backend="magic")
+    monkeypatch.setattr(openvino, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'sentimoe\[openvino\]'"):
+        Engine(classifier.model, classifier.tokenizer, backend="openvino")
