@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -92,7 +93,10 @@ def convert(model: PreTrainedModel) -> Any:
 def _trace(exported: PreTrainedModel) -> Any:
     openvino = _openvino()
     shape = [-1, -1]
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # the tracer warns of every size that it fixes; what it made is compared with the model
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
         network = openvino.convert_model(
             _Bare(exported),
             example_input=_probe(exported),
