@@ -156,7 +156,10 @@ def sections(results: Results) -> list[dict[str, Any]]:
         ]
         labels = next(runs[0].labels for cell, runs in results.cells.items() if runs and cell[:2] == (data, model))
         title = DATA_TITLES.get(data, data)
-        found.append({"data": data, "title": title, "model": model, "rows": rows, "n": len(labels)})
+        unmerged = [row for key, row in results.costs.items() if key[:2] == (data, model) and "," in key[2]]
+        found.append(
+            {"data": data, "title": title, "model": model, "rows": rows, "unmerged": unmerged, "n": len(labels)}
+        )
     return found
 
 
