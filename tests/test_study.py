@@ -150,6 +150,23 @@ def test_costs_are_measured_for_every_method(study, tmp_path):
         assert row["prediction_mib"] > 100 and row["training_mib"] > 100
 
 
+def test_a_grid_that_chooses_another_rate_runs_again(study, tmp_path):
+    declared = yaml.safe_load(study.read_text())
+    declared["runs"] = [declared["runs"][0] | {"seed": 0}]
+    results, quiet = tmp_path / "results", {"data_root": tmp_path, "say": lambda line: None}
+    rates = []
+    for grid in ([0.01], [0.01, 50], [0.01, 50]):
+        declared["methods"]["full"] = {"tune": grid}
+        study.write_text(yaml.safe_dump(declared))
+        assert run_study(read_study(study), results, **quiet) == 0
+        path = next((results / "runs").glob("*__full__*.json"))
+        rates.append((json.loads(path.read_text())["hyperparameters"]["learning_rate"], path.stat().st_mtime_ns))
+        others = files(results / "runs")
+    assert rates[0][0] < rates[1][0] and rates[1] == rates[2]
+    untouched = next(when for name, when in others.items() if "moe-gated" in name and name.endswith("json"))
+    assert untouched < rates[1][1]
+
+
 def test_a_cell_without_a_result_says_why(study, tmp_path):
     """The weights cannot be had; the method does not exist for the model; nobody ran it yet."""
     declared = yaml.safe_load(study.read_text())

@@ -76,14 +76,16 @@ def run_study(
     """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
 
     budget: seconds; a run that would probably not end in time (by the longest one on the same data and model so far)
-    is not started. A run whose weights are not at hand, or whose method does not exist for its model, is passed over.
+    is not started. A finished run is run again only when its grid was changed and now chooses another learning rate. A
+    run whose weights are not at hand, or whose method does not exist for its model, is passed over.
     `results/declared.json` lists every run of the study, and for those without a result the reason.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
     defaults = {(run.data, run.model, run.method): run for run in study if run.recipe == "default"}
     _declare(study, results)
     for run in chosen:
-        if _path(run, results).exists() or _refusal(run, results).exists():
+        finished = _path(run, results).exists()
+        if _refusal(run, results).exists() or (finished and not (run.tune and at_hand(run.model))):
             continue
         if not at_hand(run.model):
             say(f"{run.name}: {NOT_AT_HAND}")
@@ -93,6 +95,8 @@ def run_study(
             continue
         try:
             run = _tuned(run, defaults.get((run.data, run.model, run.method), run), results, data_root, say)
+            if finished and _has_rate(run, results):
+                continue
             say(f"{run.name} ...")
             record = perform(run, results, data_root)
         except NotSupportedError as refusal:
@@ -130,6 +134,12 @@ def _declare(study: list[Run], results: Path) -> None:
         for run in study
     ]
     write_json(results / "declared.json", rows)
+
+
+def _has_rate(run: Run, results: Path) -> bool:
+    """Whether the stored run has the learning rate that tuning chose."""
+    stored = read_json(_path(run, results))["hyperparameters"]["learning_rate"]
+    return stored == run.settings.get("learning_rate", stored)
 
 
 def _path(run: Run, results: Path) -> Path:
