@@ -1,6 +1,8 @@
 """Distillation: the loss against its formula, unlabelled texts, and dividing a trained teacher."""
 
 import copy
+import shutil
+from importlib import import_module
 
 import pandas as pd
 import pytest
@@ -113,6 +115,23 @@ def test_mistakes_with_teachers(teacher, told, reason):
     told = {key: str(folder / "run") if value == "RUN" else value for key, value in told.items()}
     with pytest.raises(ConfigError, match=reason):
         prepare(TrainConfig(method="full", **common, **told), dataset_from_texts(*labelled_texts(60)))
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(teacher, tmp_path):
+    folder, common = teacher
+    copied = shutil.copytree(folder / "run", tmp_path / "run")
+    text = (copied / "tokenizer.json").read_text(encoding="utf-8")
+    (copied / "tokenizer.json").write_text(text.replace('"great":', '"grate":'), encoding="utf-8")
+    with pytest.raises(ConfigError, match="different vocabularies"):
+        prepare(TrainConfig(method="full", teacher=str(copied), **common), dataset_from_texts(*labelled_texts(60)))
+
+
+def test_a_division_looks_at_texts_from_everywhere():
+    """A file may be sorted by label, and the division reads only the first tokens that it is given."""
+    shuffled = import_module("sentimoe.training.prepare")._shuffled
+    texts = [str(number) for number in range(10_000)]
+    first = [int(text) for text in shuffled(texts, 0)[:50]]
+    assert len(shuffled(texts, 0)) == 2048 and max(first) > 8000 and min(first) < 2000
 
 
 def test_a_teacher_of_other_labels_is_refused(teacher):

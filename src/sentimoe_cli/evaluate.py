@@ -17,7 +17,7 @@ def evaluate(
         str | None, Option(help="zero-shot: ask a language model that was not trained. [as the run folder was trained]")
     ] = None,
     mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
-    limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.")] = None,
+    limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=1)] = None,
     split: Annotated[str, Option(help="train, validation or test.")] = "test",
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
@@ -42,6 +43,11 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     """
     check_trains(config.method)
     method = METHODS[config.method]
+    if config.load_in_4bit and not method.freezes:
+        able = ", ".join(name for name, other in METHODS.items() if other.freezes)
+        raise ConfigError(
+            f"load_in_4bit needs a method that leaves weights frozen: {able}; {config.method!r} trains all"
+        )
     set_seed(config.seed)
     train = training_texts(dataset.splits["train"], config)
     teacher = None if config.teacher is None else _load_teacher(config.teacher, dataset.label_names)
@@ -50,9 +56,13 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     else:
         model, source = _load(config, dataset.label_names), config.model
     tokenizer = load_tokenizer(source, model, config.max_length)
+    if teacher is not None and AutoTokenizer.from_pretrained(str(config.teacher)).get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"teacher {config.teacher!r} and student {source!r} read different vocabularies; use one backbone"
+        )
     default = default_learning_rate(model) * method.rate_scale * config.learning_rate_factor
     rate = config.learning_rate or default
-    texts = list(_batches(train.sample(SAMPLE, config.seed).texts, tokenizer)) if method.needs_texts else []
+    texts = list(_batches(_shuffled(train.texts, config.seed), tokenizer)) if method.needs_texts else []
     model = adapt(model, config.method, config.method_settings, texts)
     if config.load_in_4bit:
         freeze_packed(model)
@@ -86,11 +96,6 @@ def default_learning_rate(model: PreTrainedModel) -> float:
 def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
     if not config.load_in_4bit:
         return load_classifier(config.model, label_names, head=config.head)
-    if not METHODS[config.method].freezes:
-        able = ", ".join(name for name, method in METHODS.items() if method.freezes)
-        raise ConfigError(
-            f"load_in_4bit needs a method that leaves weights frozen: {able}; {config.method!r} trains all"
-        )
     keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
     return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
 
@@ -106,6 +111,11 @@ def _load_teacher(folder: str | None, label_names: Sequence[str]) -> PreTrainedM
     if found != list(label_names):
         raise ConfigError(f"the teacher answers {found}, the data has the labels {list(label_names)}; they must agree")
     return teacher
+
+
+def _shuffled(texts: Sequence[str], seed: int) -> list[str]:
+    """Some of the texts in random order: files may be sorted by label, and a method may read only the first ones."""
+    return [texts[index] for index in np.random.default_rng(seed).permutation(len(texts))[:SAMPLE]]
 
 
 def _batches(
