@@ -1,5 +1,6 @@
 """Labelled texts: from presets, folders and files to checked, hashed train/validation/test splits."""
 
+from sentimoe.data.batches import token_batches
 from sentimoe.data.dataset import SentimentDataset, Split
 from sentimoe.data.loading import dataset_from_texts, load_dataset
 from sentimoe.data.presets import PRESETS, Preset
@@ -17,4 +18,5 @@ __all__ = [
     "load_dataset",
     "load_unlabelled",
     "read_texts",
+    "token_batches",
 ]

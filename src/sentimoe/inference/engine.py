@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import clean_text
+from ..data import clean_text, token_batches
 from ..errors import ConfigError
 from .openvino import OpenVINOClassifier, compiled
 from .precision import compute_dtype
@@ -73,23 +73,12 @@ class Engine:
         total = np.zeros((num_texts, self.num_labels))
         weight = np.zeros((num_texts, 1))
         owner = np.array(windows.owner, dtype=int)
-        for batch in self._batches(lengths):
+        for batch in token_batches(lengths.tolist(), self.tokens_per_batch):
             probabilities = self._forward([windows.encodings[index] for index in batch])
             np.add.at(total, owner[batch], probabilities * lengths[batch, None])
             np.add.at(weight, owner[batch], lengths[batch, None])
         weight[weight == 0] = np.nan
         return (total / weight).astype(np.float32)
-
-    def _batches(self, lengths: np.ndarray) -> Iterator[list[int]]:
-        """Windows of similar length together, longest first, at most `tokens_per_batch` padded tokens each."""
-        batch: list[int] = []
-        for index in np.argsort(-lengths, kind="stable"):
-            if batch and (len(batch) + 1) * lengths[batch[0]] > self.tokens_per_batch:
-                yield batch
-                batch = []
-            batch.append(int(index))
-        if batch:
-            yield batch
 
     @torch.inference_mode()
     def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import clean_text
+from ..data import clean_text, token_batches
 from ..errors import ConfigError
 from ..upcycle import backbone_path
 from .prompts import Prompt
@@ -80,7 +80,7 @@ class ZeroShot:
                 prompts.append(ids)
                 if cut:
                     self.truncated_rows.append(start + row)
-            for batch in self._batches([len(ids) for ids in prompts]):
+            for batch in token_batches([len(ids) for ids in prompts], self.tokens_per_batch):
                 answered = MODES[self.mode](self, [prompts[index] for index in batch])
                 probabilities[[asked[index] for index in batch]] = answered
             yield probabilities
@@ -103,17 +103,6 @@ class ZeroShot:
         """The tokens of the whole prompt, and whether the text was cut."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return self.before + ids[: self.max_length] + self.after, len(ids) > self.max_length
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Prompts of similar length together, longest first, at most `tokens_per_batch` padded tokens each."""
-        batch: list[int] = []
-        for index in np.argsort([-length for length in lengths], kind="stable").tolist():
-            if batch and (len(batch) + 1) * lengths[batch[0]] > self.tokens_per_batch:
-                yield batch
-                batch = []
-            batch.append(index)
-        if batch:
-            yield batch
 
     def _padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask `[B, L]`, padded on the left, so that all prompts end in the last column."""
