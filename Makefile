@@ -39,7 +39,7 @@ test: lint
 	$(BIN)/python -m pytest -q
 
 bench: $(INSTALLED)
-	$(BIN)/python -m sentimoe.studies.bench results/bench/copy-moe.json
+	$(BIN)/python -m sentimoe.studies.copies results/bench/copy-moe.json
 
 clean:
 	rm -rf $(VENV) runs

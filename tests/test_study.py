@@ -1,14 +1,17 @@
 """Declared studies: what a file stands for, resuming, tuning on validation, budgets."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from backbone import labelled_texts, write_backbone
 from language_models import language_model, tokenizer
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import sentimoe_cli.study
@@ -104,9 +107,9 @@ def test_a_study_from_file_to_results(study, tmp_path):
 
 def test_a_budget_that_is_spent_starts_nothing(study, tmp_path):
     assert run_study(read_study(study), tmp_path / "results", budget=1.0, data_root=tmp_path) == 5
-    declared = json.loads((tmp_path / "results" / "declared.json").read_text())
+    declared = json.loads((tmp_path / "results" / "declared" / "study.json").read_text())
     assert [row["missing"] for row in declared] == ["pending"] * 5
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["declared.json"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["declared"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_a_cell_without_a_result_says_why(study, tmp_path):
             runs, results, wanted=lambda run: run.method != "moe-gated", data_root=tmp_path, say=said.append
         )
     assert left == 3 and said[0] == "toy__nobody-nothing__full__default__s0: weights not at hand"
-    reasons = [row["missing"] for row in json.loads((results / "declared.json").read_text())]
+    reasons = [row["missing"] for row in json.loads((results / "declared" / "study.json").read_text())]
     refused = "not supported: no place for prompts"
     assert reasons == ["weights not at hand", "", "pending", "pending", refused, refused]
     assert [line for line in said if "no place" in line] == [f"{runs[4].name}: {refused}"]  # not tried for every seed
@@ -225,3 +228,36 @@ def test_zero_shot_runs_in_a_study(study, tmp_path):
     assert asked["cost"]["gflops_per_text"] > 0
     predictions = np.load(results / "runs" / f"{runs[1].name}.npz")["predictions"]
     assert (predictions == -1).sum() == sum(generated["off_label"].values()) > 0
+
+
+def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
+    """Every student learns from the dense run of its own seed, whether or not that run has a result already."""
+    declared = yaml.safe_load(study.read_text())
+    done = declared["runs"][0]
+    declared["methods"]["full"] = {"tune": [0.5, 2]}
+    declared["methods"]["moe-split"] = {"teacher": "full", "epochs": 1, "tune": [1, 2]}
+    declared["methods"]["moe-split"]["method_settings"] = {"layers_to_transform": [-1], "num_experts": 3}
+    declared["runs"] = [done | {"method": "full"}, done | {"method": "moe-split"}]
+    study.write_text(yaml.safe_dump(declared))
+    results, models, said = tmp_path / "results", tmp_path / "models", []
+    told = {"data_root": tmp_path, "models": models, "say": said.append}
+    assert run_study(read_study(study), results, **told) == 0
+    kept = files(models)
+    assert len(kept) == 2 and not [line for line in said if line.startswith("training the teacher")]
+    student = next(path for path in (results / "runs").glob("*moe-split*s1.json"))
+    assert json.loads(student.read_text())["hyperparameters"]["teacher"] == "full"
+
+    student.unlink()
+    first = next(models.glob("*s1"))
+    weights = load_file(first / "model.safetensors")
+    shutil.rmtree(first)
+    assert run_study(read_study(study), results, **told) == 0
+    again = load_file(first / "model.safetensors")
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    assert [line for line in said if line.startswith("training the teacher")] == [f"training the teacher {first.name}"]
+
+    declared["runs"] = declared["runs"][1:]
+    study.write_text(yaml.safe_dump(declared))
+    student.unlink()
+    with pytest.raises(ConfigError, match="has no default run of 'full'"):
+        run_study(read_study(study), results, **told)

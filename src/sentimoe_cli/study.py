@@ -19,6 +19,7 @@ def run(
     budget: Annotated[str | None, Option(help="Start nothing that would end after this time: 50m, 2h, 90s.")] = None,
     data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
     results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
+    models: Annotated[Path, Option(help="Where the teachers of other runs are kept.")] = Path("runs/models"),
 ) -> None:
     """Run what has no result yet; a killed study goes on where it stopped."""
     from sentimoe.errors import ConfigError
@@ -42,6 +43,8 @@ def run(
         wanted=wanted,
         data_root=data_root,
         budget=seconds,
+        models=models,
+        name=study.stem,
         say=lambda line: typer.echo(line, err=True),
     )
     typer.echo(f"{count - missing} of {count} runs have a result in {results / 'runs'}")

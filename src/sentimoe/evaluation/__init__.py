@@ -13,6 +13,7 @@ from sentimoe.evaluation.paired import mcnemar, paired_bootstrap
 from sentimoe.evaluation.pictures import confusion_picture, reliability_picture
 from sentimoe.evaluation.predictions import evaluate_predictions
 from sentimoe.evaluation.seeds import paired_t, summarise
+from sentimoe.evaluation.turns import in_turns, rate, ratio
 
 __all__ = [
     "ReliabilityBin",
@@ -24,11 +25,14 @@ __all__ = [
     "evaluate_predictions",
     "expected_calibration_error",
     "forward_flops",
+    "in_turns",
     "mcnemar",
     "paired_bootstrap",
     "paired_t",
     "peak_memory_mib",
     "predicted_labels",
+    "rate",
+    "ratio",
     "reliability_bins",
     "reliability_picture",
     "summarise",

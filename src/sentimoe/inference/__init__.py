@@ -2,7 +2,7 @@
 
 from .engine import BACKENDS, Engine
 from .memory import keep_freed_memory
-from .openvino import OpenVINOClassifier, export, is_exported, load_exported
+from .openvino import Bare, OpenVINOClassifier, export, is_exported, load_exported, padded_probe
 from .precision import PRECISIONS, compute_dtype
 from .windows import LONG_TEXTS, make_windows
 
@@ -10,6 +10,7 @@ __all__ = [
     "BACKENDS",
     "LONG_TEXTS",
     "PRECISIONS",
+    "Bare",
     "Engine",
     "OpenVINOClassifier",
     "compute_dtype",
@@ -18,4 +19,5 @@ __all__ = [
     "keep_freed_memory",
     "load_exported",
     "make_windows",
+    "padded_probe",
 ]

@@ -49,7 +49,7 @@ class OpenVINOClassifier:
         return SimpleNamespace(logits=torch.from_numpy(self._compiled(given)[0]))
 
 
-class _Bare(nn.Module):
+class Bare(nn.Module):
     """The classifier's forward without bookkeeping: padding runs through the experts, and nothing reads it."""
 
     def __init__(self, model: PreTrainedModel):
@@ -71,7 +71,7 @@ def convert(model: PreTrainedModel) -> Any:
     exported = copy.deepcopy(model).float().cpu().eval()
     for layer in moe_layers(exported):
         layer.experts.backend = "gathered"
-    probe = _probe(exported)
+    probe = padded_probe(exported)
     with torch.no_grad():
         expected = exported(**probe).logits
     found = []
@@ -98,8 +98,8 @@ def _trace(exported: PreTrainedModel) -> Any:
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
         network = openvino.convert_model(
-            _Bare(exported),
-            example_input=_probe(exported),
+            Bare(exported),
+            example_input=padded_probe(exported),
             input=[("input_ids", shape, openvino.Type.i64), ("attention_mask", shape, openvino.Type.i64)],
         )
     labels = [exported.config.id2label[index] for index in range(exported.config.num_labels)]
@@ -107,7 +107,7 @@ def _trace(exported: PreTrainedModel) -> Any:
     return network
 
 
-def _probe(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def padded_probe(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Texts of very different lengths, padded: random ids."""
     config = model.config.get_text_config()
     width = min(40, config.max_position_embeddings // 2)

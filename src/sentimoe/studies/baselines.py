@@ -6,16 +6,16 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from ..data import Split
 from ..errors import ConfigError
 
 
-def tfidf_probabilities(train: Split, validation: Split, test: Split) -> np.ndarray:
-    """TF-IDF of words and word pairs, logistic regression; its C is chosen on validation. Probabilities `[B, C]`."""
-    best = (-1.0, None)
+def fit_tfidf(train: Split, validation: Split) -> Pipeline:
+    """TF-IDF of words and word pairs, logistic regression; its C is chosen on validation."""
+    best: tuple[float, Pipeline | None] = (-1.0, None)
     for strength in (0.3, 1.0, 3.0, 10.0):
         pipeline = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True, strip_accents="unicode"),
@@ -24,7 +24,7 @@ def tfidf_probabilities(train: Split, validation: Split, test: Split) -> np.ndar
         score = f1_score(validation.labels, pipeline.predict(validation.texts), average="weighted")
         best = max(best, (score, pipeline), key=lambda pair: pair[0])
     assert best[1] is not None
-    return best[1].predict_proba(test.texts)
+    return best[1]
 
 
 def vader_probabilities(test: Split, label_names: tuple[str, ...]) -> np.ndarray:

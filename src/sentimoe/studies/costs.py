@@ -10,24 +10,22 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 import torch
 
 from ..data import Split, load_dataset
-from ..evaluation import peak_memory_mib
+from ..evaluation import in_turns, peak_memory_mib, rate
 from ..inference import Engine, keep_freed_memory
 from ..methods import METHODS
 from ..training import TrainConfig, finished, fit, hardware, prepare, versions
 from .perform import Run, asked
 from .records import write_json
 
-ROUNDS = 9
 TEXTS = 1000
 MEMORY_TEXTS = 256
 STEPS = 3
@@ -51,7 +49,7 @@ def measure(
     results: Path,
     data_root: Path | None,
     say: Callable[[str], None],
-    rounds: int = ROUNDS,
+    rounds: int = 9,
 ) -> dict[str, Any]:
     """Measure every method of a data set and model; writes `results/costs/DATA__MODEL.json` and returns it."""
     keep_freed_memory()
@@ -59,21 +57,12 @@ def measure(
     record: dict[str, Any] = {"data": data, "model": model, "rounds": rounds}
     built = [(title, *build(run, data_root)) for title, run in rows]
     texts = built[0][2].splits["test"].sample(TEXTS).texts
-    seconds: dict[str, list[float]] = {title: [] for title, _, _ in built}
-    for _, engine, _ in built:
-        engine.predict_proba(texts[:MEMORY_TEXTS])
-    for number in range(rounds):
-        for title, engine, _ in built:
-            started = time.perf_counter()
-            engine.predict_proba(texts)
-            seconds[title].append(time.perf_counter() - started)
-        say(f"round {number + 1} of {rounds}")
+    calls = {title: partial(engine.predict_proba, texts) for title, engine, _ in built}
+    seconds = in_turns(calls, rounds, say)
     record["texts"] = len(texts)
     record["rows"] = []
     for title, run in rows:
-        rates = [len(texts) / each for each in seconds[title]]
-        low, _, high = quantiles(rates, n=4)
-        row = {"name": title, "texts_per_second": median(rates), "quartiles": [low, high]}
+        row = {"name": title, **rate(seconds[title], len(texts))}
         row["prediction_mib"] = fresh_peak("predict", run, data_root)
         row["training_mib"] = fresh_peak("train", run, data_root) if METHODS[run.method].adapt else None
         record["rows"].append(row)

@@ -18,7 +18,7 @@ from ..data import Split, load_dataset
 from ..evaluation import confusion_picture, evaluate_predictions, peak_memory_mib
 from ..inference import Engine, keep_freed_memory
 from ..training import TrainConfig, train, training_texts
-from .baselines import tfidf_probabilities, vader_probabilities
+from .baselines import fit_tfidf, vader_probabilities
 from .load import mean_expert_load
 
 SENTENCES = (
@@ -93,7 +93,7 @@ def demo(folder: Path) -> dict[str, Any]:
     assert isinstance(engine, Engine)
     probabilities = {
         "moe": classifier.predict_proba(test.texts),
-        "tfidf_lr": tfidf_probabilities(used, dataset.splits["validation"], test),
+        "tfidf_lr": fit_tfidf(used, dataset.splits["validation"]).predict_proba(test.texts),
         "vader": vader_probabilities(test, dataset.label_names),
     }
     metrics = {name: evaluate_predictions(test.labels, p, dataset.label_names) for name, p in probabilities.items()}

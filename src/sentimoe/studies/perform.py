@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from ..data import SentimentDataset, Split, load_dataset
 from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
 from ..inference import Engine, compute_dtype
-from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot
+from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot, save_adapted
 from ..training import TrainConfig, hardware, train_model, versions
 from .records import write_json
 
@@ -30,6 +30,7 @@ class Run:
 
     settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from.
     long_texts: what prediction does with them. limit: use that many texts of each evaluated split (None: all).
+    teacher: the method of the run that teaches this one, teacher_folder: where its model lies.
     """
 
     data: str
@@ -41,6 +42,8 @@ class Run:
     tune: tuple[float, ...] = ()
     long_texts: str = "windows"
     limit: int | None = None
+    teacher: str = ""
+    teacher_folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +55,7 @@ class Run:
         local = None if data_root is None else data_root / self.data
         source = str(local) if local is not None and local.is_dir() else self.data
         fixed = {"model": self.model, "data": source, "method": self.method, "seed": self.seed}
+        fixed["teacher"] = self.teacher_folder
         return TrainConfig.from_dict({**self.settings, **fixed})
 
 
@@ -66,15 +70,21 @@ class Outcome:
     training_seconds: float | None = None
 
 
-def trained(run: Run, config: TrainConfig) -> Outcome:
-    """Train the model that the run declares."""
+def trained(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
+    """Train the model that the run declares. keep: a folder to save it to."""
     with tempfile.TemporaryDirectory() as folder:
         done = train_model(config, Path(folder), progress=False)
+    if keep is not None:
+        partial = keep.with_name(f"{keep.name}.partial")
+        save_adapted(done.model, partial)
+        done.tokenizer.save_pretrained(partial)
+        (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
+        partial.rename(keep)
     engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
     hyperparameters = done.config.to_dict()
     for key in ("model", "data", "method", "seed", "text_column", "label_column"):
         hyperparameters.pop(key)
-    hyperparameters["long_texts"] = run.long_texts
+    hyperparameters |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
     return Outcome(engine, done.dataset, hyperparameters, done.trainable_parameters, round(done.fitted.seconds, 1))
 
 
@@ -95,16 +105,18 @@ def asked(run: Run, config: TrainConfig) -> Outcome:
     return Outcome(engine, dataset, told | {"prompt": prompt})
 
 
-def outcome_of(run: Run, config: TrainConfig) -> Outcome:
+def outcome_of(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
     """Train, or ask where the method trains nothing."""
-    way: Callable[[Run, TrainConfig], Outcome] = asked if METHODS[run.method].adapt is None else trained
-    return way(run, config)
+    return asked(run, config) if METHODS[run.method].adapt is None else trained(run, config, keep)
 
 
-def perform(run: Run, results: Path, data_root: Path | None) -> dict[str, Any]:
-    """Train or ask, evaluate and store one run: its JSON, and beside it the predictions on the test texts (`.npz`)."""
+def perform(run: Run, results: Path, data_root: Path | None, keep: Path | None = None) -> dict[str, Any]:
+    """Train or ask, evaluate and store one run: its JSON, and beside it the predictions on the test texts (`.npz`).
+
+    keep: a folder to save the trained model to.
+    """
     started = time.monotonic()
-    outcome = outcome_of(run, run.config(data_root))
+    outcome = outcome_of(run, run.config(data_root), keep)
     engine, dataset = outcome.engine, outcome.dataset
     describe_data(run.data, dataset, results)
     test = _texts(run, dataset, "test")
@@ -121,7 +133,7 @@ def perform(run: Run, results: Path, data_root: Path | None) -> dict[str, Any]:
             "trainable_parameters": outcome.trainable_parameters,
             "parameters": sum(p.numel() for p in engine.model.parameters()),
             "active_parameters": active_parameters(engine.model),
-            "gflops_per_text": gflops_per_text(engine, test.texts[:FLOP_TEXTS]),
+            "gflops_per_text": round(gflops_per_text(engine, test.texts[:FLOP_TEXTS]), 4),
             "training_seconds": outcome.training_seconds,
         },
         "seconds": round(time.monotonic() - started, 1),
@@ -166,7 +178,7 @@ def validation_scores(run: Run, outcome: Outcome) -> dict[str, Any]:
 def gflops_per_text(engine: Any, texts: list[str]) -> float:
     """Mean over texts answered one by one, so that no padding counts."""
     total = sum(count_flops(engine.model, partial(engine.predict_proba, [text])) for text in texts)
-    return round(total / len(texts) / 1e9, 4)
+    return total / len(texts) / 1e9
 
 
 def describe_data(name: str, dataset: SentimentDataset, results: Path) -> None:

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ..evaluation import confusion_picture
 from .ablation_picture import ablation_picture
 from .records import read_json
+from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
@@ -39,17 +40,37 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "score": lambda value: f"{value:.4f}",
         "signed": lambda value: f"{100 * value:+.2f}",
         "millions": lambda value: f"{value / 1e6:.2f}",
+        "rate": lambda row: f"{row['texts_per_second']:.0f} ({row['quartiles'][0]:.0f} - {row['quartiles'][1]:.0f})",
     }
     page = environment.get_template("results.md.jinja").render(**values)
     (docs / "results.md").write_text(page, encoding="utf-8")
     bench = results_folder / "bench" / "copy-moe.json"
     if bench.exists():
-        page = environment.get_template("performance.md.jinja").render(bench=read_json(bench))
+        speed = {what: _benchmarks(results_folder, what, figures) for what in ("compare", "dial", "peers", "scale")}
+        page = environment.get_template("performance.md.jinja").render(bench=read_json(bench), **speed)
         (docs / "performance.md").write_text(page, encoding="utf-8")
     before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
     readme.write_text(f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def _benchmarks(results_folder: Path, what: str, figures: Path) -> list[dict[str, Any]]:
+    """The records of `sentimoe bench` of one kind, with a title and, where they have quality, a picture."""
+    found = []
+    for path in sorted((results_folder / "bench").glob(f"{what}__*.json")):
+        record = read_json(path)
+        record["title"] = f"{path.stem.partition('__')[2]}, {record['data']}"
+        picture = figures / f"{path.stem}.png"
+        record["figure"] = f"figures/{picture.name}" if any("f1_weighted" in row for row in record["rows"]) else ""
+        if what == "dial":
+            dial_picture(record["rows"], picture, record["title"])
+        if what == "peers":
+            record["front"] = pareto(record["rows"])
+            if record["figure"]:
+                peers_picture(record["rows"], record["front"], picture, record["title"])
+        found.append(record)
+    return found
 
 
 def _confusions(results: Results, figures: Path) -> list[dict[str, str]]:

@@ -3,7 +3,8 @@
 The file has four parts. `data`, `models` and `methods` hold the settings of each name (fields of `TrainConfig`, and
 `tune`: factors of the default learning rate to choose from on validation, with seed 0). `runs` lists what to run:
 `data`, `model`, `method` and `seed` may be lists and stand for all combinations; `recipe` names a variation, `settings`
-and `method_settings` say what varies.
+and `method_settings` say what varies. The setting `teacher` names a method: its default run of the same data, model and
+seed teaches, and is trained first where its weights are not kept yet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from ..errors import ConfigError, NotSupportedError
 from ..upcycle import PACKAGED, backbone_path
-from .perform import Run, head, outcome_of, perform, validation_scores
+from .perform import Run, head, outcome_of, perform, trained, validation_scores
 from .records import read_json, write_json
 
 PENDING = "pending"
@@ -41,7 +42,8 @@ def read_study(path: Path) -> list[Run]:
 
 
 ENTRY = {"data", "model", "method", "seed", "recipe", "settings", "method_settings", "tune"}
-OF_THE_RUN = ("long_texts", "limit")  # fields of Run among the settings; the others are fields of TrainConfig
+# fields of Run among the settings; the others are fields of TrainConfig
+OF_THE_RUN = ("long_texts", "limit", "teacher")
 
 
 def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterator[Run]:
@@ -71,6 +73,8 @@ def run_study(
     wanted: Callable[[Run], bool] = lambda run: True,
     data_root: Path | None = None,
     budget: float | None = None,
+    models: Path = Path("runs/models"),
+    name: str = "study",
     say: Callable[[str], None] = print,
 ) -> int:
     """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
@@ -78,11 +82,36 @@ def run_study(
     budget: seconds; a run that would probably not end in time (by the longest one on the same data and model so far)
     is not started. A finished run is run again only when its grid was changed and now chooses another learning rate. A
     run whose weights are not at hand, or whose method does not exist for its model, is passed over.
-    `results/declared.json` lists every run of the study, and for those without a result the reason.
+    `results/declared/NAME.json` lists every run of the study, and for those without a result the reason. models: where
+    trained teachers are kept.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
     defaults = {(run.data, run.model, run.method): run for run in study if run.recipe == "default"}
-    _declare(study, results)
+    taught = [run for run in study if run.teacher]
+    teachers = {run.name for run in study if any(_teaches(run, other) for other in taught)}
+    _declare(study, results, name)
+
+    def prepared(run: Run) -> Run:
+        """With its learning rate and its teacher."""
+        default = defaults.get((run.data, run.model, run.method), run)
+        if run.teacher and not run.teacher_folder:
+            run, default = (
+                replace(each, teacher_folder=str(teacher(each))) for each in (run, replace(default, seed=0))
+            )
+        return _tuned(run, default, results, data_root, say)
+
+    def teacher(run: Run) -> Path:
+        """The folder of the trained teacher of a run."""
+        found = next((other for other in study if _teaches(other, run)), None)
+        if found is None:
+            raise ConfigError(f"{run.name}: the study has no default run of {run.teacher!r} to be its teacher; add it")
+        folder = models / found.name
+        if not (folder / "config.json").is_file():
+            say(f"training the teacher {found.name}")
+            found = prepared(found)
+            trained(found, found.config(data_root), keep=folder)
+        return folder
+
     for run in chosen:
         finished = _path(run, results).exists()
         if _refusal(run, results).exists() or (finished and not (run.tune and at_hand(run.model))):
@@ -94,11 +123,11 @@ def run_study(
         if left is not None and left < max(60.0, _longest(results, run)):
             continue
         try:
-            run = _tuned(run, defaults.get((run.data, run.model, run.method), run), results, data_root, say)
+            run = prepared(run)
             if finished and _has_rate(run, results):
                 continue
             say(f"{run.name} ...")
-            record = perform(run, results, data_root)
+            record = perform(run, results, data_root, keep=models / run.name if run.name in teachers else None)
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
             write_json(_refusal(run, results), {"reason": str(refusal)})
@@ -106,7 +135,7 @@ def run_study(
             continue
         scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
         say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
-    _declare(study, results)
+    _declare(study, results, name)
     return sum(not _path(run, results).exists() for run in chosen)
 
 
@@ -126,14 +155,20 @@ def status(run: Run, results: Path) -> str:
     return PENDING if at_hand(run.model) else NOT_AT_HAND
 
 
-def _declare(study: list[Run], results: Path) -> None:
-    results.mkdir(parents=True, exist_ok=True)
+def _teaches(run: Run, student: Run) -> bool:
+    """Whether a run is the teacher of another one."""
+    same = (run.data, run.model, run.seed) == (student.data, student.model, student.seed)
+    return same and run.method == student.teacher and run.recipe == "default"
+
+
+def _declare(study: list[Run], results: Path, name: str) -> None:
+    (results / "declared").mkdir(parents=True, exist_ok=True)
     rows = [
         {key: getattr(run, key) for key in ("data", "model", "method", "recipe", "seed")}
         | {"missing": status(run, results)}
         for run in study
     ]
-    write_json(results / "declared.json", rows)
+    write_json(results / "declared" / f"{name}.json", rows)
 
 
 def _has_rate(run: Run, results: Path) -> bool:

@@ -49,8 +49,10 @@ class Results:
         for runs in self.cells.values():
             runs.sort(key=lambda run: run.record["seed"])
         self.declared: dict[Cell, list[str]] = defaultdict(list)
-        for row in read_json(folder / "declared.json"):
-            self.declared[_cell(row)].append(row["missing"])
+        declared = sorted((folder / "declared").glob("*.json"))
+        wanted = {(_cell(row), row["seed"]): row["missing"] for path in declared for row in read_json(path)}
+        for (cell, _), missing in wanted.items():
+            self.declared[cell].append(missing)
         self.data = {path.stem: read_json(path) for path in sorted((folder / "data").glob("*.json"))}
         self.costs: dict[tuple[str, str, str], dict[str, Any]] = {}
         for path in sorted((folder / "costs").glob("*.json")):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from transformers import AutoModel, MPNetConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..config import MoEConfig
-from ..evaluation import count_flops, peak_memory_mib
+from ..evaluation import count_flops, in_turns, peak_memory_mib, ratio
 from ..inference import keep_freed_memory
 from ..training import hardware, versions
 from ..upcycle import load_classifier, upcycle, with_mean_head
@@ -106,11 +105,10 @@ def compare(
     models = [build(backbone, k) for k in (0, experts_per_token)]
     dense, moe = calls = [MODES[mode](model, size) for model in models]
     flops = [count_flops(model, call) for model, call in zip(models, calls, strict=True)]
-    for call in (dense, moe) * 3:
+    for call in (dense, moe) * 2:
         call()
-    seconds = [(_seconds(dense), _seconds(moe)) for _ in range(pairs)]
-    ratios = [m / d for d, m in seconds]
-    low, _, high = quantiles(ratios, n=4)
+    seconds = in_turns({"dense": dense, "moe": moe}, pairs)
+    times = ratio(seconds["moe"], seconds["dense"])
     flop_ratio = flops[1] / flops[0]
     return {
         "backbone": backbone,
@@ -119,24 +117,18 @@ def compare(
         "tokens": size[1],
         "experts_per_token": experts_per_token,
         "pairs": pairs,
-        "dense_ms": 1000 * median(d for d, _ in seconds),
-        "moe_ms": 1000 * median(m for _, m in seconds),
+        "dense_ms": 1000 * median(seconds["dense"]),
+        "moe_ms": 1000 * median(seconds["moe"]),
         "flop_ratio": flop_ratio,
-        "time_ratio": median(ratios),
-        "time_ratio_quartiles": [low, high],
-        "time_over_flops": median(ratios) / flop_ratio,
+        "time_ratio": times["ratio"],
+        "time_ratio_quartiles": times["quartiles"],
+        "time_over_flops": times["ratio"] / flop_ratio,
     }
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def peak_training_mib(backbone: str, experts_per_token: int) -> float:
     """Largest resident memory of a fresh process that takes three training steps, in MiB."""
-    program = f"from sentimoe.studies.bench import _peak; _peak({backbone!r}, {experts_per_token})"
+    program = f"from sentimoe.studies.copies import _peak; _peak({backbone!r}, {experts_per_token})"
     return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
 
 

@@ -1,0 +1,183 @@
+"""`sentimoe bench`: a trained model beside its dense model, on the same texts, engine, precision and threads.
+
+Three questions: what did the experts buy (`compare`), what does each number of experts per token cost and give
+(`dial`), does it last over any number of texts (`scale`). The FLOP ratio, the ceiling of a speed-up, is printed beside
+every measured one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..classifier import SentimentClassifier
+from ..data import Split
+from ..evaluation import classification_metrics, in_turns, peak_memory_mib, rate, ratio
+from ..inference import Engine
+from ..training import hardware, versions
+from ..upcycle import moe_layers
+from .perform import FLOP_TEXTS, gflops_per_text
+
+Say = Callable[[str], None]
+MEMORY_TEXTS = 1000
+
+
+@dataclass(frozen=True)
+class BenchTexts:
+    """What is measured on. labels: None where the texts are for speed alone. name: of the data, for the record."""
+
+    name: str
+    texts: list[str]
+    labels: list[int] | None
+    label_names: Sequence[str]
+
+    @classmethod
+    def of(cls, name: str, split: Split, label_names: Sequence[str], more: Sequence[str] = ()) -> BenchTexts:
+        """A test split; with `more` texts of other data shuffled in, for speed alone."""
+        if not more:
+            return cls(name, split.texts, split.labels, label_names)
+        mixed = [*split.texts, *more]
+        order = np.random.default_rng(0).permutation(len(mixed))
+        return cls(name, [mixed[index] for index in order], None, label_names)
+
+    def scores(self, probabilities: np.ndarray) -> dict[str, float]:
+        """Weighted and macro F1; nothing where there are no labels."""
+        if self.labels is None:
+            return {}
+        scores = classification_metrics(np.asarray(self.labels), probabilities, self.label_names)
+        return {key: scores[key] for key in ("f1_weighted", "f1_macro")}
+
+
+def load(folder: Path, backend: str, experts_per_token: int | None = None, precision: str = "auto") -> Engine:
+    """The engine of a saved classifier; long texts are cut, as other tools do. Raises ConfigError."""
+    classifier = SentimentClassifier.from_pretrained(
+        folder, backend=backend, num_experts_per_tok=experts_per_token, precision=precision, long_texts="truncate"
+    )
+    assert isinstance(classifier.engine, Engine)
+    return classifier.engine
+
+
+def compare(
+    model: Path, dense: Path, texts: BenchTexts, backends: Sequence[str], say: Say, rounds: int = 9
+) -> dict[str, Any]:
+    """Both models on every backend, in turns: quality, texts/s, peak memory, and the ratio to the dense model."""
+    folders = {"dense": dense, "experts": model}
+    engines = {(backend, name): load(folder, backend) for backend in backends for name, folder in folders.items()}
+    scores = {key: texts.scores(engine.predict_proba(texts.texts)) for key, engine in engines.items()}
+    calls = {key: partial(engine.predict_proba, texts.texts) for key, engine in engines.items()}
+    seconds = in_turns({f"{b} {n}": call for (b, n), call in calls.items()}, rounds, say)
+    flops = {name: gflops_per_text(load(folder, "torch"), texts.texts[:FLOP_TEXTS]) for name, folder in folders.items()}
+    rows, ratios = [], []
+    for backend, name in engines:
+        timed = rate(seconds[f"{backend} {name}"], len(texts.texts))
+        memory = fresh_peak(folders[name], backend, texts.texts[:MEMORY_TEXTS])
+        rows.append(
+            {"backend": backend, "name": name, **timed, "gflops_per_text": flops[name], "mib": memory}
+            | scores[backend, name]
+        )
+    for backend in backends:
+        timed = ratio(seconds[f"{backend} dense"], seconds[f"{backend} experts"])
+        ratios.append({"backend": backend, **timed, "flop_ratio": flops["dense"] / flops["experts"]})
+    return record("compare", texts, rounds) | {"experts": describe(model), "rows": rows, "ratios": ratios}
+
+
+def dial(model: Path, dense: Path, texts: BenchTexts, backend: str, say: Say, rounds: int = 9) -> dict[str, Any]:
+    """F1 and texts/s of one saved model for each number of experts per token, the dense model beside it."""
+    count = moe_layers(SentimentClassifier.from_pretrained(model).model)[0].experts.num_experts
+    engines = {"dense": load(dense, backend)}
+    engines |= {str(k): load(model, backend, k) for k in range(1, count + 1)}
+    scores = {name: texts.scores(engine.predict_proba(texts.texts)) for name, engine in engines.items()}
+    seconds = in_turns({name: partial(e.predict_proba, texts.texts) for name, e in engines.items()}, rounds, say)
+    rows = [
+        {"experts_per_token": name, **rate(seconds[name], len(texts.texts)), **scores[name]}
+        | {"speed_up": ratio(seconds["dense"], seconds[name])}
+        for name in engines
+    ]
+    return record("dial", texts, rounds) | {"experts": describe(model), "backend": backend, "rows": rows}
+
+
+def scale(model: Path, texts: BenchTexts, backend: str, say: Say, counts: Sequence[int] = (10_000, 100_000)) -> dict:
+    """Texts/s and resident memory over more and more texts, streamed: the texts again and again."""
+    engine = load(model, backend)
+    engine.predict_proba(texts.texts[:MEMORY_TEXTS])
+    rows = []
+    for count in counts:
+        started = time.perf_counter()
+        for _ in engine.stream(islice(cycle(texts.texts), count)):
+            pass
+        seconds = time.perf_counter() - started
+        rows.append({"texts": count, "texts_per_second": count / seconds, "mib": peak_memory_mib()})
+        say(f"{count} texts: {count / seconds:.0f} texts/s, {rows[-1]['mib']:.0f} MiB")
+    return record("scale", texts, 1) | {"experts": describe(model), "backend": backend, "rows": rows}
+
+
+def describe(folder: Path) -> dict[str, Any] | None:
+    """How a saved model divides its FFNs; None for a dense one."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    told = config.get("moe")
+    keys = ("init", "expert", "num_experts", "num_experts_per_tok", "num_shared_experts")
+    return None if told is None else {key: told[key] for key in keys}
+
+
+def record(what: str, texts: BenchTexts, rounds: int) -> dict[str, Any]:
+    """What every measurement says of itself."""
+    return {
+        "what": what,
+        "data": texts.name,
+        "texts": len(texts.texts),
+        "rounds": rounds,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+
+
+def fresh_peak(folder: Path, backend: str, texts: Sequence[str]) -> float:
+    """Largest resident memory of a fresh process that loads a model and predicts, in MiB; OpenVINO from an export."""
+    program = "import sys; from sentimoe.studies.speed import print_peak; print_peak(sys.stdin.read())"
+    with tempfile.TemporaryDirectory() as exported:
+        if backend == "openvino":
+            SentimentClassifier.from_pretrained(folder).export(exported)
+            folder = Path(exported)
+        told = json.dumps({"folder": str(folder), "texts": list(texts)})
+        done = subprocess.run([sys.executable, "-c", program], input=told, check=True, capture_output=True, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def print_peak(told: str) -> None:
+    """What `fresh_peak` runs in the other process."""
+    given = json.loads(told)
+    load(Path(given["folder"]), "torch").predict_proba(given["texts"])
+    print(peak_memory_mib())
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The record as a table for people."""
+    for row in found["rows"]:
+        shown = {key: value for key, value in row.items() if key != "as_fast_as"}
+        yield "   ".join(f"{key} {_short(value)}" for key, value in shown.items())
+    for row in found.get("ratios", ()):
+        yield (
+            f"{row['backend']}: {row['ratio']:.2f} times as fast as the dense model (quartiles "
+            f"{row['quartiles'][0]:.2f} - {row['quartiles'][1]:.2f}); the FLOP ratio is {row['flop_ratio']:.2f}"
+        )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_short(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return "(" + " - ".join(map(_short, value)) + ")"
+    return str(value)

@@ -1,0 +1,82 @@
+"""`sentimoe bench`: how fast a trained model is beside its dense model, and beside other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Option = typer.Option
+
+
+def bench(
+    dense: Annotated[Path, typer.Argument(help="Run folder of the dense model.")],
+    experts: Annotated[Path | None, typer.Argument(help="Run folder of the model with experts made from it.")] = None,
+    data: Annotated[str, Option(help="A preset, folder or file; its test texts are measured on.")] = "tweets",
+    mix: Annotated[
+        list[str] | None, Option(help="More data whose test texts are shuffled in, for speed alone (repeatable).")
+    ] = None,
+    limit: Annotated[int | None, Option(help="Only that many test texts of each data set.", min=16)] = None,
+    backend: Annotated[
+        list[str] | None, Option(help="torch or openvino (repeatable). [all that are installed]")
+    ] = None,
+    dial: Annotated[bool, Option("--dial", help="F1 and texts/s for each number of experts per token.")] = False,
+    peers: Annotated[bool, Option("--peers", help="Other tools that are installed, beside ours.")] = False,
+    scale: Annotated[bool, Option("--scale", help="Texts/s and memory at 10,000 and 100,000 texts.")] = False,
+    rounds: Annotated[int, Option(help="How often each takes its turn.", min=3)] = 9,
+    name: Annotated[str, Option(help="Name of the record; its file is WHAT__NAME.json.")] = "bench",
+    results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
+) -> None:
+    """Measured in turns in one process, same texts, precision and threads; wants a quiet machine.
+
+    Without --dial, --peers or --scale: both models on every backend, texts/s and memory, beside the FLOP ratio.
+    """
+    from importlib.util import find_spec
+
+    from sentimoe.data import load_dataset
+    from sentimoe.errors import ConfigError, DataError
+    from sentimoe.inference import BACKENDS
+    from sentimoe.studies import peers as others
+    from sentimoe.studies import speed
+    from sentimoe.studies.records import write_json
+
+    from .show import prepare_process
+
+    prepare_process()
+    if dial + peers + scale > 1:
+        raise ConfigError("choose one of --dial, --peers and --scale; each has a record of its own")
+    for folder in filter(None, (dense, experts)):
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+    sets = [load_dataset(each) for each in (data, *(mix or ()))]
+    if any("test" not in each.splits for each in sets):
+        raise DataError("every data set of a benchmark needs a test split")
+    tests = [each.splits["test"] if limit is None else each.splits["test"].sample(limit) for each in sets]
+    texts = speed.BenchTexts.of(
+        " + ".join(each.name for each in sets),
+        tests[0],
+        sets[0].label_names,
+        [t for part in tests[1:] for t in part.texts],
+    )
+    backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if peers:
+        found = others.compare_peers(dense, experts, sets[0], texts, say, rounds)
+    elif scale:
+        found = speed.scale(experts or dense, texts, backends[-1], say)
+    elif experts is None:
+        raise ConfigError("give two folders: the dense model, and the model with experts that was made from it")
+    elif dial:
+        found = speed.dial(experts, dense, texts, backends[-1], say, rounds)
+    else:
+        found = speed.compare(experts, dense, texts, backends, say, rounds)
+    path = results / "bench" / f"{found['what']}__{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, found)
+    for line in speed.lines(found):
+        typer.echo(line)
+    typer.echo(f"written to {path}")

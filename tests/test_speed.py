@@ -1,0 +1,167 @@
+"""`sentimoe bench`: what is timed, what is counted, and what is said of tools that are not there."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from backbone import labelled_texts, write_backbone
+from typer.testing import CliRunner
+
+import sentimoe_cli
+from sentimoe import MoEConfig, SentimentClassifier, upcycle
+from sentimoe.data import load_dataset
+from sentimoe.evaluation import in_turns, rate, ratio
+from sentimoe.studies import peers, speed
+from sentimoe.studies.render import render
+from sentimoe.studies.speed_pictures import pareto
+from sentimoe.training import TrainConfig, train
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A data set, a dense run folder, and the same model divided into one shared and three routed experts."""
+    root = tmp_path_factory.mktemp("bench")
+    texts, labels = labelled_texts(160)
+    (root / "toy").mkdir()
+    for name, part in (("train", slice(0, 100)), ("validation", slice(100, 120)), ("test", slice(120, 160))):
+        lines = [json.dumps({"text": t, "label": y}) for t, y in zip(texts[part], labels[part], strict=True)]
+        (root / "toy" / f"{name}.jsonl").write_text("\n".join(lines))
+    backbone = write_backbone(root / "backbone")
+    settings = {"epochs": 2, "max_length": 32, "batch_size": 16, "learning_rate": 5e-3}
+    config = TrainConfig(model=str(backbone), data=str(root / "toy"), method="full", **settings)
+    train(config, root / "dense", progress=False)
+    classifier = SentimentClassifier.from_pretrained(root / "dense")
+    batch = dict(classifier.tokenizer(texts[:64], padding=True, return_tensors="pt"))
+    moe = MoEConfig(
+        init="split", expert="plain", num_experts=3, num_shared_experts=1, num_experts_per_tok=1,
+        layers_to_transform=[-2, -1],
+    )  # fmt: skip
+    upcycle(classifier.model, moe, texts=[batch])
+    classifier.save_pretrained(root / "split")
+    return root
+
+
+def bench(folders, tmp_path, *options):
+    arguments = ["bench", str(folders / "dense"), str(folders / "split"), "--data", str(folders / "toy")]
+    arguments += ["--rounds", "3", "--results", str(tmp_path), "--name", "toy", *options]
+    done = CliRunner().invoke(sentimoe_cli.app, arguments)
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "bench").glob("*__toy.json")
+    return path.name, json.loads(path.read_text()), done.output
+
+
+def test_turns_alternate_and_are_compared_round_by_round():
+    called = []
+    seconds = in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=3)
+    assert called == ["a", "b"] * 4 and [len(each) for each in seconds.values()] == [3, 3]
+    # a machine that slows down to a tenth: both take part, so the ratio stays
+    assert ratio([2.0, 20.0, 2.2], [1.0, 10.0, 1.0])["ratio"] == 2.0
+    assert rate([1.0, 2.0, 4.0], 8) == {"texts_per_second": 4.0, "quartiles": [2.0, 8.0]}
+
+
+def test_experts_beside_their_dense_model(folders, tmp_path):
+    name, found, output = bench(folders, tmp_path, "--backend", "torch")
+    assert name == "compare__toy.json"
+    dense, experts = found["rows"]
+    assert (found["texts"], dense["name"], experts["name"]) == (40, "dense", "experts")
+    assert found["experts"] == {
+        "init": "split", "expert": "plain", "num_experts": 3, "num_experts_per_tok": 1, "num_shared_experts": 1
+    }  # fmt: skip
+    (ratios,) = found["ratios"]
+    assert ratios["flop_ratio"] == dense["gflops_per_text"] / experts["gflops_per_text"]
+    assert 1 < ratios["flop_ratio"] < 2
+    assert f"the FLOP ratio is {ratios['flop_ratio']:.2f}" in output
+    assert min(dense["mib"], experts["mib"]) > 100
+
+
+def test_the_dial_ends_at_the_dense_model(folders, tmp_path):
+    """With all experts active a divided model is the dense one, so its scores are too."""
+    name, found, _ = bench(folders, tmp_path, "--dial", "--backend", "torch")
+    assert name == "dial__toy.json"
+    assert [row["experts_per_token"] for row in found["rows"]] == ["dense", "1", "2", "3"]
+    dense, last = found["rows"][0], found["rows"][-1]
+    assert (last["f1_weighted"], last["f1_macro"]) == (dense["f1_weighted"], dense["f1_macro"])
+
+
+def test_peers_answer_the_same_texts(folders, tmp_path):
+    dataset = load_dataset(str(folders / "toy"))
+    texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
+    wanted = {"sentimoe, dense, torch", "transformers pipeline", "TF-IDF + LR", "VADER"}
+    chosen = [peer for peer in peers.PEERS if peer.name in wanted]
+    chosen.append(replace(chosen[0], name="absent", packages=("no_such_package",)))
+    chosen.append(replace(chosen[0], name="without", experts=True))
+    said = []
+    found = peers.compare_peers(folders / "dense", None, dataset, texts, said.append, rounds=3, peers=chosen)
+    rows = {row["name"]: row for row in found["rows"]}
+    assert rows["absent"]["missing"] == "not installed: no_such_package (pip install 'sentimoe[bench]')"
+    assert rows["VADER"]["missing"] == "knows only negative, neutral, positive"
+    assert rows["without"]["missing"] == "no model with experts was given"
+    ours, pipeline = rows["sentimoe, dense, torch"], rows["transformers pipeline"]
+    assert ours["f1_weighted"] == pipeline["f1_weighted"] and pipeline["note"].startswith("batches of ")
+    assert ours["as_fast_as"]["sentimoe, dense, torch"] == 1
+    assert ours["as_fast_as"]["TF-IDF + LR"] < 1
+
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "peers__toy.json").write_text(json.dumps(found))
+    dial = bench(folders, tmp_path / "dial", "--dial", "--backend", "torch")[1]
+    (tmp_path / "bench" / "dial__toy.json").write_text(json.dumps(dial))
+    copies = {"hardware": found["hardware"], "versions": found["versions"], "memory": []}
+    speeds = {"pairs": 1, "backbone": "b", "mode": "m", "texts": 1, "tokens": 1, "experts_per_token": 1, "dense_ms": 1}
+    speeds |= {"moe_ms": 1, "flop_ratio": 1, "time_ratio": 1, "time_ratio_quartiles": [1, 1], "time_over_flops": 1}
+    copies |= {"speed": [speeds], "profile": [{"experts_per_token": 0, "ms": {}}]}
+    (tmp_path / "bench" / "copy-moe.json").write_text(json.dumps(copies))
+    (tmp_path / "paper.yaml").write_text("{table_1: {}, table_2: {}, table_3: {}, table_4: {}}")
+    (tmp_path / "README.md").write_text("<!-- results --><!-- /results -->")
+    render(tmp_path, tmp_path / "docs", tmp_path / "README.md")
+    page = (tmp_path / "docs" / "performance.md").read_text()
+    assert "| VADER | none | knows only negative, neutral, positive |" in page and "(Pareto front)" in page
+    assert "## The dial: toy, toy" in page
+    assert {"peers__toy.png", "dial__toy.png"} <= {path.name for path in (tmp_path / "docs" / "figures").iterdir()}
+
+
+def test_the_pareto_front():
+    rows = [
+        {"name": "slow and good", "f1_weighted": 0.9, "texts_per_second": 1},
+        {"name": "fast and poor", "f1_weighted": 0.5, "texts_per_second": 9},
+        {"name": "beaten", "f1_weighted": 0.5, "texts_per_second": 8},
+        {"name": "no labels", "texts_per_second": 99},
+    ]
+    assert pareto(rows) == ["slow and good", "fast and poor"]
+
+
+def test_scale_streams_any_number_of_texts(folders):
+    dataset = load_dataset(str(folders / "toy"))
+    texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
+    found = speed.scale(folders / "split", texts, "torch", lambda line: None, counts=(50, 100))
+    assert [row["texts"] for row in found["rows"]] == [50, 100]
+    assert all(row["texts_per_second"] > 0 for row in found["rows"])
+
+
+def test_mixed_texts_are_for_speed_alone(folders):
+    dataset = load_dataset(str(folders / "toy"))
+    mixed = speed.BenchTexts.of("toy + more", dataset.splits["test"], dataset.label_names, ["another", "text"])
+    assert sorted(mixed.texts) == sorted([*dataset.splits["test"].texts, "another", "text"])
+    assert mixed.texts[-2:] != ["another", "text"] and mixed.scores(np.zeros((42, 2))) == {}
+
+
+@pytest.mark.parametrize("folder", ["dense", "split"])
+def test_onnx_runtime_gives_the_same_logits(folders, folder):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from sentimoe.studies.onnx import OnnxClassifier
+
+    model = SentimentClassifier.from_pretrained(folders / folder).model.float()
+    classifier = OnnxClassifier(model)
+    ids = torch.randint(5, 40, (3, 7))
+    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] + [0] * 6])
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(classifier(ids, mask).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_two_measurements_at_once_are_refused(folders, tmp_path):
+    arguments = ["bench", str(folders / "dense"), "--data", str(folders / "toy"), "--dial", "--peers"]
+    done = CliRunner().invoke(sentimoe_cli.app, arguments)
+    assert done.exit_code == 1 and "choose one of" in str(done.exception)
