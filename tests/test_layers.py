@@ -54,8 +54,10 @@ def test_moe_imports_torch_only():
                     "__future__",
                     "torch",
                     "collections",
+                    "contextlib",
                     "contextvars",
                     "dataclasses",
+                    "types",
                     "typing",
                 }
 

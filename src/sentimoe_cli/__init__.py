@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import bench, evaluate, export, info, predict, study, train
+from . import bench, evaluate, explain, export, info, predict, study, train
 
 app = typer.Typer(
     help="Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it.",
@@ -18,6 +18,7 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("explain")(explain.explain)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
 app.add_typer(study.app, name="study")

@@ -1,6 +1,6 @@
 """Texts in, probabilities out."""
 
-from .engine import BACKENDS, Engine
+from .engine import BACKENDS, Engine, in_precision
 from .memory import keep_freed_memory
 from .openvino import Bare, OpenVINOClassifier, export, is_exported, load_exported, padded_probe
 from .precision import PRECISIONS, compute_dtype
@@ -15,6 +15,7 @@ __all__ = [
     "OpenVINOClassifier",
     "compute_dtype",
     "export",
+    "in_precision",
     "is_exported",
     "keep_freed_memory",
     "load_exported",

@@ -7,7 +7,7 @@ from torch import nn
 
 from .experts import Experts, SharedExpert
 from .router import Router, top_k, top_k_unit
-from .routing import LayerRouting, active_call
+from .routing import LayerRouting, active_call, open_experts
 
 
 class MoE(nn.Module):
@@ -29,7 +29,7 @@ class MoE(nn.Module):
         real = None if call is None else call.real_tokens(self, hidden)
         flat = hidden.reshape(-1, hidden.shape[-1])
         tokens = flat if real is None else flat.index_select(0, real)
-        logits = self.router(tokens)
+        logits = open_experts(self, self.router(tokens))
         output, chosen = self.mix(tokens, logits)
         if call is not None:
             call.record(self, LayerRouting(logits, chosen))
@@ -40,8 +40,12 @@ class MoE(nn.Module):
 
     def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
-        weights, chosen = top_k(logits, self.num_experts_per_tok)
+        weights, chosen = self.choose(logits)
         return self.experts(tokens, chosen, weights), chosen
+
+    def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """logits `[T, E]` -> weights (None: all 1) and chosen experts, both `[T, K]`, the best one first."""
+        return top_k(logits, self.num_experts_per_tok)
 
 
 class SplitMoE(MoE):
@@ -72,10 +76,14 @@ class SplitMoE(MoE):
 
     def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
-        weights, chosen = top_k_unit(logits, self.num_experts_per_tok)
+        weights, chosen = self.choose(logits)
         constant = -self.experts.down_proj_bias.sum(dim=0)
         if self.output_bias is not None:
             constant = constant + self.output_bias
         beside = constant if self.shared is None else self.shared(tokens, constant)
         output = self.experts(tokens, chosen, weights)
         return output + beside.to(output.dtype), chosen
+
+    def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """logits `[T, E]` -> weights (None: all 1) and chosen experts, both `[T, K]`, the best one first."""
+        return top_k_unit(logits, self.num_experts_per_tok)

@@ -6,13 +6,18 @@ through a context variable: every thread has its own, nested calls restore the o
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import nn
 
 _active: ContextVar[RoutingCall | None] = ContextVar("sentimoe_routing_call", default=None)
+_closed: ContextVar[Mapping[Any, Sequence[int]]] = ContextVar("sentimoe_closed_experts", default=MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,29 @@ class RoutingCall:
 def active_call() -> RoutingCall | None:
     """The call that the current thread is inside of; None when a module is run on its own."""
     return _active.get()
+
+
+@contextmanager
+def closed_experts(closed: Mapping[Any, Sequence[int]]) -> Iterator[None]:
+    """Inside, no token is routed to these experts of these MoE layers; the next best ones take their place.
+
+    Of this thread alone, and nothing outlives it. Raises ValueError when fewer than `K` experts stay open.
+    """
+    for layer, experts in closed.items():
+        count, k = layer.experts.num_experts, layer.num_experts_per_tok
+        if not set(experts) <= set(range(count)) or count - len(set(experts)) < k:
+            raise ValueError(
+                f"experts {sorted(set(experts))} cannot be closed: the layer has {count}, numbered from 0, and {k} of "
+                "them must read each token"
+            )
+    token = _closed.set(closed)
+    try:
+        yield
+    finally:
+        _closed.reset(token)
+
+
+def open_experts(layer: nn.Module, logits: torch.Tensor) -> torch.Tensor:
+    """Logits `[T, E]` with those of the layer's closed experts at minus infinity."""
+    closed = list(_closed.get().get(layer, ()))
+    return logits.index_fill(-1, torch.tensor(closed, device=logits.device), -torch.inf) if closed else logits

@@ -1,0 +1,59 @@
+"""Which tokens made the label: integrated gradients (Sundararajan et al. 2017) of the input embeddings, by captum."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ..inference import Engine
+
+STEPS = 32
+
+
+def has_captum() -> bool:
+    """Whether captum is installed: `pip install 'sentimoe[explain]'`."""
+    return find_spec("captum") is not None
+
+
+def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) -> dict[str, Any]:
+    """What each token of a text adds to the logit of class `target`, against the text blanked out by padding tokens.
+
+    model: the engine's model in float32. Returns `tokens` (per token `start`, `end`, `score`) and `gap`: how far the
+    scores are from adding up to the difference of the two logits, relative to it. Routing changes along the path in
+    steps, so the gap is not 0.
+    """
+    from captum.attr import LayerIntegratedGradients
+
+    encoded = engine.tokenizer(
+        [text], truncation=True, max_length=engine.max_length, return_offsets_mapping=True, return_tensors="pt"
+    )
+    offsets = encoded.pop("offset_mapping")[0].tolist()
+    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    blank = ids.clone()
+    blank[0, [index for index, (start, end) in enumerate(offsets) if end > start]] = engine.tokenizer.pad_token_id
+
+    def logit(given: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=given, attention_mask=seen).logits[:, target]
+
+    method = LayerIntegratedGradients(logit, model.get_input_embeddings())
+    scores = method.attribute(ids, blank, additional_forward_args=(mask,), n_steps=STEPS, internal_batch_size=16)
+    scores = scores[0].sum(dim=-1).detach()
+    with torch.no_grad():
+        difference = float(logit(ids, mask) - logit(blank, mask))
+    gap = abs(float(scores.sum()) - difference) / max(abs(difference), 1e-6)
+    tokens = [
+        {"start": start, "end": end, "score": float(score)} for (start, end), score in zip(offsets, scores, strict=True)
+    ]
+    return {"tokens": tokens, "gap": gap, "difference": difference}
+
+
+def per_character(length: int, tokens: list[dict[str, Any]]) -> np.ndarray:
+    """The score of the token that covers each character, `[length]`; 0 between tokens."""
+    scores = np.zeros(length)
+    for token in tokens:
+        scores[token["start"] : token["end"]] = token["score"]
+    return scores

@@ -1,0 +1,273 @@
+"""Everything that a report says, as one JSON-able object: measured here, drawn in `report`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data import SentimentDataset, Split, clean_text
+from ..evaluation import classification_metrics, predicted_labels, reliability_bins
+from ..inference import Engine, in_precision
+from ..upcycle import moe_layers
+from .activation import Activation, by_class, entropy, shares, top_texts, top_tokens
+from .attribution import attribute, has_captum
+from .information import class_preferences, information_with_baseline
+from .knockout import can_close, knock_out_each
+from .mistakes import confident_errors, label_suspects
+from .representation import expert_similarity, neighbours, pooled, project, separation
+from .trace import Trace, trace, write_trace
+from .words import LEXICON, PARTS, has_tagger
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many texts each measure looks at, chosen at random with seed 0; routing is traced for all of them.
+
+    shown: texts shown one by one (100 at most). permutations: shuffles of the labels.
+    """
+
+    shown: int = 40
+    knocked_out: int = 1000
+    projected: int = 800
+    compared: int = 256
+    tagged: int = 2000
+    training: int = 5000
+    permutations: int = 1000
+
+
+def find(
+    engine: Engine,
+    model: Any,
+    dataset: SentimentDataset,
+    split: str,
+    *,
+    trace_path: Path | None = None,
+    dense: Engine | None = None,
+    sizes: Sizes = Sizes(),
+    say: Say = lambda line: None,
+    passed: Callable[[Iterator[Trace]], Iterator[Trace]] = lambda traces: traces,
+) -> dict[str, Any]:
+    """Measure everything on one split.
+
+    engine: of a model with experts, on torch. model: the same model, from which attribution makes a float32 one.
+    trace_path: a Parquet file for the whole routing trace. dense: the dense model, to compare representations with.
+    passed: sees every trace go by, for a progress bar. Raises ConfigError for a dense model.
+    """
+    part, names = dataset.splits[split], list(dataset.label_names)
+    labels = np.asarray(part.labels)
+    say(f"tracing {len(part)} texts")
+    activation = _activation(engine, sizes.tagged if has_tagger() else 0)
+    traces = passed(trace(engine, part.texts))
+    answers = [_counted(activation, each) for each in (write_trace(traces, trace_path) if trace_path else traces)]
+    probabilities = np.concatenate(answers)
+    found: dict[str, Any] = {
+        "data": {"name": dataset.name, "split": split, "texts": len(part), "labels": names, "sha256": dataset.sha256},
+        "model": _described(engine),
+        "scores": classification_metrics(labels, probabilities, names),
+        "sizes": {key: min(value, len(part)) for key, value in vars(sizes).items() if key != "permutations"},
+        "tagger": has_tagger(),
+        "captum": has_captum(),
+    }
+    found["sizes"] |= {
+        "permutations": sizes.permutations,
+        "training": min(sizes.training, len(dataset.splits["train"])),
+    }
+    say("counting")
+    found |= _routing(activation, engine, labels, len(names), part.texts, sizes)
+    sample = _sample(part, sizes.compared)
+    say("comparing the experts")
+    found["similarity"] = expert_similarity(engine, sample.texts).tolist()
+    say("projecting")
+    found["clusters"] = _clusters(engine, dense, activation, part, sizes.projected)
+    found["knock_out"] = None
+    if can_close(engine):
+        say("knocking out each expert")
+        some = _sample(part, sizes.knocked_out)
+        found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), say)[1]
+    found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
+    found["errors"] = confident_errors(part.texts, labels, probabilities, names)
+    suspects = label_suspects(labels, probabilities)
+    found["suspects"] = {
+        "count": len(suspects),
+        "rows": confident_errors(
+            [part.texts[row] for row in suspects], labels[suspects], probabilities[suspects], names, 15
+        ),
+    }
+    say(f"explaining {min(sizes.shown, len(part))} texts one by one")
+    found["texts"] = _texts(engine, model, activation, dataset, split, probabilities, sizes, say)
+    return found
+
+
+def _activation(engine: Engine, tagged: int) -> Activation:
+    layers = moe_layers(engine.model)
+    vocabulary = max(len(engine.tokenizer), engine.model.config.get_text_config().vocab_size)
+    return Activation(len(layers), layers[0].experts.num_experts, vocabulary, tagged)
+
+
+def _counted(activation: Activation, part: Trace) -> np.ndarray:
+    activation.add(part)
+    return part.probabilities
+
+
+def _described(engine: Engine) -> dict[str, Any]:
+    layers = moe_layers(engine.model)
+    return {
+        "class": type(engine.model).__name__,
+        "moe_layers": len(layers),
+        "experts": layers[0].experts.num_experts,
+        "experts_per_token": layers[0].num_experts_per_tok,
+    }
+
+
+def _sample(part: Split, count: int) -> Split:
+    """That many texts that are not blank."""
+    rows = [row for row, text in enumerate(part.texts) if clean_text(text).strip()]
+    return Split([part.texts[row] for row in rows], [part.labels[row] for row in rows]).sample(count)
+
+
+def _routing(
+    activation: Activation, engine: Engine, labels: np.ndarray, classes: int, texts: Sequence[str], sizes: Sizes
+) -> dict[str, Any]:
+    """Heat maps, load, the tokens and texts of each expert, and what tells specialisation from chance."""
+    load = activation.by_token.sum(axis=0)
+    load = load / load.sum(axis=-1, keepdims=True)
+    words = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
+    words += [""] * (len(activation.tokens) - len(words))
+    information = information_with_baseline(activation.by_text, labels, classes, sizes.permutations)
+    preferences = class_preferences(activation.by_text, labels, classes, sizes.permutations)
+    experts = []
+    for layer, expert in product(*map(range, load.shape)):
+        answered = top_texts(activation, layer, expert)
+        experts.append(
+            {
+                "layer": layer,
+                "expert": expert,
+                "load": float(load[layer, expert]),
+                "tokens": top_tokens(activation, words, layer, expert),
+                "texts": [row | {"text": clean_text(texts[row["row"]])} for row in answered],
+            }
+        )
+    return {
+        "load": load.tolist(),
+        "entropy": entropy(load).tolist(),
+        "by_class": _plain(shares(by_class(activation.by_text, labels, classes))),
+        "class_p": preferences.tolist(),
+        "by_lexicon": {"names": LEXICON, "shares": _plain(shares(activation.by_lexicon))},
+        "by_part": {"names": PARTS, "shares": _plain(shares(activation.by_part))},
+        "information": information,
+        "experts": experts,
+    }
+
+
+def _plain(values: np.ndarray) -> list:
+    """Lists in which a share that does not exist is None."""
+    return np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
+
+
+def _clusters(
+    engine: Engine, dense: Engine | None, activation: Activation, part: Split, count: int
+) -> list[dict[str, Any]]:
+    """The pooled representation of the texts: two dimensions for the eye, all of them for the figures."""
+    sample = _sample(part, count)
+    mine = _activation(engine, 0)
+    deque((_counted(mine, each) for each in trace(engine, sample.texts)), maxlen=0)
+    dominant = mine.by_text[:, -1].argmax(axis=-1)
+    labels, found = np.asarray(sample.labels), []
+    for title, each in (("experts", engine), ("dense", dense)):
+        if each is not None:
+            points = pooled(each, sample.texts)
+            flat, way = project(points)
+            row = {"title": title, "way": way, "points": np.round(flat, 3).tolist(), "labels": labels.tolist()}
+            row |= {"expert": dominant.tolist() if title == "experts" else None, "by_label": separation(points, labels)}
+            row["by_expert"] = separation(points, dominant) if title == "experts" else None
+            found.append(row)
+    return found
+
+
+def _texts(
+    engine: Engine,
+    model: Any,
+    activation: Activation,
+    dataset: SentimentDataset,
+    split: str,
+    probabilities: np.ndarray,
+    sizes: Sizes,
+    say: Say,
+) -> list[dict[str, Any]]:
+    """Texts one by one: tokens with experts and attribution, each expert knocked out, neighbours by routing."""
+    part, train = dataset.splits[split], dataset.splits["train"].sample(sizes.training)
+    labels = np.asarray(part.labels)
+    rows = choose(labels, probabilities, min(sizes.shown, 100))
+    texts = [clean_text(part.texts[row]) for row in rows]
+    known = _activation(engine, 0)
+    deque((_counted(known, each) for each in trace(engine, train.texts)), maxlen=0)
+    near = neighbours(known.by_text, activation.by_text[rows])
+    without = None
+    if can_close(engine):
+        without = knock_out_each(engine, texts, labels[rows])[0]
+    exact = in_precision(model, torch.float32)
+    found = []
+    for place, (row, routed) in enumerate(zip(rows, _one_by_one(engine, texts), strict=True)):
+        answer = int(np.argmax(probabilities[row]))
+        shown = {
+            "row": int(row),
+            "text": texts[place],
+            "label": dataset.label_names[labels[row]],
+            "answer": dataset.label_names[answer],
+            "probabilities": probabilities[row].tolist(),
+            "tokens": routed,
+            "near": [
+                {"text": clean_text(train.texts[n]), "label": dataset.label_names[train.labels[n]]} for n in near[place]
+            ],
+        }
+        if without is not None:
+            change = without[:, :, place] - probabilities[row]
+            shown["knock_out"] = change.tolist()
+            shown["flips"] = (without[:, :, place].argmax(axis=-1) != answer).tolist()
+        if has_captum():
+            scores = attribute(engine, exact, texts[place], answer)
+            shown["gap"] = scores["gap"]
+            for token, score in zip(routed, scores["tokens"], strict=True):
+                token["score"] = score["score"]
+        found.append(shown)
+        say(f"text {place + 1} of {len(rows)}")
+    return found
+
+
+def choose(labels: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
+    """Rows to show: a third the most confident errors, a third the least certain answers, the rest at random."""
+    able = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
+    predicted = predicted_labels(probabilities)
+    top = np.sort(np.nan_to_num(probabilities), axis=1)
+    wrong = able[predicted[able] != labels[able]]
+    errors = wrong[np.argsort(-top[wrong, -1], kind="stable")][: count // 3]
+    unsure = able[np.argsort(top[able, -1] - top[able, -2], kind="stable")]
+    unsure = unsure[~np.isin(unsure, errors)][: count // 3]
+    rest = np.random.default_rng(0).permutation(able)
+    rest = rest[~np.isin(rest, np.concatenate([errors, unsure]))][: max(0, count - len(errors) - len(unsure))]
+    return np.concatenate([errors, unsure, rest]).astype(int)
+
+
+def _one_by_one(engine: Engine, texts: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """For each text its tokens: characters, and per layer the experts that read it."""
+    for each in trace(engine, texts):
+        for row in range(len(each.texts)):
+            mine = np.flatnonzero(each.text == each.first + row)
+            yield [
+                {
+                    "start": int(each.start[token]),
+                    "end": int(each.end[token]),
+                    "experts": each.experts[token].tolist(),
+                    "weights": np.round(each.weights[token], 3).tolist(),
+                }
+                for token in mine
+            ]

@@ -1,0 +1,49 @@
+"""Errors, most confident first; confident disagreement may be the label's fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def confident_errors(
+    texts: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], count: int = 30
+) -> list[dict[str, Any]]:
+    """Wrong answers sorted by confidence: text, label, answer, its probability and that of the label."""
+    answered = ~np.isnan(probabilities).any(axis=1)
+    predicted = np.where(answered, np.nan_to_num(probabilities).argmax(axis=1), -1)
+    wrong = np.flatnonzero(answered & (predicted != labels))
+    order = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:count]
+    return [
+        {
+            "row": int(row),
+            "text": texts[row],
+            "label": names[labels[row]],
+            "answer": names[predicted[row]],
+            "probability": float(probabilities[row, predicted[row]]),
+            "probability_of_label": float(probabilities[row, labels[row]]),
+        }
+        for row in order
+    ]
+
+
+def label_suspects(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Rows whose label is probably wrong, by confident learning: sorted, the most doubtful first.
+
+    A text is a suspect when another class's probability reaches that class's threshold, the mean probability of the
+    class among the texts that carry its label, and is the larger (Northcutt et al. 2021, "Confident Learning",
+    equation 1).
+    """
+    answered = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
+    p, y = probabilities[answered], labels[answered]
+    present = np.unique(y)
+    thresholds = np.full(p.shape[1], np.inf)
+    thresholds[present] = [p[y == label, label].mean() for label in present]
+    able = np.where(p >= thresholds, p, -1.0)
+    likely = able.argmax(axis=1)
+    suspect = (able.max(axis=1) > 0) & (likely != y)
+    margin = p[np.arange(len(p)), likely] - p[np.arange(len(p)), y]
+    rows = np.flatnonzero(suspect)
+    return answered[rows[np.argsort(-margin[rows], kind="stable")]]

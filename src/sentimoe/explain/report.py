@@ -1,0 +1,93 @@
+"""One self-contained HTML file from the findings: no script, no network, every text escaped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+WIDTH, HEIGHT, MARGIN = 640, 440, 12  # of a scatter plot, in its own units
+
+
+def write_report(findings: dict[str, Any], folder: Path) -> Path:
+    """Write `report.html` and `report.json` into an existing folder; returns the path of the page."""
+    text = json.dumps(findings, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(report_html(findings), encoding="utf-8")
+    return page
+
+
+def report_html(findings: dict[str, Any]) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("sentimoe.explain"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": lambda value: "-" if value is None else f"{100 * value:.0f}%",
+        "three": lambda value: "-" if value is None else f"{value:.3f}",
+    }
+    environment.globals |= {"place": place, "pieces": pieces, "strongest": strongest}
+    return environment.get_template("report.html.jinja").render(found=_for_the_page(findings))
+
+
+def _for_the_page(findings: dict[str, Any]) -> dict[str, Any]:
+    """The findings with the rows of each heat map: by layer, then a row for each group."""
+    layers, experts = findings["model"]["moe_layers"], findings["model"]["experts"]
+    most = math.log2(experts) or 1.0
+    even = [[*row, bits / most] for row, bits in zip(findings["load"], findings["entropy"], strict=True)]
+
+    def by_layer(shares: Sequence[Any]) -> list[list[Any]]:
+        return [[group[layer] for group in shares] for layer in range(layers)]
+
+    confusion = [[count / max(sum(row), 1) for count in row] for row in findings["scores"]["confusion_matrix"]]
+    return findings | {
+        "load_rows": even,
+        "class_rows": by_layer(findings["by_class"]),
+        "lexicon_rows": by_layer(findings["by_lexicon"]["shares"]),
+        "part_rows": by_layer(findings["by_part"]["shares"]),
+        "confusion_rows": confusion,
+    }
+
+
+def place(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Points `[B][2]` in the units of a scatter plot."""
+    if not points:
+        return []
+    xs, ys = zip(*points, strict=True)
+    found = []
+    for x, y in points:
+        across = (x - min(xs)) / (max(xs) - min(xs) or 1)
+        down = (y - min(ys)) / (max(ys) - min(ys) or 1)
+        found.append(
+            (round(MARGIN + across * (WIDTH - 2 * MARGIN), 1), round(MARGIN + down * (HEIGHT - 2 * MARGIN), 1))
+        )
+    return found
+
+
+def pieces(text: str, tokens: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any] | None]]:
+    """A text cut into its tokens and what lies between them (None): joined again they are the text."""
+    found: list[tuple[str, dict[str, Any] | None]] = []
+    done = 0
+    for token in tokens:
+        start, end = max(token["start"], done), token["end"]
+        if end <= start:
+            continue
+        if start > done:
+            found.append((text[done:start], None))
+        found.append((text[start:end], token))
+        done = end
+    return [*found, (text[done:], None)] if done < len(text) else found
+
+
+def strongest(tokens: Sequence[dict[str, Any]]) -> float:
+    """The largest attribution of a text, in size; 1 where there is none."""
+    return max((abs(token.get("score", 0.0)) for token in tokens), default=0.0) or 1.0

@@ -1,0 +1,144 @@
+"""What the experts and the model write: similarity of experts, projections, and how well they separate the classes
+(Figure 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import normalized_mutual_info_score, silhouette_score
+from torch import nn
+
+from ..data import clean_text, token_batches
+from ..inference import Engine
+from ..upcycle import moe_layers
+
+
+def expert_similarity(engine: Engine, texts: Sequence[str]) -> np.ndarray:
+    """Cosine of what two experts write for the same tokens, mean over the real tokens of the texts: `[N, E, E]`.
+
+    The mean output of all experts for a token is taken off first: experts that start as copies share most of it.
+    """
+    found = []
+    for layer, tokens in zip(moe_layers(engine.model), layer_inputs(engine, texts), strict=True):
+        outputs = expert_outputs(layer, tokens)
+        outputs = outputs - outputs.mean(dim=1, keepdim=True)
+        unit = nn.functional.normalize(outputs, dim=-1)
+        found.append(torch.einsum("ted,tfd->ef", unit, unit).div(len(tokens)).cpu().numpy())
+    return np.stack(found)
+
+
+@torch.inference_mode()
+def expert_outputs(layer: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """What every expert of a layer writes for tokens `[T, D]`, chosen or not: `[T, E, D]`, float32."""
+    outputs = []
+    for expert in range(layer.experts.num_experts):
+        chosen = torch.full((len(tokens), 1), expert, device=tokens.device)
+        outputs.append(layer.experts(tokens, chosen, None).float())
+    return torch.stack(outputs, dim=1)
+
+
+@torch.inference_mode()
+def layer_inputs(engine: Engine, texts: Sequence[str]) -> list[torch.Tensor]:
+    """The hidden states of real tokens that reach each MoE layer, `[T, D]` a layer."""
+    seen: list[list[torch.Tensor]] = [[] for _ in moe_layers(engine.model)]
+    mask = torch.zeros(0)
+
+    def keep(place: int):
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            seen[place].append(inputs[0][mask])
+
+        return hook
+
+    handles = [layer.register_forward_pre_hook(keep(i)) for i, layer in enumerate(moe_layers(engine.model))]
+    try:
+        for batch, _ in batches(engine, texts):
+            mask = batch["attention_mask"].bool()
+            engine.model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [torch.cat(parts) for parts in seen]
+
+
+def batches(engine: Engine, texts: Sequence[str]) -> Iterator[tuple[Any, list[int]]]:
+    """Padded batches under the engine's token budget, and the rows of their texts."""
+    encoded = engine.tokenizer([clean_text(text) for text in texts], truncation=True, max_length=engine.max_length)
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    for rows in token_batches(lengths, engine.tokens_per_batch):
+        part = [{name: values[row] for name, values in encoded.items()} for row in rows]
+        yield engine.tokenizer.pad(part, return_tensors="pt").to(engine.model.device), rows
+
+
+@torch.inference_mode()
+def pooled(engine: Engine, texts: Sequence[str]) -> np.ndarray:
+    """What the classifier's last linear layer reads for each text, `[B, D]` float32."""
+    found: dict[int, np.ndarray] = {}
+    with last_input(engine.model) as seen:
+        for batch, rows in batches(engine, texts):
+            engine.model(**batch)
+            states = seen.pop().float().cpu().numpy()
+            if states.ndim == 3:  # a decoder scores every token; the answer is that of the last real one
+                last = batch["attention_mask"].shape[1] - 1 - batch["attention_mask"].flip(1).argmax(dim=1)
+                states = states[np.arange(len(states)), last.cpu().numpy()]
+            found.update(zip(rows, states, strict=True))
+    return np.stack([found[row] for row in range(len(texts))])
+
+
+@contextmanager
+def last_input(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Inside, the list gets the input of the last linear layer with as many outputs as there are classes."""
+    labels = model.config.num_labels  # type: ignore[union-attr]
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]
+    seen: list[torch.Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def separation(points: np.ndarray, groups: np.ndarray, seed: int = 0) -> dict[str, float | None]:
+    """How well groups are told apart in the space of the points `[B, D]`, not in a projection.
+
+    silhouette: -1 to 1 (Rousseeuw 1987). nmi: of the groups and a k-means with as many clusters, 0 to 1. None where
+    there are not two groups.
+    """
+    if len(set(groups.tolist())) < 2 or len(points) <= len(set(groups.tolist())):
+        return {"silhouette": None, "nmi": None}
+    clusters = KMeans(len(set(groups.tolist())), n_init=4, random_state=seed).fit_predict(points)
+    return {
+        "silhouette": float(silhouette_score(points, groups, sample_size=min(2000, len(points)), random_state=seed)),
+        "nmi": float(normalized_mutual_info_score(groups, clusters)),
+    }
+
+
+def project(points: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
+    """Points `[B, D]` -> `[B, 2]` and the name of the way: openTSNE where it is installed, else PCA."""
+    if find_spec("openTSNE") is None or len(points) < 20:
+        return PCA(2, random_state=seed).fit_transform(points), "PCA"
+    from openTSNE import TSNE
+
+    perplexity = min(30, (len(points) - 1) // 3)
+    return np.asarray(TSNE(perplexity=perplexity, random_state=seed).fit(points.astype(np.float64))), "t-SNE (openTSNE)"
+
+
+def neighbours(profiles: np.ndarray, of: np.ndarray, count: int = 3) -> np.ndarray:
+    """For routing profiles `of` `[B, N, E]` the rows of the most similar `profiles` `[M, N, E]`, `[B, count]`.
+
+    A profile is a text's mass per expert divided by its tokens; similarity is the cosine of what differs from the mean.
+    """
+
+    def shares(mass: np.ndarray) -> np.ndarray:
+        return (mass / np.maximum(mass.sum(axis=-1, keepdims=True), 1e-12)).reshape(len(mass), -1)
+
+    mean = shares(profiles).mean(axis=0)
+    ours, theirs = shares(of) - mean, shares(profiles) - mean
+    ours, theirs = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (ours, theirs))
+    return np.argsort(-(ours @ theirs.T), axis=1, kind="stable")[:, :count]

@@ -1,0 +1,88 @@
+"""`sentimoe explain`: which expert did what, as a page that opens anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from sentimoe import SentimentClassifier
+    from sentimoe.inference import Engine
+
+Option = typer.Option
+
+
+def explain(
+    folder: Annotated[Path, typer.Argument(help="Run folder of a model with experts.")],
+    data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
+    out: Annotated[Path, Option(help="Folder to write report.html, report.json and trace.parquet to.")] = Path(
+        "report"
+    ),
+    split: Annotated[str, Option(help="train, validation or test.")] = "test",
+    dense: Annotated[
+        Path | None, Option(help="Run folder of the dense model, to compare what both have learnt.")
+    ] = None,
+    shown: Annotated[int, Option(help="Texts explained one by one.", min=1, max=100)] = 40,
+    limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=20)] = None,
+    overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
+    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
+    label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
+) -> None:
+    """Trace every token, measure what the experts specialise in, and write one self-contained page."""
+    import sys
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from sentimoe.data import load_dataset
+    from sentimoe.errors import ConfigError, DataError
+    from sentimoe.explain.findings import Sizes, find
+    from sentimoe.explain.report import write_report
+
+    from .show import prepare_process
+
+    prepare_process()
+    if (out / "report.html").exists() and not overwrite:
+        raise ConfigError(f"{out} holds a report already; choose another folder or add --overwrite")
+    dataset = load_dataset(data, text_column=text_column, label_column=label_column)
+    if split not in dataset.splits:
+        raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
+    if limit is not None:
+        dataset = replace(dataset, splits=dataset.splits | {split: dataset.splits[split].sample(limit)})
+    classifier, engine = _load(folder)
+    if classifier.model is None:
+        raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
+    if tuple(classifier.label_names) != dataset.label_names:
+        raise DataError(f"the model answers {classifier.label_names}, {data} has {list(dataset.label_names)}")
+    other = None if dense is None else _load(dense)[1]
+    out.mkdir(parents=True, exist_ok=True)
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("tracing", total=len(dataset.splits[split]))
+
+        def passed(traces):
+            for part in traces:
+                progress.advance(task, len(part.texts))
+                yield part
+
+        found = find(
+            engine,
+            classifier.model,
+            dataset,
+            split,
+            trace_path=out / "trace.parquet",
+            dense=other,
+            sizes=Sizes(shown=shown),
+            say=lambda line: progress.update(task, description=line),
+            passed=passed,
+        )
+    typer.echo(f"written to {write_report(found, out)}")
+
+
+def _load(folder: Path) -> tuple[SentimentClassifier, Engine]:
+    from sentimoe import SentimentClassifier
+
+    classifier = SentimentClassifier.from_pretrained(folder, long_texts="truncate")
+    return classifier, cast("Engine", classifier.engine)

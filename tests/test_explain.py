@@ -1,0 +1,355 @@
+"""What the measures of `explain` say, on routing that is known and on models with a planted secret."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+from backbone import write_backbone
+from tiny import batch, dense, scatter, texts
+from typer.testing import CliRunner
+
+import sentimoe_cli
+from sentimoe import MoEConfig, SentimentClassifier, upcycle
+from sentimoe.data import load_dataset
+from sentimoe.errors import ConfigError
+from sentimoe.explain import (
+    Activation,
+    class_preferences,
+    information_with_baseline,
+    knocked_out,
+    label_suspects,
+    mutual_information,
+    neighbours,
+    separation,
+    top_texts,
+    top_tokens,
+    trace,
+    write_trace,
+)
+from sentimoe.explain.report import pieces, report_html
+from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
+from sentimoe.moe import closed_experts
+from sentimoe.training import TrainConfig, train
+from sentimoe.upcycle import moe_layers
+
+HOT = ("fire", "flame", "burning", "heat")
+FILLER = (
+    "the", "a", "thing", "went", "home", "today", "with", "some", "other", "people", "and", "then", "we", "saw",
+    "house", "tree", "water",
+)  # fmt: skip
+
+
+def planted(count, seed=0):
+    """Texts of random words; one word of one family makes the class, nothing else does."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(count):
+        words = list(rng.choice(FILLER, size=rng.integers(5, 10)))
+        if index % 2:
+            words.insert(int(rng.integers(len(words))), str(rng.choice(HOT)))
+        found.append({"text": " ".join(words), "label": "hot" if index % 2 else "calm"})
+    return pd.DataFrame(found).drop_duplicates("text")
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory):
+    """A small model with experts, trained on the planted data, and the data."""
+    root = tmp_path_factory.mktemp("planted")
+    (root / "data").mkdir()
+    for seed, (name, count) in enumerate((("train", 800), ("validation", 100), ("test", 300))):
+        planted(count, seed).to_csv(root / "data" / f"{name}.csv", index=False)
+    moe = {"layers_to_transform": [-1], "num_experts": 4, "num_experts_per_tok": 1, "init_noise": 0.1}
+    config = TrainConfig(
+        model=write_backbone(root / "backbone"), data=str(root / "data"), method="moe-gated", epochs=4, batch_size=16,
+        max_length=32, learning_rate=5e-3, router_learning_rate=2e-2, method_settings=moe, precision="float32",
+    )  # fmt: skip
+    train(config, root / "model", progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def engine(secret):
+    return SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate").engine
+
+
+@pytest.fixture(scope="module")
+def dataset(secret):
+    return load_dataset(str(secret / "data"))
+
+
+def counted(engine, part):
+    activation = Activation(1, 4, len(engine.tokenizer))
+    answers = []
+    for each in trace(engine, part.texts):
+        activation.add(each)
+        answers.append(each.probabilities)
+    return activation, np.concatenate(answers)
+
+
+def test_the_measures_find_the_planted_expert(engine, dataset):
+    part = dataset.splits["test"]
+    labels = np.asarray(part.labels)
+    hot = dataset.label_names.index("hot")
+    activation, probabilities = counted(engine, part)
+    assert (probabilities.argmax(axis=1) == labels).mean() > 0.95
+
+    (information,) = information_with_baseline(activation.by_text, labels, 2, permutations=500)
+    assert information["p_value"] < 0.01 and information["bits"] > 3 * information["shuffled_95"]
+    p_values = class_preferences(activation.by_text, labels, 2, permutations=500)[hot, 0]
+    ids = engine.tokenizer.convert_tokens_to_ids(list(HOT))
+    share = activation.by_token[ids, 0].sum(axis=0) / activation.tokens[ids].sum()
+    expert = int(share.argmax())
+    assert share[expert] > 0.9 and p_values[expert] < 0.01
+    names = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
+    best = top_tokens(activation, names, 0, expert, count=6, support=10)
+    assert len(set(HOT) & {row["token"] for row in best}) >= 3
+
+
+def test_shuffled_labels_show_nothing(engine, dataset):
+    part = dataset.splits["test"]
+    activation, _ = counted(engine, part)
+    alarms = 0
+    for seed in range(10):
+        labels = np.random.default_rng(seed).permutation(part.labels)
+        (found,) = information_with_baseline(activation.by_text, labels, 2, permutations=200, seed=seed)
+        alarms += found["p_value"] < 0.05
+        alarms += bool((class_preferences(activation.by_text, labels, 2, permutations=200, seed=seed) < 0.05).any())
+    assert alarms <= 3  # of 20 tests at 5%
+
+
+def test_a_trace_is_what_the_layers_did(engine):
+    given = ["fire in the house", "", "the  thing 🔥 went", "a " * 100, None]
+    (found,) = trace(engine, given)
+    assert found.texts == ["fire in the house", "", "the  thing 🔥 went", "a " * 100, ""]
+    np.testing.assert_allclose(found.probabilities, engine.predict_proba(given), atol=1e-6)
+    assert np.isnan(found.probabilities[[1, 4]]).all() and set(found.text.tolist()) == {0, 2, 3}
+    for row in (0, 2, 3):
+        mine = found.text == row
+        encoded = engine.tokenizer(found.texts[row], truncation=True, max_length=engine.max_length, return_tensors="pt")
+        assert found.token_id[mine].tolist() == encoded["input_ids"][0].tolist()
+        with torch.no_grad():
+            logits = engine.model(**encoded).router_logits[0]
+        assert found.experts[mine, 0, 0].tolist() == logits.argmax(dim=-1).tolist()
+    pieces_of = [given[0][a:b] for a, b in zip(found.start[found.text == 0], found.end[found.text == 0], strict=True)]
+    assert pieces_of == ["", "fire", "in", "the", "house", ""]
+
+
+def test_weights_are_those_of_the_layer():
+    """Two experts per token: their weights sum to 1 and come from the softmax over all experts."""
+    torch.manual_seed(0)
+    model = scatter(upcycle(dense("bert"), MoEConfig(num_experts_per_tok=2)))
+    inputs = batch(texts(5, 7))
+    with torch.no_grad():
+        routed = model(**inputs).router_logits
+    for layer, logits in zip(moe_layers(model), routed, strict=True):
+        weights, chosen = layer.choose(logits)
+        expected = logits.softmax(-1).gather(-1, chosen)
+        torch.testing.assert_close(weights, expected / expected.sum(-1, keepdim=True))
+
+
+def test_a_trace_in_parquet(engine, dataset, tmp_path):
+    part = dataset.splits["test"]
+    given = part.texts * 4  # more than one chunk
+    traces = list(write_trace(trace(engine, given), tmp_path / "trace.parquet"))
+    assert len(traces) == 2 and traces[1].first == 1024
+    table = pq.read_table(tmp_path / "trace.parquet")
+    assert table.num_rows == sum(len(each.text) for each in traces)  # one MoE layer
+    assert table["text"].to_numpy()[-1] == len(given) - 1
+    assert table["experts"].to_pylist()[:3] == traces[0].experts[:3, 0].tolist()
+
+
+def test_a_dense_model_has_no_trace(tmp_path):
+    from transformers import AutoTokenizer
+
+    from sentimoe.inference import Engine
+    from sentimoe.upcycle import load_classifier
+
+    backbone = write_backbone(tmp_path / "backbone")
+    engine = Engine(load_classifier(backbone, ["a", "b"]), AutoTokenizer.from_pretrained(backbone), max_length=32)
+    with pytest.raises(ConfigError, match="has no experts"):
+        next(trace(engine, ["x"]))
+
+
+def test_mutual_information_in_closed_form():
+    assert mutual_information(np.eye(4)) == pytest.approx(2.0)  # four classes, each with an expert of its own: 2 bits
+    assert mutual_information(np.outer([3, 1], [1, 2, 3])) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_shuffling_keeps_texts_whole():
+    """Two long texts, each read by one expert, look like perfect knowledge token by token; two texts prove nothing."""
+    by_text = np.array([[[900.0, 0.0]], [[0.0, 900.0]]])
+    (found,) = information_with_baseline(by_text, np.array([0, 1]), 2, permutations=200)
+    assert found["bits"] == pytest.approx(1.0) and found["p_value"] == 1.0
+
+
+def test_knock_out_takes_the_next_best_expert(engine):
+    layer = moe_layers(engine.model)[0]
+    encoded = engine.tokenizer(["fire in the house"], return_tensors="pt")
+    with torch.no_grad():
+        before = engine.model(**encoded)
+        second = before.router_logits[0].topk(2).indices
+        first = int(second[1, 0])  # the expert of "fire"
+        with closed_experts({layer: [first]}):
+            after = engine.model(**encoded)
+        again = engine.model(**encoded)
+    chosen = after.router_logits[0].argmax(-1)
+    assert (chosen != first).all() and chosen[1] == second[1, 1]
+    assert not torch.equal(after.logits, before.logits) and torch.equal(again.logits, before.logits)
+    others = set(range(4)) - {first}
+    with pytest.raises(ValueError, match="cannot be closed"), closed_experts({layer: [*others, first]}):
+        pass
+    with pytest.raises(ConfigError, match="numbered from 0"), knocked_out(engine, [(0, 9)]):
+        pass
+    with pytest.raises(ConfigError, match="no MoE layer 3"), knocked_out(engine, [(3, 0)]):
+        pass
+
+
+def test_closing_an_expert_is_of_one_thread(engine):
+    from concurrent.futures import ThreadPoolExecutor
+
+    text = ["fire in the house"]
+    before = engine.predict_proba(text)
+    with knocked_out(engine, [(0, 0), (0, 1), (0, 2)]):
+        inside = engine.predict_proba(text)
+        with ThreadPoolExecutor(1) as pool:
+            np.testing.assert_array_equal(pool.submit(engine.predict_proba, text).result(), before)
+    assert not np.array_equal(inside, before)
+
+
+def test_words_and_their_groups():
+    text = "I don't like it :( great!"
+    words = [text[a:b] for a, b in words_of(text)]
+    assert words == ["I", "don't", "like", "it", ":(", "great", "!"]
+    assert lexicon_groups(words) == [1, 1, 2, 1, 0, 2, 1]
+    start, end = np.array([0, 0, 2, 5, 8, 25]), np.array([0, 1, 5, 7, 12, 26])
+    groups = spread(words_of(text), range(7), start, end)
+    assert groups.tolist() == [-1, 0, 1, 1, 2, -1]  # a special token has no characters; the last begins past the end
+
+
+@pytest.mark.skipif(not has_tagger(), reason="HanTa is not installed")
+def test_parts_of_speech():
+    found = [
+        PARTS[group]
+        for group in part_groups(
+            ["she", "never", "really", "loved", "the", "terrible", "dogs", "and", "3", "cats", "!"]
+        )
+    ]
+    assert found[0] == "pronoun" and found[3:7] == ["verb", "determiner", "adjective", "noun"]
+    assert found[7:] == ["conjunction", "number", "noun", "punctuation"]
+
+
+def test_lift_and_support():
+    activation = Activation(1, 2, 4)
+    activation.by_token[:, 0] = [[30, 10], [1, 0], [5, 15], [0, 0]]
+    activation.tokens[:] = [40, 1, 20, 0]
+    best = top_tokens(activation, ["a", "rare", "b", "never"], 0, 0, support=20)
+    assert [row["token"] for row in best] == ["a", "b"]
+    assert best[0]["share"] == 0.75 and best[0]["lift"] == pytest.approx(0.75 / (36 / 61))
+    activation._by_text = [np.array([[5.0, 5.0]]), np.array([[8.0, 2.0]]), np.array([[1.0, 0.0]])]
+    activation._lengths = [10, 10, 1]
+    assert [row["row"] for row in top_texts(activation, 0, 0)] == [1, 0]
+
+
+def test_neighbours_go_by_routing_and_not_by_length():
+    profiles = np.array([[[9.0, 1.0]], [[1.0, 9.0]], [[50.0, 50.0]]])
+    assert neighbours(profiles, np.array([[[2.0, 18.0]], [[90.0, 10.0]]]), 1).tolist() == [[1], [0]]
+
+
+def test_separation_is_of_the_original_space():
+    points = np.vstack(
+        [np.random.default_rng(0).normal(0, 0.1, (40, 8)), np.random.default_rng(1).normal(5, 0.1, (40, 8))]
+    )
+    groups = np.repeat([0, 1], 40)
+    apart, mixed = separation(points, groups), separation(points, np.tile([0, 1], 40))
+    assert apart["nmi"] == 1 and apart["silhouette"] > 0.9 and mixed["nmi"] < 0.1
+    assert separation(points, np.zeros(80, int)) == {"silhouette": None, "nmi": None}
+
+
+def test_label_suspects_by_confident_learning():
+    labels = np.array([0] * 5 + [1] * 5)
+    probabilities = np.array([[0.9, 0.1]] * 5 + [[0.2, 0.8]] * 5)
+    probabilities[2] = [0.05, 0.95]  # says 1 with more confidence than texts of class 1
+    probabilities[7] = [0.6, 0.4]  # leans to 0, below that class's mean confidence
+    probabilities[8] = np.nan
+    assert label_suspects(labels, probabilities).tolist() == [2]
+
+
+def test_pieces_are_the_text_again():
+    tokens = [{"start": 0, "end": 0}, {"start": 0, "end": 2}, {"start": 3, "end": 5}, {"start": 4, "end": 6}]
+    assert "".join(piece for piece, _ in pieces("ab cdef!", tokens)) == "ab cdef!"
+
+
+def hostile():
+    """200 strings that a page must show and never run."""
+    shapes = [
+        "<script>alert({n})</script>", "<img src=x onerror=alert({n})>", "\"><svg onload=alert({n})>", "'-alert({n})-'",
+        "javascript:alert({n})", "</title><script>x{n}</script>", "{{{{ {n} * 7 }}}}", "{{% raw %}} {n}",
+        "&lt;b&gt;{n}",
+        "<!-- {n}", "]]>{n}", "\u202egnirts{n}", "\x00\x08{n}", "<style>*{{display:none}}</style>{n}",
+        "<a href='http://example.com/{n}'>x</a>", "<iframe src=//example.com/{n}>", "$\\frac{{{n}}}$", "%s %d {n}",
+        "</bdi></td></table><h1>{n}", "<base href=//example.com/{n}>",
+    ]  # fmt: skip
+    return [shape.format(n=n) for n in range(10) for shape in shapes]
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page, and its text."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.text = set(), [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_a_report_shows_hostile_text_and_runs_nothing(secret, tmp_path):
+    """In text, label, column and file names."""
+    strings = hostile()
+    assert len(strings) == 200
+    rows = [
+        {"<b>text</b>": f"{text} fire {n}", "label": "<i>hot</i>" if n % 2 else "{{ 7 * 7 }}"}
+        for n, text in enumerate(strings)
+    ]
+    folder = tmp_path / "data <script>alert(1)<!-- "
+    folder.mkdir()
+    for name in ("train", "validation", "test"):
+        lines = [json.dumps(row | {"<b>text</b>": f"{row['<b>text</b>']} {name}"}) for row in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    moe = {"layers_to_transform": [-1], "num_experts_per_tok": 1}
+    config = TrainConfig(
+        model=str(secret / "backbone"), data=str(folder), text_column="<b>text</b>", method="moe-gated", epochs=1,
+        max_length=32, method_settings=moe, precision="float32",
+    )  # fmt: skip
+    train(config, tmp_path / "model", progress=False)
+    told = ["explain", str(tmp_path / "model"), "--data", str(folder), "--text-column", "<b>text</b>"]
+    told += ["--out", str(tmp_path / "report"), "--shown", "100", "--limit", "200"]
+    done = CliRunner().invoke(sentimoe_cli.app, told)
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    read = Tags()
+    read.feed(page)
+    assert not {"script", "img", "iframe", "b", "i", "base", "object", "link"} & read.tags
+    assert not [name for name, _ in read.attributes if name.startswith("on")]
+    assert {value[0] for name, value in read.attributes if name == "href"} == {"#"}
+    assert not {name for name, _ in read.attributes} & {"src", "srcset", "action", "data", "xlink:href"}
+    assert all(re.fullmatch(r"--v: \d+", value) for name, value in read.attributes if name == "style")
+    shown = "".join(read.text)
+    found = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert len(found["texts"]) == 100 and "<i>hot</i>" in shown and "{{ 7 * 7 }}" in shown
+    for text in found["texts"]:
+        assert "".join(piece for piece, _ in pieces(text["text"], text["tokens"])) == text["text"]
+    assert page.count("<article>") == 100 and len(page) < 5_000_000
+    assert report_html(found) == page  # the JSON holds everything
+
+    again = CliRunner().invoke(sentimoe_cli.app, told)
+    assert again.exit_code == 1 and "holds a report already" in str(again.exception)
