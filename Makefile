@@ -6,11 +6,12 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo test lint bench clean
+.PHONY: help install backbones demo test test-browser lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
+	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
@@ -21,7 +22,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,explain]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,explain,explore]'
 	touch $@
 
 backbones: $(INSTALLED)
@@ -37,6 +38,12 @@ lint: $(INSTALLED)
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+test-browser: $(INSTALLED)
+	$(if $(BROWSER),,apt-get update -qq && apt-get install -y -qq chromium > /dev/null)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest -q -o addopts= tests/browser
 
 bench: $(INSTALLED)
 	$(BIN)/python -m sentimoe.studies.copies results/bench/copy-moe.json

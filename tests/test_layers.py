@@ -17,6 +17,7 @@ LEVELS = [
     {"training", "explain"},
     {"classifier"},
     {"studies"},
+    {"pages"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import bench, evaluate, explain, export, info, predict, study, train
+from . import bench, evaluate, explain, explore, export, info, predict, study, train
 
 app = typer.Typer(
     help="Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it.",
@@ -19,6 +19,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
 app.command("explain")(explain.explain)
+app.command("explore")(explore.explore)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
 app.add_typer(study.app, name="study")

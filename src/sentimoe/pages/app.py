@@ -1,0 +1,138 @@
+"""The server of `sentimoe explore`: a page from this folder, and answers as JSON. Nothing is stored or sent on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+
+from ..classifier import SentimentClassifier
+from ..data import clean_text
+from ..errors import ConfigError, SentiMoEError
+from ..explain import attribute, knocked_out, trace
+from ..explain.attribution import has_captum
+from ..explain.report import pieces
+from ..inference import Engine, in_precision
+from ..upcycle import moe_layers
+
+STATIC = Path(__file__).parent / "static"
+MAX_CHARACTERS = 20_000
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
+
+
+class Question(BaseModel):
+    """A text for one of the models; closed: (MoE layer, expert) pairs that may not be used."""
+
+    text: str = Field(max_length=MAX_CHARACTERS)
+    model: str
+    closed: list[tuple[int, int]] = []
+
+
+def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
+    """The application over trained classifiers by name, dense or with experts. Raises ConfigError for an export."""
+    for name, classifier in classifiers.items():
+        if classifier.model is None:
+            raise ConfigError(f"{name} is an export, which does not say what its experts do; give the run folder")
+    app = FastAPI(title="SentiMoE", docs_url=None, redoc_url=None, openapi_url=None)
+    # a page elsewhere must not reach this server under a name of its own
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    exact: dict[str, Any] = {}
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next):
+        response = await call_next(request)
+        response.headers["Content-Security-Policy"] = POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @app.exception_handler(SentiMoEError)
+    async def told(request: Request, error: SentiMoEError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, status_code=400)
+
+    def chosen(question: Question) -> tuple[SentimentClassifier, Engine]:
+        classifier = classifiers.get(question.model)
+        if classifier is None:
+            raise HTTPException(404, f"there is no model {question.model!r}; there are {list(classifiers)}")
+        engine = classifier.engine
+        assert isinstance(engine, Engine)
+        return classifier, engine
+
+    @app.get("/")
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/api/models")
+    def models() -> list[dict[str, Any]]:
+        return [_described(name, classifier) for name, classifier in classifiers.items()]
+
+    @app.post("/api/answer")
+    def answer(question: Question) -> dict[str, Any]:
+        started = time.perf_counter()
+        _, engine = chosen(question)
+        text = clean_text(question.text)
+        if not text.strip():
+            raise HTTPException(422, "the text is blank; type something")
+        found = _routed(engine, text, question.closed) if moe_layers(engine.model) else _dense(engine, text)
+        return found | {"milliseconds": round(1000 * (time.perf_counter() - started), 1)}
+
+    @app.post("/api/attribution")
+    def attribution(question: Question) -> dict[str, Any]:
+        classifier, engine = chosen(question)
+        if not has_captum():
+            raise ConfigError("attribution needs captum: pip install 'sentimoe[explain]'")
+        text = clean_text(question.text)
+        if not text.strip():
+            raise HTTPException(422, "the text is blank; type something")
+        model = exact.setdefault(question.model, in_precision(classifier.model, torch.float32))
+        target = int(engine.predict_proba([text])[0].argmax())
+        scores = attribute(engine, model, text, target)
+        parts = [
+            {"text": piece, "score": None if token is None else token["score"]}
+            for piece, token in pieces(text, scores["tokens"])
+        ]
+        return {"label": engine.label_names[target], "pieces": parts, "gap": scores["gap"]}
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return app
+
+
+def _described(name: str, classifier: SentimentClassifier) -> dict[str, Any]:
+    engine = classifier.engine
+    assert isinstance(engine, Engine)
+    layers = moe_layers(engine.model)
+    return {
+        "name": name,
+        "labels": classifier.label_names,
+        "layers": len(layers),
+        "experts": layers[0].experts.num_experts if layers else 0,
+        "experts_per_token": layers[0].num_experts_per_tok if layers else 0,
+        "attribution": has_captum(),
+    }
+
+
+def _routed(engine: Engine, text: str, closed: list[tuple[int, int]]) -> dict[str, Any]:
+    with knocked_out(engine, closed):
+        (found,) = trace(engine, [text])
+    tokens = [
+        {"start": int(start), "end": int(end), "experts": experts.tolist(), "weights": weights.tolist()}
+        for start, end, experts, weights in zip(found.start, found.end, found.experts, found.weights, strict=True)
+    ]
+    parts = [
+        {"text": piece, "experts": token and token["experts"], "weights": token and token["weights"]}
+        for piece, token in pieces(text, tokens)
+    ]
+    return {"probabilities": found.probabilities[0].tolist(), "pieces": parts}
+
+
+def _dense(engine: Engine, text: str) -> dict[str, Any]:
+    parts = [{"text": text, "experts": None, "weights": None}]
+    return {"probabilities": engine.predict_proba([text])[0].tolist(), "pieces": parts}

@@ -1,0 +1,193 @@
+// The interactive page. All text goes into the document as text nodes, never as markup.
+
+const WAIT = 150; // ms after the last key before the model is asked
+
+const models = await (await fetch("/api/models")).json();
+const panels = document.getElementById("panels");
+
+function element(name, className, text) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+async function ask(path, question) {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(question),
+  });
+  const found = await response.json();
+  if (!response.ok) throw new Error(typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail));
+  return found;
+}
+
+class Panel {
+  constructor(title, modelIndex) {
+    const section = document.getElementById("panel").content.cloneNode(true).querySelector("section");
+    this.section = section;
+    this.part = (name) => section.querySelector(`.${name}`);
+    section.querySelector("h2").textContent = title;
+    section.setAttribute("aria-label", title);
+    for (const model of models) this.part("model").append(new Option(model.name));
+    this.part("model").selectedIndex = modelIndex;
+    this.part("model").addEventListener("change", () => this.restart());
+    this.part("text").addEventListener("input", () => {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.answer(), WAIT);
+    });
+    this.part("layer").addEventListener("input", () => this.showRouting());
+    this.part("reset").addEventListener("click", () => this.open());
+    this.part("why").addEventListener("click", () => this.attribute());
+    this.part("download").addEventListener("click", () => this.download());
+    this.asked = 0;
+    this.restart();
+  }
+
+  get model() {
+    return models[this.part("model").selectedIndex];
+  }
+
+  get question() {
+    const closed = [...this.closed].map((pair) => pair.split(",").map(Number));
+    return { text: this.part("text").value, model: this.model.name, closed };
+  }
+
+  restart() {
+    this.closed = new Set();
+    this.part("routing").hidden = this.model.layers === 0;
+    this.part("layer").max = Math.max(0, this.model.layers - 1);
+    this.part("layer").value = this.part("layer").max;
+    this.part("why").hidden = !this.model.attribution;
+    this.answer();
+  }
+
+  open() {
+    this.closed.clear();
+    this.answer();
+  }
+
+  async answer() {
+    const number = ++this.asked;
+    this.part("problem").textContent = "";
+    this.part("attribution").replaceChildren();
+    if (!this.part("text").value.trim()) {
+      this.part("answer").hidden = true;
+      return;
+    }
+    try {
+      const found = await ask("/api/answer", this.question);
+      if (number !== this.asked) return; // a newer question is on its way
+      this.found = found;
+      this.part("answer").hidden = false;
+      this.showAnswer();
+      this.showRouting();
+    } catch (error) {
+      if (number === this.asked) this.part("problem").textContent = error.message;
+    }
+  }
+
+  showAnswer() {
+    const { probabilities, milliseconds } = this.found;
+    const best = probabilities.indexOf(Math.max(...probabilities));
+    const percent = (value) => `${(100 * value).toFixed(1)}%`;
+    this.part("label").textContent = `${this.model.labels[best]} (${percent(probabilities[best])})`;
+    const rows = this.model.labels.flatMap((label, index) => {
+      const name = element("dt", "", label);
+      const bar = element("dd");
+      const progress = element("progress");
+      progress.max = 1;
+      progress.value = probabilities[index];
+      progress.setAttribute("aria-label", `${label}: ${percent(probabilities[index])}`);
+      bar.append(progress);
+      return [name, bar, element("dd", "number", percent(probabilities[index]))];
+    });
+    this.part("bars").replaceChildren(...rows);
+    this.part("time").textContent = `${milliseconds} ms`;
+  }
+
+  showRouting() {
+    if (!this.found || this.model.layers === 0) return;
+    const layer = Number(this.part("layer").value);
+    this.part("shown").textContent = layer;
+    const focused = document.activeElement?.dataset?.expert;
+    const buttons = Array.from({ length: this.model.experts }, (_, expert) => {
+      const button = element("button", `e${expert % 8}`, `expert ${expert}`);
+      button.type = "button";
+      button.dataset.expert = expert;
+      button.setAttribute("aria-pressed", String(!this.closed.has(`${layer},${expert}`)));
+      button.addEventListener("click", () => this.toggle(layer, expert));
+      return button;
+    });
+    const inside = this.part("experts").contains(document.activeElement);
+    this.part("experts").replaceChildren(...buttons);
+    if (inside && focused !== undefined) buttons[Number(focused)]?.focus();
+    const tokens = this.found.pieces.map((piece) => {
+      if (!piece.experts) return document.createTextNode(piece.text);
+      const expert = piece.experts[layer][0];
+      const token = element("span", `tok e${expert % 8}`, piece.text);
+      const shares = piece.experts[layer].map((each, k) => `expert ${each}: ${piece.weights[layer][k].toFixed(2)}`);
+      token.title = shares.join(", ");
+      token.append(element("sub", "", String(expert)));
+      return token;
+    });
+    this.part("tokens").replaceChildren(...tokens);
+  }
+
+  toggle(layer, expert) {
+    const pair = `${layer},${expert}`;
+    const open = this.model.experts - [...this.closed].filter((each) => each.startsWith(`${layer},`)).length;
+    if (this.closed.has(pair)) this.closed.delete(pair);
+    else if (open > this.model.experts_per_token) this.closed.add(pair);
+    else {
+      this.part("problem").textContent = `${this.model.experts_per_token} experts must read each token; switch another on first.`;
+      return;
+    }
+    this.answer();
+  }
+
+  async attribute() {
+    try {
+      const found = await ask("/api/attribution", this.question);
+      const most = Math.max(...found.pieces.map((piece) => Math.abs(piece.score ?? 0))) || 1;
+      const parts = found.pieces.map((piece) => {
+        if (piece.score === null) return document.createTextNode(piece.text);
+        const token = element("span", "", piece.text);
+        const side = piece.score > 0 ? "--up" : "--down";
+        const share = Math.round((60 * Math.abs(piece.score)) / most);
+        token.style.background = `color-mix(in srgb, var(${side}) ${share}%, transparent)`;
+        token.title = piece.score.toFixed(3);
+        return token;
+      });
+      this.part("attribution").replaceChildren(`For ${found.label} (green) or against it (red): `, ...parts);
+    } catch (error) {
+      this.part("problem").textContent = error.message;
+    }
+  }
+
+  download() {
+    const content = JSON.stringify({ ...this.question, labels: this.model.labels, ...this.found }, null, 1);
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
+    link.download = "sentimoe.json";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  }
+}
+
+const first = new Panel("Text 1", 0);
+panels.append(first.section);
+let second = null;
+document.getElementById("compare").addEventListener("change", (event) => {
+  if (event.target.checked) {
+    second = new Panel("Text 2", models.length - 1);
+    second.part("text").value = first.part("text").value;
+    panels.append(second.section);
+    second.answer();
+  } else {
+    second?.section.remove();
+    second = null;
+  }
+});
+first.part("text").focus();

@@ -1,0 +1,43 @@
+"""Pictures of both pages for the README: `python tests/browser/screenshots.py MODEL REPORT.html FOLDER`."""
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from playwright.sync_api import sync_playwright
+from test_pages import CHROMIUM
+
+from sentimoe import SentimentClassifier
+from sentimoe.pages import create_app
+
+TEXT = "Two hours late and nobody told us anything. Worst airline ever, I am furious!"
+
+
+def main(model: Path, report: Path, folder: Path, port: int = 8799) -> None:
+    app = create_app({model.name: SentimentClassifier.from_pretrained(model, long_texts="truncate")})
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    threading.Thread(target=server.run, daemon=True).start()
+    while not server.started:
+        time.sleep(0.05)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 900, "height": 760})
+        page.goto(f"http://127.0.0.1:{port}/")
+        with page.expect_response("**/api/answer"):
+            page.locator("textarea").fill(TEXT)
+        page.wait_for_selector(".tok")
+        with page.expect_response("**/api/attribution"):
+            page.locator(".why").click()
+        page.wait_for_selector(".attribution span")
+        page.screenshot(path=folder / "explore.png")
+        page.goto(report.resolve().as_uri())
+        page.locator("#classes").screenshot(path=folder / "report-classes.png")
+        page.locator("article").nth(1).screenshot(path=folder / "report-text.png")
+        page.locator("#clusters figure").first.screenshot(path=folder / "report-clusters.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,184 @@
+"""Both pages in headless Chromium: `make test-browser`."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from backbone import labelled_texts, write_backbone
+from playwright.sync_api import sync_playwright
+from test_explain import hostile
+from typer.testing import CliRunner
+
+import sentimoe_cli
+from sentimoe import SentimentClassifier
+from sentimoe.pages import create_app
+from sentimoe.training import TrainConfig, train
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"> <script>document.title='owned'</script> great"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained model with experts, its data, and a report whose texts are hostile."""
+    root = tmp_path_factory.mktemp("browser")
+    texts, labels = labelled_texts(200)
+    texts = [f"{text} {bad}" for text, bad in zip(texts, hostile(), strict=True)]
+    (root / "data").mkdir()
+    for name, part in (("train", slice(0, 120)), ("validation", slice(120, 150)), ("test", slice(150, 200))):
+        rows = [
+            json.dumps({"text": text, "label": label}) for text, label in zip(texts[part], labels[part], strict=True)
+        ]
+        (root / "data" / f"{name}.jsonl").write_text("\n".join(rows))
+    config = TrainConfig(
+        model=write_backbone(root / "backbone"), data=str(root / "data"), method="moe-gated", epochs=2, max_length=64,
+        learning_rate=5e-3, batch_size=16, method_settings={"init_noise": 0.5}, precision="float32",
+    )  # fmt: skip
+    train(config, root / "model", progress=False)
+    told = ["explain", str(root / "model"), "--data", str(root / "data"), "--out", str(root / "report")]
+    done = CliRunner().invoke(sentimoe_cli.app, told)
+    assert done.exit_code == 0, done.output
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(run):
+    classifier = SentimentClassifier.from_pretrained(run / "model", precision="float32", long_texts="truncate")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = create_app({"first": classifier, "second": classifier})
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    assert CHROMIUM, "Chromium is not installed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that must leave no message on the console and meet no error."""
+    context = browser.new_context(accept_downloads=True)
+    page = context.new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    context.close()
+    assert said == []
+
+
+def bars(page, panel=0):
+    found = page.locator(".panel").nth(panel).locator("progress")
+    return [float(found.nth(index).get_attribute("value")) for index in range(found.count())]
+
+
+def asked(page, act):
+    with page.expect_response("**/api/answer"):
+        act()
+    page.wait_for_function("document.querySelector('.time').textContent !== ''")
+
+
+def test_type_a_text_and_switch_an_expert_off(page, address):
+    page.goto(address)
+    asked(page, lambda: page.locator("textarea").fill("a great lovely thing"))
+    before = bars(page)
+    assert len(before) == 2 and sum(before) == pytest.approx(1, abs=1e-4)
+    assert page.locator(".label").inner_text().startswith(("negative", "positive"))
+    assert page.locator(".tok").count() == 4
+    experts = page.locator(".experts button")
+    assert experts.count() == 4
+    number = page.locator(".tok sub").first.inner_text()
+    asked(page, lambda: experts.nth(int(number)).click())
+    page.wait_for_function(f"document.querySelectorAll('.experts button')[{number}].ariaPressed === 'false'")
+    assert bars(page) != before and number not in page.locator(".tok sub").all_inner_texts()
+    asked(page, lambda: page.locator(".reset").click())
+    assert bars(page) == before
+
+
+def test_the_layer_slider_and_the_limit_of_open_experts(page, address):
+    page.goto(address)
+    asked(page, lambda: page.locator("textarea").fill("a great lovely thing"))
+    assert page.locator(".layer").input_value() == "1"
+    last = page.locator(".tok sub").all_inner_texts()
+    page.locator(".layer").fill("0")
+    page.locator(".layer").dispatch_event("input")
+    assert page.locator(".shown").inner_text() == "0"
+    first = page.locator(".tok sub").all_inner_texts()
+    assert len(first) == len(last)
+    for expert in (0, 1):
+        asked(page, lambda number=expert: page.locator(".experts button").nth(number).click())
+    page.locator(".experts button").nth(2).click()
+    assert "must read each token" in page.locator(".problem").inner_text()
+
+
+def test_two_side_by_side_and_the_download(page, address):
+    page.goto(address)
+    asked(page, lambda: page.locator("textarea").fill("a great lovely thing"))
+    asked(page, lambda: page.locator("#compare").check())
+    assert page.locator(".panel").count() == 2
+    page.wait_for_function("document.querySelectorAll('.panel')[1].querySelectorAll('progress').length === 2")
+    assert bars(page, 1) == bars(page, 0)
+    assert page.locator("select.model").nth(1).input_value() == "second"
+    with page.expect_download() as waiting:
+        page.locator(".download").first.click()
+    found = json.loads(waiting.value.path().read_text(encoding="utf-8"))
+    assert found["text"] == "a great lovely thing" and np.isclose(sum(found["probabilities"]), 1, atol=1e-4)
+
+
+def test_the_page_by_keyboard_alone(page, address):
+    page.goto(address)
+    page.wait_for_function("document.activeElement.tagName === 'TEXTAREA'")
+    asked(page, lambda: page.keyboard.insert_text("great"))
+    page.locator(".layer").focus()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "expert 0"
+    asked(page, lambda: page.keyboard.press("Enter"))
+    page.wait_for_function("document.activeElement.ariaPressed === 'false'")  # the focus stays where it was
+
+
+def test_hostile_text_shows_as_text(page, address):
+    page.goto(address)
+    asked(page, lambda: page.locator("textarea").fill(HOSTILE))
+    assert page.title() == "SentiMoE: explore" and page.locator(".tokens img, .tokens script").count() == 0
+    shown = page.evaluate(
+        "[...document.querySelector('.tokens').childNodes].map(n => n.firstChild ? n.firstChild.data : n.data).join('')"
+    )
+    assert shown == HOSTILE
+
+
+def test_the_report_from_disk_without_a_network(browser, run):
+    context = browser.new_context(offline=True)
+    page, said, asked_for = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked_for.append(request.url))
+    file = run / "report" / "report.html"
+    page.goto(file.as_uri())
+    assert said == [] and asked_for == [file.as_uri()] and file.stat().st_size < 5_000_000
+    for section in ("load", "classes", "words", "answers", "knock-out", "similarity", "clusters", "quality", "texts"):
+        assert page.locator(f"section#{section}").is_visible(), section
+        assert page.locator(f"section#{section} :is(table, svg, article)").count() > 0, section
+    assert page.locator("svg circle").count() == 2 * 50  # by class and by expert
+    assert page.locator("article").count() == 40 and page.locator("img, script, iframe").count() == 0
+    for width in (320, 1200):  # a phone: nothing wider than the screen but what scrolls by itself
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()

@@ -1,0 +1,111 @@
+"""The server of `sentimoe explore`: what it answers, and whom."""
+
+import pytest
+from backbone import write_backbone
+from transformers import AutoTokenizer
+
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
+from sentimoe.errors import ConfigError
+from sentimoe.explain import knocked_out
+
+fastapi = pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient  # noqa: E402
+
+from sentimoe.pages import MAX_CHARACTERS, create_app  # noqa: E402
+
+TEXT = "a great thing <b>&"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("explore")
+    backbone = write_backbone(root / "backbone")
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    tokenizer.model_max_length = 64
+    for name in ("dense", "experts"):
+        model = load_classifier(backbone, ["negative", "positive"])
+        if name == "experts":
+            upcycle(model, MoEConfig(init_noise=0.5, num_experts_per_tok=2))
+        model.save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def classifiers(folders):
+    told = {"precision": "float32", "long_texts": "truncate"}
+    return {name: SentimentClassifier.from_pretrained(folders / name, **told) for name in ("experts", "dense")}
+
+
+@pytest.fixture(scope="module")
+def client(classifiers):
+    return TestClient(create_app(classifiers), base_url="http://127.0.0.1")
+
+
+def test_what_the_models_are(client):
+    experts, dense = client.get("/api/models").json()
+    keys = ("name", "layers", "experts", "experts_per_token")
+    assert tuple(experts[key] for key in keys) == ("experts", 2, 4, 2)
+    assert dense["layers"] == 0 and dense["labels"] == ["negative", "positive"]
+
+
+def test_an_answer_is_that_of_the_engine(client, classifiers):
+    found = client.post("/api/answer", json={"text": TEXT, "model": "experts"}).json()
+    expected = classifiers["experts"].predict_proba([TEXT])[0]
+    assert found["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert "".join(piece["text"] for piece in found["pieces"]) == TEXT
+    tokens = [piece for piece in found["pieces"] if piece["experts"]]
+    assert len(tokens) == 7 and all(len(piece["experts"]) == 2 for piece in tokens)  # two MoE layers
+    dense = client.post("/api/answer", json={"text": TEXT, "model": "dense"}).json()
+    assert dense["probabilities"] == pytest.approx(classifiers["dense"].predict_proba([TEXT])[0].tolist(), abs=1e-6)
+
+
+def test_an_expert_switched_off_reads_nothing(client, classifiers):
+    closed = [[0, 1], [1, 3]]
+    found = client.post("/api/answer", json={"text": TEXT, "model": "experts", "closed": closed}).json()
+    with knocked_out(classifiers["experts"].engine, [(0, 1), (1, 3)]):
+        expected = classifiers["experts"].predict_proba([TEXT])[0]
+    assert found["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6)
+    for piece in found["pieces"]:
+        if piece["experts"]:
+            assert 1 not in piece["experts"][0] and 3 not in piece["experts"][1]
+
+
+def test_attribution_covers_the_text(client):
+    pytest.importorskip("captum")
+    found = client.post("/api/attribution", json={"text": TEXT, "model": "experts"}).json()
+    assert "".join(piece["text"] for piece in found["pieces"]) == TEXT and found["label"] in ("negative", "positive")
+    assert any(piece["score"] for piece in found["pieces"])
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "reason"),
+    [
+        ({"text": "  ", "model": "experts"}, 422, "blank"),
+        ({"text": "x", "model": "other"}, 404, "there is no model 'other'"),
+        ({"text": "x", "model": "experts", "closed": [[0, 0], [0, 1], [0, 2]]}, 400, "2 of them must read each token"),
+        ({"text": "x", "model": "experts", "closed": [[7, 0]]}, 400, "no MoE layer 7"),
+        ({"text": "x" * (MAX_CHARACTERS + 1), "model": "experts"}, 422, "at most"),
+    ],
+)
+def test_mistakes_are_told(client, question, status, reason):
+    response = client.post("/api/answer", json=question)
+    assert response.status_code == status and reason in str(response.json()["detail"])
+
+
+def test_only_this_machine_under_its_own_name(classifiers):
+    """A page elsewhere whose name was made to point here is turned away."""
+    stranger = TestClient(create_app(classifiers), base_url="http://evil.example")
+    assert stranger.get("/").status_code == 400
+
+
+def test_the_page_loads_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in ("/", "/static/page.js", "/static/page.css"):
+        assert "http" not in client.get(path).text.replace("<!doctype html>", "")
+
+
+def test_an_export_is_refused():
+    with pytest.raises(ConfigError, match="give the run folder"):
+        create_app({"x": SentimentClassifier()})
