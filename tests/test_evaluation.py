@@ -423,7 +423,7 @@ class TestPictures:
             assert first != other
 
     def test_png_at_150_dpi_without_metadata(self, tmp_path):
-        confusion_picture([[3, 1], [0, 4]], ["bad", "good"], tmp_path / "confusion.png")
+        confusion_picture([[3, 1], [0, 4]], ["$\\frac{1}", "100 $"], tmp_path / "confusion.png", "$x")
         reliability_picture(self.bins, tmp_path / "reliability.png")
         for name in ("confusion", "reliability"):
             with Image.open(tmp_path / f"{name}.png") as image:

@@ -31,9 +31,11 @@ from sentimoe.explain import (
     trace,
     write_trace,
 )
+from sentimoe.explain.findings import Sizes, find, without_texts
 from sentimoe.explain.report import pieces, report_html
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
 from sentimoe.moe import closed_experts
+from sentimoe.studies.interpretability import interpretability
 from sentimoe.training import TrainConfig, train
 from sentimoe.upcycle import moe_layers
 
@@ -353,3 +355,30 @@ def test_a_report_shows_hostile_text_and_runs_nothing(secret, tmp_path):
 
     again = CliRunner().invoke(sentimoe_cli.app, told)
     assert again.exit_code == 1 and "holds a report already" in str(again.exception)
+
+
+def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, tmp_path):
+    """What `--record` keeps, and the statements and pictures that results make of it."""
+    classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
+    sizes = Sizes(shown=5, knocked_out=60, projected=60, compared=20, tagged=10, training=40, permutations=200)
+    found = find(classifier.engine, classifier.model, dataset, "test", sizes=sizes)
+    kept = without_texts(found)
+    written = json.dumps(kept)
+    assert not [text for text in dataset.splits["test"].texts if text in written]
+    assert kept["shown"]["texts"] == 5
+
+    (tmp_path / "explain").mkdir()
+    (tmp_path / "explain" / "planted.json").write_text(written)
+    (record,) = interpretability(tmp_path, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "explain-planted-classes.png",
+        "explain-planted-clusters.png",
+    }
+    hot = next(row for row in record["preferred"] if row["label"] == "hot")
+    assert hot["p"] < 0.05 and hot["share"] > hot["others"]
+    assert all(row["p"] < 0.05 for row in record["preferred"])
+    p_values = np.array(record["class_p"])
+    idle = [f"layer 0: expert {e} is preferred by no class" for e in range(4) if (p_values[:, 0, e] >= 0.05).all()]
+    assert [line for line in record["unread"] if "preferred by no class" in line] == idle
+    assert record["harm"]["of"] == 4
+    assert record["harm"]["points"] == min(min(row["change"]) for row in found["knock_out"])

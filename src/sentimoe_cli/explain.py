@@ -26,11 +26,13 @@ def explain(
     ] = None,
     shown: Annotated[int, Option(help="Texts explained one by one.", min=1, max=100)] = 40,
     limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=20)] = None,
+    record: Annotated[Path | None, Option(help="JSON file for the measures without any text, to keep.")] = None,
     overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
 ) -> None:
     """Trace every token, measure what the experts specialise in, and write one self-contained page."""
+    import json
     import sys
     from dataclasses import replace
 
@@ -39,7 +41,7 @@ def explain(
 
     from sentimoe.data import load_dataset
     from sentimoe.errors import ConfigError, DataError
-    from sentimoe.explain.findings import Sizes, find
+    from sentimoe.explain.findings import Sizes, find, without_texts
     from sentimoe.explain.report import write_report
 
     from .show import prepare_process
@@ -79,6 +81,9 @@ def explain(
             passed=passed,
         )
     typer.echo(f"written to {write_report(found, out)}")
+    if record is not None:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(without_texts(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _load(folder: Path) -> tuple[SentimentClassifier, Engine]:

@@ -46,9 +46,9 @@ def confusion_picture(
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1), label="share of the true class", shrink=0.8)
     _write_cells(axes, counts, shares)
-    axes.set_xticks(range(num_classes), label_names, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(num_classes), label_names)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
+    axes.set_xticks(range(num_classes), literal(label_names), rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(num_classes), literal(label_names))
+    axes.set(xlabel="predicted", ylabel="true", title=literal([title or ""])[0])
     _save(figure, path)
 
 
@@ -79,11 +79,16 @@ def reliability_picture(bins: Sequence[ReliabilityBin], path: str | PathLike[str
     upper.bar(lows, [each["accuracy"] or 0 for each in bins], widths, align="edge", color="#4c86b8", edgecolor="white")
     upper.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="calibrated")
     upper.plot(confidences, accuracies, "o", color="#b8434c", label="mean confidence of the bin")
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=title)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=literal([title or ""])[0])
     upper.legend(loc="upper left", title="no answered texts" if error is None else f"ECE {error:.1%}")
     lower.bar(lows, [each["count"] for each in bins], widths, align="edge", color="0.6", edgecolor="white")
     lower.set(xlabel="confidence", ylabel="texts")
     _save(figure, path)
+
+
+def literal(names: Sequence[str]) -> list[str]:
+    """Names as matplotlib shows them: a dollar sign begins no formula."""
+    return [name.replace("$", r"\$") for name in names]
 
 
 def _write_cells(axes: Axes, counts: NDArray, shares: NDArray[np.float64]) -> None:

@@ -107,6 +107,20 @@ def find(
     return found
 
 
+def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
+    """The measures alone, with no text of the data in them, to be kept with results."""
+    kept = {key: value for key, value in findings.items() if key not in ("texts", "errors")}
+    kept["suspects"] = {"count": findings["suspects"]["count"]}
+    kept["experts"] = [{key: row[key] for key in row if key != "texts"} for row in findings["experts"]]
+    shown = findings["texts"]
+    kept["shown"] = {
+        "texts": len(shown),
+        "flipped_by_one_expert": sum(bool(np.any(text.get("flips", False))) for text in shown),
+        "median_gap": float(np.median([text["gap"] for text in shown])) if findings["captum"] and shown else None,
+    }
+    return kept
+
+
 def _activation(engine: Engine, tagged: int) -> Activation:
     layers = moe_layers(engine.model)
     vocabulary = max(len(engine.tokenizer), engine.model.config.get_text_config().vocab_size)

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..evaluation import confusion_picture
 from .ablation_picture import ablation_picture
+from .interpretability import interpretability
 from .records import read_json
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections
@@ -39,6 +40,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     environment.filters |= {
         "score": lambda value: f"{value:.4f}",
         "signed": lambda value: f"{100 * value:+.2f}",
+        "three": lambda value: "-" if value is None else f"{value:.3f}",
         "millions": lambda value: f"{value / 1e6:.2f}",
         "rate": lambda row: f"{row['texts_per_second']:.0f} ({row['quartiles'][0]:.0f} - {row['quartiles'][1]:.0f})",
     }
@@ -49,6 +51,10 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         speed = {what: _benchmarks(results_folder, what, figures) for what in ("compare", "dial", "peers", "scale")}
         page = environment.get_template("performance.md.jinja").render(bench=read_json(bench), **speed)
         (docs / "performance.md").write_text(page, encoding="utf-8")
+    records = interpretability(results_folder, figures)
+    if records:
+        page = environment.get_template("interpretability.md.jinja").render(records=records)
+        (docs / "interpretability.md").write_text(page, encoding="utf-8")
     before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)

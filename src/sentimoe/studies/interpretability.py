@@ -1,0 +1,109 @@
+"""Figures 4, 5 and 8 from the records of `sentimoe explain --record`: what the experts specialise in, and what not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..evaluation import literal
+from .records import read_json
+
+ALPHA = 0.05
+
+
+def interpretability(results: Path, figures: Path) -> list[dict[str, Any]]:
+    """Every record under `results/explain/`, with its pictures drawn and its statements made."""
+    found = []
+    for path in sorted((results / "explain").glob("*.json")):
+        record = read_json(path) | {"title": path.stem}
+        record["maps"] = f"figures/explain-{path.stem}-classes.png"
+        record["scatter"] = f"figures/explain-{path.stem}-clusters.png"
+        class_picture(record, figures / Path(record["maps"]).name)
+        cluster_picture(record, figures / Path(record["scatter"]).name)
+        found.append(record | {"preferred": preferred(record), "unread": unread(record), "harm": harm(record)})
+    return found
+
+
+def preferred(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """For every class and layer the expert that reads most of it, where shuffled labels do not explain it."""
+    rows = []
+    for c, label in enumerate(record["data"]["labels"]):
+        for layer in range(record["model"]["moe_layers"]):
+            shares, p_values = record["by_class"][c][layer], record["class_p"][c][layer]
+            able = [expert for expert, p in enumerate(p_values) if p < ALPHA]
+            if able:
+                expert = max(able, key=lambda e: shares[e])
+                others = np.mean([row[layer][expert] for k, row in enumerate(record["by_class"]) if k != c])
+                rows.append(
+                    {"label": label, "layer": layer, "expert": expert, "share": shares[expert], "others": float(others)}
+                    | {"p": p_values[expert]}
+                )
+    return rows
+
+
+def unread(record: dict[str, Any]) -> list[str]:
+    """Classes and layers for which no expert is beyond chance, and experts that no class prefers."""
+    layers, experts = record["model"]["moe_layers"], record["model"]["experts"]
+    p_values = np.array(record["class_p"])
+    found = [
+        f"layer {layer}: no expert reads more of {label} than chance explains"
+        for layer in range(layers)
+        for c, label in enumerate(record["data"]["labels"])
+        if (p_values[c, layer] >= ALPHA).all()
+    ]
+    found += [
+        f"layer {layer}: expert {expert} is preferred by no class"
+        for layer in range(layers)
+        for expert in range(experts)
+        if (p_values[:, layer, expert] >= ALPHA).all()
+    ]
+    return found
+
+
+def harm(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The largest loss of a class's F1 when one expert is closed, and how many closures cost any class a point."""
+    rows = record["knock_out"]
+    if not rows:
+        return None
+    worst = min(rows, key=lambda row: min(row["change"]))
+    label = record["data"]["labels"][int(np.argmin(worst["change"]))]
+    costly = sum(min(row["change"]) < -1 for row in rows)
+    return {"worst": worst, "label": label, "points": min(worst["change"]), "costly": costly, "of": len(rows)}
+
+
+def class_picture(record: dict[str, Any], path: Path) -> None:
+    """Figure 4: share of each class's tokens that every expert reads, a panel for each layer."""
+    layers, labels = record["model"]["moe_layers"], record["data"]["labels"]
+    figure = Figure(figsize=(1.2 + 3.2 * layers, 1.2 + 0.45 * len(labels)), layout="constrained")
+    for layer, axes in enumerate(np.atleast_1d(figure.subplots(1, layers, sharey=True))):
+        shares = np.array([row[layer] for row in record["by_class"]], dtype=float)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares):
+            axes.text(column, row, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else "black")
+        axes.set(xlabel="expert", title=f"MoE layer {layer}", xticks=range(shares.shape[1]))
+        axes.set_yticks(range(len(labels)), literal(labels))
+    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
+
+
+def cluster_picture(record: dict[str, Any], path: Path) -> None:
+    """Figure 5: the pooled representation by class and by dominant expert, the dense model beside it."""
+    panels = []
+    for cluster in record["clusters"]:
+        panels.append((f"{cluster['title']}, by class", cluster["points"], cluster["labels"], record["data"]["labels"]))
+        if cluster["expert"] is not None:
+            names = [f"expert {expert}" for expert in range(record["model"]["experts"])]
+            panels.append((f"{cluster['title']}, by dominant expert", cluster["points"], cluster["expert"], names))
+    figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
+    for axes, (title, points, groups, names) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
+    ):
+        places, colours = np.array(points), np.array(groups)
+        for number, name in enumerate(literal(names)):
+            mine = places[colours == number]
+            axes.scatter(mine[:, 0], mine[:, 1], s=6, alpha=0.7, label=name)
+        axes.set(title=title, xticks=[], yticks=[])
+        axes.legend(fontsize=7, markerscale=2)
+    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
