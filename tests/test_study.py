@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import sentimoe_cli.study
+from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError, NotSupportedError
 from sentimoe.methods import METHODS
 from sentimoe.studies.render import render
@@ -243,7 +244,7 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     told = {"data_root": tmp_path, "models": models, "say": said.append}
     assert run_study(read_study(study), results, **told) == 0
     kept = files(models)
-    assert len(kept) == 2 and not [line for line in said if line.startswith("training the teacher")]
+    assert len(kept) == 2 and not [line for line in said if "for its weights" in line]
     student = next(path for path in (results / "runs").glob("*moe-split*s1.json"))
     assert json.loads(student.read_text())["hyperparameters"]["teacher"] == "full"
 
@@ -254,7 +255,15 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     assert run_study(read_study(study), results, **told) == 0
     again = load_file(first / "model.safetensors")
     assert all(torch.equal(again[name], weights[name]) for name in weights)
-    assert [line for line in said if line.startswith("training the teacher")] == [f"training the teacher {first.name}"]
+    assert [line for line in said if "for its weights" in line] == [f"training {first.name} for its weights"]
+
+    arguments = ["train", str(study), student.stem, "--data-root", str(tmp_path), "--results", str(results)]
+    done = CliRunner().invoke(sentimoe_cli.study.app, [*arguments, "--models", str(models)])
+    assert done.exit_code == 0, done.output
+    split = SentimentClassifier.from_pretrained(models / student.stem, precision="float32", long_texts="windows")
+    texts = pd.read_csv(tmp_path / "toy" / "test.csv").text.tolist()
+    again = split.predict_proba(texts).argmax(axis=1)
+    assert again.tolist() == np.load(student.with_suffix(".npz"))["predictions"].tolist()
 
     declared["runs"] = declared["runs"][1:]
     study.write_text(yaml.safe_dump(declared))

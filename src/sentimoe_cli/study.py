@@ -57,6 +57,31 @@ def _seconds(text: str, error_class: type[Exception]) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+@app.command("train")
+def train(
+    study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],
+    run: Annotated[str, typer.Argument(help="Name of one of its runs, as of its file under results/runs/.")],
+    data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
+    results: Annotated[Path, Option(help="Where the trials of the learning rate lie.")] = Path("results"),
+    models: Annotated[Path, Option(help="Where the model is kept, in a folder of the run's name.")] = Path(
+        "runs/models"
+    ),
+) -> None:
+    """Train one run of a study again and keep its weights, to look at or to use."""
+    from sentimoe.errors import ConfigError
+    from sentimoe.studies.runner import Trainer, read_study
+
+    from .show import prepare_process
+
+    prepare_process()
+    declared = read_study(study)
+    found = next((each for each in declared if each.name == run), None)
+    if found is None:
+        raise ConfigError(f"{study} declares no run {run!r}; names are such as {declared[0].name!r}")
+    trainer = Trainer(declared, results, data_root, models, lambda line: typer.echo(line, err=True))
+    typer.echo(str(trainer.kept(found)))
+
+
 @app.command("cost")
 def cost(
     study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],

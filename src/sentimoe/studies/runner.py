@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,68 @@ def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterato
         yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, **of_the_run)
 
 
+@dataclass(frozen=True)
+class Trainer:
+    """Makes the runs of a study ready, and keeps the models that others learn from. models: where."""
+
+    study: list[Run]
+    results: Path
+    data_root: Path | None
+    models: Path
+    say: Callable[[str], None]
+
+    def prepared(self, run: Run) -> Run:
+        """The run with its learning rate and its teacher."""
+        alike = [other for other in self.study if _cell(other) == _cell(run) and other.recipe == "default"]
+        default = replace(alike[0] if alike else run, seed=0)
+        if run.teacher:
+            run, default = (replace(each, teacher_folder=str(self.teacher(each))) for each in (run, default))
+        return self._tuned(run, default)
+
+    def teaches(self, run: Run) -> bool:
+        """Whether another run of the study learns from this one."""
+        return any(_is_teacher(run, student) for student in self.study)
+
+    def teacher(self, run: Run) -> Path:
+        """The folder of the trained teacher of a run. Raises ConfigError when the study does not declare it."""
+        found = next((other for other in self.study if _is_teacher(other, run)), None)
+        if found is None:
+            raise ConfigError(f"{run.name}: the study has no default run of {run.teacher!r} to be its teacher; add it")
+        return self.kept(found)
+
+    def place(self, run: Run) -> Path:
+        """Where the model of a run is kept."""
+        return self.models / run.name
+
+    def kept(self, run: Run) -> Path:
+        """The folder of the trained model of a run, which is trained again where it was not kept."""
+        folder = self.place(run)
+        if not folder.is_dir():
+            run = self.prepared(run)
+            self.say(f"training {run.name} for its weights")
+            trained(run, run.config(self.data_root), keep=folder)
+        return folder
+
+    def _tuned(self, run: Run, default: Run) -> Run:
+        """With the learning rate that the default recipe of its method found best on validation, with seed 0.
+
+        Every trial leaves a JSON under `results/tuning/`; the test split is never looked at.
+        """
+        if not run.tune or "learning_rate" in run.settings:
+            return run
+        best: tuple[float, float] = (-1.0, 0.0)
+        for factor in default.tune:
+            trial = replace(default, recipe=f"rate-x{factor:g}")
+            path = self.results / "tuning" / f"{trial.name}.json"
+            if not path.exists():
+                _try(trial, factor, path, self.data_root, self.say)
+            stored = read_json(path)
+            score = stored["validation"]["f1_weighted"]
+            if score > best[0]:  # of equal ones the first factor stands
+                best = (score, stored["hyperparameters"]["learning_rate"])
+        return replace(run, settings=run.settings | {"learning_rate": best[1]})
+
+
 def run_study(
     study: list[Run],
     results: Path,
@@ -86,32 +148,8 @@ def run_study(
     trained teachers are kept.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
-    defaults = {(run.data, run.model, run.method): run for run in study if run.recipe == "default"}
-    taught = [run for run in study if run.teacher]
-    teachers = {run.name for run in study if any(_teaches(run, other) for other in taught)}
+    trainer = Trainer(study, results, data_root, models, say)
     _declare(study, results, name)
-
-    def prepared(run: Run) -> Run:
-        """With its learning rate and its teacher."""
-        default = defaults.get((run.data, run.model, run.method), run)
-        if run.teacher and not run.teacher_folder:
-            run, default = (
-                replace(each, teacher_folder=str(teacher(each))) for each in (run, replace(default, seed=0))
-            )
-        return _tuned(run, default, results, data_root, say)
-
-    def teacher(run: Run) -> Path:
-        """The folder of the trained teacher of a run."""
-        found = next((other for other in study if _teaches(other, run)), None)
-        if found is None:
-            raise ConfigError(f"{run.name}: the study has no default run of {run.teacher!r} to be its teacher; add it")
-        folder = models / found.name
-        if not (folder / "config.json").is_file():
-            say(f"training the teacher {found.name}")
-            found = prepared(found)
-            trained(found, found.config(data_root), keep=folder)
-        return folder
-
     for run in chosen:
         finished = _path(run, results).exists()
         if _refusal(run, results).exists() or (finished and not (run.tune and at_hand(run.model))):
@@ -123,11 +161,11 @@ def run_study(
         if left is not None and left < max(60.0, _longest(results, run)):
             continue
         try:
-            run = prepared(run)
+            run = trainer.prepared(run)
             if finished and _has_rate(run, results):
                 continue
             say(f"{run.name} ...")
-            record = perform(run, results, data_root, keep=models / run.name if run.name in teachers else None)
+            record = perform(run, results, data_root, keep=trainer.place(run) if trainer.teaches(run) else None)
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
             write_json(_refusal(run, results), {"reason": str(refusal)})
@@ -155,10 +193,13 @@ def status(run: Run, results: Path) -> str:
     return PENDING if at_hand(run.model) else NOT_AT_HAND
 
 
-def _teaches(run: Run, student: Run) -> bool:
-    """Whether a run is the teacher of another one."""
-    same = (run.data, run.model, run.seed) == (student.data, student.model, student.seed)
-    return same and run.method == student.teacher and run.recipe == "default"
+def _cell(run: Run) -> tuple[str, str, str]:
+    return run.data, run.model, run.method
+
+
+def _is_teacher(run: Run, student: Run) -> bool:
+    wanted = (student.data, student.model, student.teacher)
+    return _cell(run) == wanted and run.seed == student.seed and run.recipe == "default"
 
 
 def _declare(study: list[Run], results: Path, name: str) -> None:
@@ -183,26 +224,6 @@ def _path(run: Run, results: Path) -> Path:
 
 def _refusal(run: Run, results: Path) -> Path:
     return results / "refused" / f"{replace(run, seed=0).name}.json"
-
-
-def _tuned(run: Run, default: Run, results: Path, data_root: Path | None, say: Callable[[str], None]) -> Run:
-    """The run with the learning rate that the default recipe of its method found best on validation, with seed 0.
-
-    Every trial leaves a JSON under `results/tuning/`; the test split is never looked at.
-    """
-    if not run.tune or "learning_rate" in run.settings:
-        return run
-    best: tuple[float, float] = (-1.0, 0.0)
-    for factor in default.tune:
-        trial = replace(default, seed=0, recipe=f"rate-x{factor:g}")
-        path = results / "tuning" / f"{trial.name}.json"
-        if not path.exists():
-            _try(trial, factor, path, data_root, say)
-        stored = read_json(path)
-        score = stored["validation"]["f1_weighted"]
-        if score > best[0]:  # of equal ones the first factor stands
-            best = (score, stored["hyperparameters"]["learning_rate"])
-    return replace(run, settings=run.settings | {"learning_rate": best[1]})
 
 
 def _try(trial: Run, factor: float, path: Path, data_root: Path | None, say: Callable[[str], None]) -> None:
