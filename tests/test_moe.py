@@ -64,6 +64,34 @@ def in_a_loop(made: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weights
     return torch.stack(rows)
 
 
+ANY_SIZE = {name: backend for name, backend in EXPERTS_BACKENDS.items() if name != "grouped"}
+
+
+@pytest.mark.parametrize("num_tokens", [0, 1, 21])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("gated", [True, False])
+def test_the_grouped_product_is_the_loop(gated, bias, k, num_tokens):
+    torch.manual_seed(0)
+    made = Experts(E, 16, 8, F.gelu, gated=gated, bias=bias)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter)
+    tokens, logits = torch.randn(num_tokens, 16), torch.randn(num_tokens, E)
+    logits[:, 2] = -50  # an expert that no token chooses
+    expected, found = (
+        outputs_and_gradients(EXPERTS_BACKENDS[name], made, tokens, logits, k) for name in ("reference", "grouped")
+    )
+    assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    if num_tokens:
+        weights, chosen = top_k(logits, k)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert_close(
+                EXPERTS_BACKENDS["grouped"](made, tokens, chosen, weights).float(), expected["output"], rtol=0.1, atol=1
+            )
+    with pytest.raises(ValueError, match="multiples of 8"):
+        EXPERTS_BACKENDS["grouped"](experts(dtype=torch.float32), torch.zeros(1, D), torch.zeros(1, 1).long(), None)
+
+
 @pytest.mark.parametrize("num_tokens", [1, 7])
 @pytest.mark.parametrize("k", range(1, E + 1))
 @pytest.mark.parametrize("bias", [True, False])
@@ -78,12 +106,12 @@ def test_backends_compute_the_formula_and_its_gradients(dtype, gated, bias, k, n
     if k < E:
         assert not expected["down_proj"][2].any()
     tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-4}
-    for name, backend in EXPERTS_BACKENDS.items():
+    for name, backend in ANY_SIZE.items():
         found = outputs_and_gradients(backend, made, tokens, logits, k)
         assert_close(found, expected, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("backend", EXPERTS_BACKENDS.values(), ids=EXPERTS_BACKENDS)
+@pytest.mark.parametrize("backend", ANY_SIZE.values(), ids=ANY_SIZE)
 def test_backends_accept_no_token_at_all(backend):
     found = outputs_and_gradients(backend, experts(), torch.zeros(0, D).double(), torch.zeros(0, E).double(), 2)
     assert found["output"].shape == (0, D)
@@ -95,7 +123,7 @@ def test_backends_agree_under_autocast():
     weights, chosen = top_k(torch.randn(9, E), 2)
     exact = in_a_loop(made, tokens, chosen, weights)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        for backend in EXPERTS_BACKENDS.values():
+        for backend in ANY_SIZE.values():
             assert_close(backend(made, tokens, chosen, weights).float(), exact, rtol=0.05, atol=0.3)
 
 

@@ -81,7 +81,9 @@ def test_the_dial_ends_at_the_dense_model(folders, tmp_path):
     name, found, _ = bench(folders, tmp_path, "--dial", "--backend", "torch")
     assert name == "dial__toy.json"
     assert [row["experts_per_token"] for row in found["rows"]] == ["dense", "1", "2", "3"]
-    dense, last = found["rows"][0], found["rows"][-1]
+    dense, *_, last = found["rows"]
+    work = [row["gflops_per_text"] for row in found["rows"]]
+    assert work[1] < work[2] < work[3] and work[1] < work[0]
     assert (last["f1_weighted"], last["f1_macro"]) == (dense["f1_weighted"], dense["f1_macro"])
 
 

@@ -68,7 +68,8 @@ class MoEConfig:
     init_noise: symmetry-breaking noise added to the expert weights, relative to the deviation of each tensor.
     router_aux_loss_coef: weight of the load-balancing loss in the training loss.
     router_z_loss_coef: weight of the router z-loss in the training loss.
-    experts_backend: "sorted" (fast), "reference" (the slow loop it is tested against) or "gathered" (for export).
+    experts_backend: "sorted" (fast), "grouped" (one grouped matrix product, for GPUs), "reference" (the slow loop they
+        are tested against) or "gathered" (for export).
     ffn: where the FFN lies, for a model whose layout is not recognised; found by shape when None.
 
     Raises ConfigError for a value outside what is allowed.

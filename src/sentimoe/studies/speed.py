@@ -99,8 +99,15 @@ def dial(model: Path, dense: Path, texts: BenchTexts, backend: str, say: Say, ro
     engines |= {str(k): load(model, backend, k) for k in range(1, count + 1)}
     scores = {name: texts.scores(engine.predict_proba(texts.texts)) for name, engine in engines.items()}
     seconds = in_turns({name: partial(e.predict_proba, texts.texts) for name, e in engines.items()}, rounds, say)
+    counted = {"dense": load(dense, "torch")} | {name: load(model, "torch", int(name)) for name in list(engines)[1:]}
+    flops = {name: gflops_per_text(each, texts.texts[:FLOP_TEXTS]) for name, each in counted.items()}
     rows = [
-        {"experts_per_token": name, **rate(seconds[name], len(texts.texts)), **scores[name]}
+        {
+            "experts_per_token": name,
+            **rate(seconds[name], len(texts.texts)),
+            **scores[name],
+            "gflops_per_text": flops[name],
+        }
         | {"speed_up": ratio(seconds["dense"], seconds[name])}
         for name in engines
     ]
