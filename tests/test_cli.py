@@ -1,5 +1,6 @@
 """The command line, from a file of labelled texts to a file of predictions."""
 
+import inspect
 import json
 
 import pandas as pd
@@ -192,3 +193,13 @@ def test_evaluate_refuses_other_labels(made, tmp_path):
     pd.DataFrame({"text": [f"t {i}" for i in range(60)], "label": ["up", "down"] * 30}).to_csv(tmp_path / "d.csv")
     result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv")
     assert "same labels" in str(result.exception)
+
+
+def test_every_option_of_train_is_used():
+    """An option that reaches neither the config nor the method would be dropped without a word."""
+    from sentimoe.training import TrainConfig
+    from sentimoe_cli.train import METHOD_FLAGS, train
+
+    elsewhere = {"output", "config", "resume", "quiet", "as_json", "layers"}
+    options = set(inspect.signature(train).parameters) - elsewhere
+    assert options == (set(TrainConfig().to_dict()) - {"method_settings"}) | set(METHOD_FLAGS)

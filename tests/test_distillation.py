@@ -25,7 +25,7 @@ def test_the_loss_is_its_formula():
     student, teacher = dense("bert-mean"), dense("bert-mean")
     given = batch(texts(9, 5, 7)) | {"labels": torch.tensor([2, -100, 0])}
     inputs = {name: value for name, value in given.items() if name != "labels"}
-    loss, _ = Distillation(teacher, weight=0.3, temperature=2.0, hidden_weight=0.7).loss(student, given)
+    loss, _ = Distillation(0.3, 2.0, 0.7, teacher).loss(student, given)
     ours, theirs = (model(**inputs, output_hidden_states=True) for model in (student, teacher))
     task = F.cross_entropy(ours.logits[[0, 2]], torch.tensor([2, 0]))
     p, q = ((each.logits / 2).softmax(-1) for each in (theirs, ours))
@@ -40,7 +40,7 @@ def test_the_loss_is_its_formula():
 def test_texts_without_any_label_have_no_cross_entropy():
     student, teacher = dense("bert-mean"), dense("bert-mean")
     given = batch(texts(9, 5)) | {"labels": torch.tensor([-100, -100])}
-    loss, _ = Distillation(teacher, 0.0, 2.0, 0.0).loss(student, given)
+    loss, _ = Distillation(0.0, 2.0, 0.0, teacher).loss(student, given)
     assert float(loss) == 0
 
 
@@ -95,8 +95,9 @@ def test_without_a_teacher_the_backbone_is_divided(teacher):
 def test_another_student_learns_from_the_teacher_too(teacher):
     folder, told = teacher
     dataset = dataset_from_texts(*labelled_texts(60))
-    ready = prepare(TrainConfig(method="full", teacher=str(folder / "run"), **told), dataset)
-    assert ready.distillation is not None and not moe_layers(ready.model)
+    config = TrainConfig(method="full", teacher=str(folder / "run"), distillation_hidden_weight=0.5, **told)
+    ready = prepare(config, dataset)
+    assert ready.distillation is not None and not moe_layers(ready.model) and ready.answers is None
     theirs = copy.deepcopy(ready.distillation.teacher.state_dict())
     assert any(not torch.equal(theirs[name], value) for name, value in ready.model.state_dict().items())
 
@@ -104,7 +105,9 @@ def test_another_student_learns_from_the_teacher_too(teacher):
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        ({"teacher": "nowhere"}, "must be the folder of a trained dense model"),
+        ({"teacher": "nowhere"}, "is not the folder of a trained model"),
+        ({"teacher": "nowhere", "method": "moe-split"}, "must be the folder of a trained dense model"),
+        ({"teacher": ["RUN", "RUN"], "distillation_hidden_weight": 1.0}, "those of one teacher"),
         ({"unlabelled": "tweets"}, "unlabelled='tweets' is not allowed; it must be None without a teacher"),
         ({"teacher": "RUN", "class_weights": True}, "off with a teacher"),
         ({"teacher": "RUN", "distillation_weight": 1.5}, "between 0 and 1"),
@@ -112,9 +115,11 @@ def test_another_student_learns_from_the_teacher_too(teacher):
 )
 def test_mistakes_with_teachers(teacher, told, reason):
     folder, common = teacher
-    told = {key: str(folder / "run") if value == "RUN" else value for key, value in told.items()}
+    run = str(folder / "run")
+    told = {"method": "full"} | {key: {"RUN": run}.get(str(value), value) for key, value in told.items()}
+    told["teacher"] = [run, run] if isinstance(told.get("teacher"), list) else told.get("teacher")
     with pytest.raises(ConfigError, match=reason):
-        prepare(TrainConfig(method="full", **common, **told), dataset_from_texts(*labelled_texts(60)))
+        prepare(TrainConfig(**common, **told), dataset_from_texts(*labelled_texts(60)))
 
 
 def test_a_teacher_with_another_vocabulary_is_refused(teacher, tmp_path):
@@ -123,7 +128,54 @@ def test_a_teacher_with_another_vocabulary_is_refused(teacher, tmp_path):
     text = (copied / "tokenizer.json").read_text(encoding="utf-8")
     (copied / "tokenizer.json").write_text(text.replace('"great":', '"grate":'), encoding="utf-8")
     with pytest.raises(ConfigError, match="different vocabularies"):
-        prepare(TrainConfig(method="full", teacher=str(copied), **common), dataset_from_texts(*labelled_texts(60)))
+        config = TrainConfig(method="full", teacher=str(copied), distillation_hidden_weight=1.0, **common)
+        prepare(config, dataset_from_texts(*labelled_texts(60)))
+
+
+def test_answers_of_several_teachers_are_their_softened_mean(teacher, tmp_path):
+    """Asked once for every text; one of them has another vocabulary and experts."""
+    folder, told = teacher
+    more = SentimentClassifier(method="moe-gated", epochs=1, seed=1, **{k: v for k, v in told.items() if k != "data"})
+    rows, labels = labelled_texts(60)
+    more.fit(rows, labels)
+    more.tokenizer.add_tokens(["anewword"])
+    more.model.resize_token_embeddings(len(more.tokenizer))
+    more.save_pretrained(tmp_path / "more")
+    both = [str(folder / "run"), str(tmp_path / "more")]
+    dataset = dataset_from_texts(rows, labels)
+    ready = prepare(TrainConfig(method="full", teacher=both, distillation_temperature=3.0, **told), dataset)
+    assert ready.distillation.teacher is None and ready.config.distillation_hidden_weight == 0
+    expected = 0
+    for each in both:
+        classifier = SentimentClassifier.from_pretrained(each)
+        probabilities = torch.tensor(classifier.predict_proba(ready.train.texts), dtype=torch.float64)
+        expected = expected + (probabilities.log() / 3).softmax(-1) / 2
+    assert_close(torch.tensor(ready.answers), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_answers_reach_the_loss(teacher):
+    """With the teachers' answers alone, a student agrees with them and not with the labels, which are wrong."""
+    folder, told = teacher
+    rows, labels = labelled_texts(160)
+    wrong = [{"negative": "positive", "positive": "negative"}[label] for label in labels]
+    pd.DataFrame({"text": rows, "label": wrong}).to_csv(folder / "wrong.csv", index=False)
+    config = TrainConfig(
+        method="full", teacher=str(folder / "run"), distillation_weight=1.0, epochs=6, learning_rate=5e-3, patience=6,
+        **told | {"data": str(folder / "wrong.csv")},
+    )  # fmt: skip
+    done = train(config, folder / "student", progress=False)
+    assert done["metrics"]["test"]["accuracy"] < 0.4  # validation, whose labels are wrong too, chose the epoch
+
+
+def test_answers_in_the_loss_are_their_formula():
+    student = dense("bert-mean")
+    given = batch(texts(9, 5)) | {"labels": torch.tensor([1, -100])}
+    wanted = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+    loss, outputs = Distillation(0.4, 2.0).loss(student, given | {"teacher_answers": wanted})
+    q = (outputs.logits / 2).softmax(-1)
+    answers = 4 * (wanted * (wanted / q).log()).sum(-1).mean()
+    task = F.cross_entropy(outputs.logits[:1], torch.tensor([1]))
+    assert_close(loss, 0.6 * task + 0.4 * answers, rtol=1e-4, atol=1e-5)
 
 
 def test_a_division_looks_at_texts_from_everywhere():

@@ -48,7 +48,7 @@ def train(
         bool | None, Option(help="Frozen weights of a language model in 4 bits (CUDA) or bfloat16.")
     ] = None,
     teacher: Annotated[
-        str | None, Option(help="Run folder of a dense model to distil from; moe-split divides it.")
+        list[str] | None, Option(help="Run folder to distil from (repeatable: their mean); moe-split divides it.")
     ] = None,
     unlabelled: Annotated[
         str | None, Option(help="More texts to learn on from the teacher: a preset or a file.")
@@ -57,7 +57,9 @@ def train(
         float | None, Option(help="Share of the teacher's answers in the loss. [0.5]")
     ] = None,
     distillation_temperature: Annotated[float | None, Option(help="How much they are softened. [2]")] = None,
-    distillation_hidden_weight: Annotated[float | None, Option(help="Weight of its hidden states. [1]")] = None,
+    distillation_hidden_weight: Annotated[
+        float | None, Option(help="Weight of its hidden states. [1 for moe-split, else 0]")
+    ] = None,
     metric: Annotated[
         str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")
     ] = None,
@@ -110,6 +112,7 @@ def train(
 METHOD_FLAGS = (
     "num_experts",
     "num_experts_per_tok",
+    "num_shared_experts",
     "init",
     "init_noise",
     "router_aux_loss_coef",

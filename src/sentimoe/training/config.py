@@ -30,11 +30,12 @@ class TrainConfig:
     warmup: share of the steps. patience: epochs without a better `metric` on validation before stopping.
     load_in_4bit: for language models: keep frozen weights in 4 bits where CUDA is there, in bfloat16 otherwise; methods
         `lora`, and `moe-plain` and `moe-gated`, which then train experts, routers and head alone.
-    teacher: folder of a dense run with the same labels to distil from, see `Distillation`; `moe-split` then divides the
-        teacher's own FFNs, and `model` is not read.
+    teacher: folder of a run with the same labels to distil from, or several, whose mean answer is learnt, see
+        `Distillation`; `moe-split` divides the FFNs of the first one, which must be dense, and `model` is not read.
     unlabelled: more texts, without labels, to learn on from the teacher: a preset (its train texts) or a file.
-    distillation_weight, distillation_temperature, distillation_hidden_weight: share of the teacher's answers, how much
-        they are softened, weight of its hidden states.
+    distillation_weight, distillation_temperature: share of the teacher's answers, how much they are softened.
+    distillation_hidden_weight: weight of the hidden states of one dense teacher of the same backbone; None: 1 for
+        `moe-split`, whose layers were the teacher's, else 0.
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
@@ -58,11 +59,11 @@ class TrainConfig:
     warmup: float = 0.1
     patience: int = 2
     load_in_4bit: bool = False
-    teacher: str | None = None
+    teacher: str | list[str] | None = None
     unlabelled: str | None = None
     distillation_weight: float = 0.5
     distillation_temperature: float = 2.0
-    distillation_hidden_weight: float = 1.0
+    distillation_hidden_weight: float | None = None
     metric: str = "f1_weighted"
     class_weights: bool = False
     train_limit: int | None = None
@@ -93,10 +94,19 @@ class TrainConfig:
             ),
             ("distillation_weight", 0 <= self.distillation_weight <= 1, "between 0 and 1"),
             ("distillation_temperature", self.distillation_temperature > 0, "above 0"),
-            ("distillation_hidden_weight", self.distillation_hidden_weight >= 0, "0 or more"),
+            (
+                "distillation_hidden_weight",
+                self.distillation_hidden_weight is None or self.distillation_hidden_weight >= 0,
+                "0 or more",
+            ),
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
         check_rules(self, rules)
+
+    @property
+    def teachers(self) -> list[str]:
+        """The folders of the teachers, none, one or several."""
+        return [] if self.teacher is None else [self.teacher] if isinstance(self.teacher, str) else list(self.teacher)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:

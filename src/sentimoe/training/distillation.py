@@ -1,48 +1,90 @@
-"""Distillation: a student learns what a trained model answers and what it thinks, on texts with or without labels.
+"""Distillation: a student learns what trained models answer and what one of them thinks, with or without labels.
 
-`loss = (1 - w) CE + w T^2 KL(teacher || student) + h MSE(last hidden states)`: Hinton et al. 2015 for the softened
-answers; the hidden states are compared over real tokens, relative to the mean square of the teacher's. Texts without a
-label have label -100 and no cross entropy.
+`loss = (1 - w) CE + w T^2 KL(teachers || student) + h MSE(last hidden states)`: Hinton et al. 2015 for the softened
+answers, whose mean over several teachers is one; the hidden states are compared over real tokens, relative to the mean
+square of the teacher's. Texts without a label have label -100 and no cross entropy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
+
+from ..errors import ConfigError
+from ..inference import Engine
+from ..methods import load_adapted
 
 NO_LABEL = -100
+ANSWERS = "teacher_answers"  # a column of the training set
 
 
 class Distillation:
-    """The teacher and how much it counts.
+    """How much the teachers count, and the teacher whose hidden states are learnt, if there is one.
 
-    weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`; 0 where the models have different hidden sizes.
+    weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`. Without a `teacher` that runs along, a batch holds the
+    softened answers `[B, C]` under `ANSWERS`.
     """
 
-    def __init__(self, teacher: PreTrainedModel, weight: float, temperature: float, hidden_weight: float):
-        self.teacher = teacher.eval().requires_grad_(False)
+    def __init__(
+        self, weight: float, temperature: float, hidden_weight: float = 0.0, teacher: PreTrainedModel | None = None
+    ):
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.weight, self.temperature, self.hidden_weight = weight, temperature, hidden_weight
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The loss of the student on tokenised texts with labels `[B]`, and its output."""
-        self.teacher.to(inputs["input_ids"].device)
-        given = {name: value for name, value in inputs.items() if name != "labels"}
-        hidden = self.hidden_weight > 0
-        outputs = model(**given, output_hidden_states=hidden)
-        with torch.no_grad():
-            wanted = self.teacher(**given, output_hidden_states=hidden)
+        given = {name: value for name, value in inputs.items() if name not in ("labels", ANSWERS)}
+        outputs = model(**given, output_hidden_states=self.hidden_weight > 0)
         labels, logits = inputs["labels"], outputs.logits.float()
         labelled = (labels != NO_LABEL).sum().clamp_min(1)
         task = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="sum") / labelled
-        soft = [(each.float() / self.temperature).log_softmax(-1) for each in (outputs.logits, wanted.logits)]
-        answers = F.kl_div(soft[0], soft[1], reduction="batchmean", log_target=True) * self.temperature**2
+        if self.teacher is None:
+            wanted = inputs[ANSWERS].float().clamp_min(1e-12).log()
+        else:
+            self.teacher.to(inputs["input_ids"].device)
+            with torch.no_grad():
+                taught = self.teacher(**given, output_hidden_states=self.hidden_weight > 0)
+            wanted = (taught.logits.float() / self.temperature).log_softmax(-1)
+        ours = (logits / self.temperature).log_softmax(-1)
+        answers = F.kl_div(ours, wanted, reduction="batchmean", log_target=True) * self.temperature**2
         loss = (1 - self.weight) * task + self.weight * answers
-        if hidden:
+        if self.hidden_weight > 0:
             real = given["attention_mask"].bool()
-            ours, theirs = (each.hidden_states[-1][real].float() for each in (outputs, wanted))
-            loss = loss + self.hidden_weight * F.mse_loss(ours, theirs) / theirs.square().mean()
+            mine, theirs = (each.hidden_states[-1][real].float() for each in (outputs, taught))
+            loss = loss + self.hidden_weight * F.mse_loss(mine, theirs) / theirs.square().mean()
         aux_loss = outputs.get("aux_loss")
         return loss if aux_loss is None else loss + aux_loss, outputs
+
+
+def soft_answers(
+    folders: Sequence[str], texts: Sequence[str], label_names: Sequence[str], temperature: float, max_length: int
+) -> np.ndarray:
+    """Mean over trained models of their answers at temperature `T`, `[B, C]`: each text is asked once.
+
+    The models may have other backbones and vocabularies than the student. Raises ConfigError when one cannot be loaded
+    or has other labels.
+    """
+    total = np.zeros((len(texts), len(label_names)))
+    for folder in folders:
+        try:
+            model, tokenizer = load_adapted(folder), AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"teacher={folder!r} is not the folder of a trained model: {error}") from None
+        check_labels(model, label_names)
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+        engine = Engine(model, tokenizer, max_length=max_length, long_texts="truncate")
+        softened = engine.predict_proba(texts).astype(np.float64) ** (1 / temperature)
+        total += softened / softened.sum(axis=1, keepdims=True)
+    return total / len(folders)
+
+
+def check_labels(teacher: Any, label_names: Sequence[str]) -> None:
+    """Raises ConfigError when a teacher answers other labels than the data has, or in another order."""
+    found = [teacher.config.id2label[index] for index in range(teacher.config.num_labels)]
+    if found != list(label_names):
+        raise ConfigError(f"the teacher answers {found}, the data has the labels {list(label_names)}; they must agree")

@@ -25,6 +25,7 @@ from ..data import Split, clean_text
 from ..inference import compute_dtype
 from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
 from .config import TrainConfig
+from .distillation import ANSWERS
 from .prepare import Prepared
 from .trainer import SentimentTrainer
 
@@ -52,6 +53,8 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
     model, tokenizer, config = ready.model, ready.tokenizer, ready.config
     checkpoints = folder / "checkpoints"
     train_set, truncated = _tokenise(ready.train, tokenizer, config.max_length)
+    if ready.answers is not None:
+        train_set = train_set.add_column(ANSWERS, ready.answers.tolist())
     validation_set, _ = _tokenise(ready.validation, tokenizer, config.max_length)
     if truncated:
         logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(ready.train), config.max_length)

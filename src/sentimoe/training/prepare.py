@@ -19,14 +19,17 @@ from ..errors import ConfigError
 from ..methods import METHODS, adapt, check_trains, freeze_packed, load_adapted, merge
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
-from .distillation import NO_LABEL, Distillation
+from .distillation import NO_LABEL, Distillation, check_labels, soft_answers
 
 SAMPLE = 2048  # training texts that a method which looks at texts may look at
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100."""
+    """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100.
+
+    answers: what the teachers answer to the training texts, `[B, C]`; None where no teacher or one that runs along.
+    """
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
@@ -34,6 +37,7 @@ class Prepared:
     train: Split
     validation: Split
     distillation: Distillation | None
+    answers: np.ndarray | None = None
 
 
 def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
@@ -50,35 +54,33 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         )
     set_seed(config.seed)
     train = training_texts(dataset.splits["train"], config)
-    teacher = None if config.teacher is None else _load_teacher(config.teacher, dataset.label_names)
-    if teacher is not None and method.keeps_teacher:
-        model, source = _load_teacher(config.teacher, dataset.label_names), str(config.teacher)
+    folders = config.teachers
+    hidden = config.distillation_hidden_weight
+    if hidden is None:
+        hidden = 1.0 if folders and method.keeps_teacher else 0.0
+    if folders and method.keeps_teacher:
+        model, source = _load_teacher(folders[0], dataset.label_names), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
     tokenizer = load_tokenizer(source, model, config.max_length)
-    if teacher is not None and AutoTokenizer.from_pretrained(str(config.teacher)).get_vocab() != tokenizer.get_vocab():
-        raise ConfigError(
-            f"teacher {config.teacher!r} and student {source!r} read different vocabularies; use one backbone"
-        )
+    teacher = _running_teacher(folders, dataset.label_names, model, tokenizer) if hidden and folders else None
     default = default_learning_rate(model) * method.rate_scale * config.learning_rate_factor
     rate = config.learning_rate or default
     texts = list(_batches(_shuffled(train.texts, config.seed), tokenizer)) if method.needs_texts else []
     model = adapt(model, config.method, config.method_settings, texts)
     if config.load_in_4bit:
         freeze_packed(model)
-    distillation = None
-    if teacher is not None:
-        same = teacher.config.get_text_config().hidden_size == model.config.get_text_config().hidden_size
-        if config.distillation_hidden_weight and not same:
-            raise ConfigError("teacher and student have different hidden sizes: set distillation_hidden_weight to 0")
-        distillation = Distillation(
-            teacher, config.distillation_weight, config.distillation_temperature, config.distillation_hidden_weight
-        )
     if config.unlabelled is not None:
         more = load_unlabelled(config.unlabelled, dataset, config.text_column)
         train = Split(train.texts + more, train.labels + [NO_LABEL] * len(more))
-    complete = replace(config, learning_rate=rate)
-    return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation)
+    distillation = answers = None
+    if folders:
+        told = config.distillation_weight, config.distillation_temperature
+        distillation = Distillation(*told, hidden, teacher)
+        if teacher is None:
+            answers = soft_answers(folders, train.texts, dataset.label_names, told[1], config.max_length)
+    complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
+    return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, answers)
 
 
 def finished(ready: Prepared) -> Any:
@@ -100,16 +102,30 @@ def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
     return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
 
 
-def _load_teacher(folder: str | None, label_names: Sequence[str]) -> PreTrainedModel:
+def _running_teacher(
+    folders: Sequence[str], label_names: Sequence[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """The one teacher whose hidden states are learnt. Raises ConfigError when the student cannot compare its own."""
+    if len(folders) > 1:
+        raise ConfigError("hidden states are those of one teacher: set distillation_hidden_weight to 0 for several")
+    teacher = _load_teacher(folders[0], label_names)
+    if AutoTokenizer.from_pretrained(folders[0]).get_vocab() != tokenizer.get_vocab():
+        raise ConfigError(
+            f"teacher {folders[0]!r} and student read different vocabularies: set distillation_hidden_weight to 0"
+        )
+    if teacher.config.get_text_config().hidden_size != model.config.get_text_config().hidden_size:
+        raise ConfigError("teacher and student have different hidden sizes: set distillation_hidden_weight to 0")
+    return teacher
+
+
+def _load_teacher(folder: str, label_names: Sequence[str]) -> PreTrainedModel:
     """A dense classifier with these labels. Raises ConfigError."""
-    if folder is None or not (Path(folder) / "config.json").is_file():
+    if not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"teacher={folder!r} must be the folder of a trained dense model, without an adapter")
     teacher = load_adapted(folder)
     if isinstance(teacher, PeftModel) or moe_layers(teacher):
         raise ConfigError(f"teacher={folder!r} must be a dense model; this one has experts or an adapter")
-    found = [teacher.config.id2label[index] for index in range(teacher.config.num_labels)]
-    if found != list(label_names):
-        raise ConfigError(f"the teacher answers {found}, the data has the labels {list(label_names)}; they must agree")
+    check_labels(teacher, label_names)
     return teacher
 
 

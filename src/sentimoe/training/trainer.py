@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import Trainer
 
 from ..moe import Experts, Router
-from .distillation import Distillation
+from .distillation import ANSWERS, Distillation
 
 
 class SentimentTrainer(Trainer):
@@ -32,6 +32,13 @@ class SentimentTrainer(Trainer):
         self.optimizer: Any = None
         super().__init__(*args, **kwargs)
         self.rates, self.class_weights, self.distillation = rates, class_weights, distillation
+
+    def _set_signature_columns_if_needed(self):
+        """Keep the answers of the teachers, which the model itself does not take."""
+        self._signature_columns: list[str]
+        super()._set_signature_columns_if_needed()
+        if ANSWERS not in self._signature_columns:
+            self._signature_columns = [*self._signature_columns, ANSWERS]
 
     def create_optimizer(self, model=None):
         """AdamW over the groups of `parameter_groups`."""
