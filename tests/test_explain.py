@@ -1,5 +1,6 @@
 """What the measures of `explain` say, on routing that is known and on models with a planted secret."""
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from sentimoe.errors import ConfigError
 from sentimoe.explain import (
     Activation,
     class_preferences,
+    expert_similarity,
     information_with_baseline,
     knocked_out,
     label_suspects,
@@ -32,7 +34,7 @@ from sentimoe.explain import (
     write_trace,
 )
 from sentimoe.explain.findings import Sizes, find, without_texts
-from sentimoe.explain.report import pieces, report_html
+from sentimoe.explain.report import fitting, pieces, report_html
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
 from sentimoe.moe import closed_experts
 from sentimoe.studies.interpretability import interpretability
@@ -229,7 +231,7 @@ def test_words_and_their_groups():
     assert words == ["I", "don't", "like", "it", ":(", "great", "!"]
     assert lexicon_groups(words) == [1, 1, 2, 1, 0, 2, 1]
     start, end = np.array([0, 0, 2, 5, 8, 25]), np.array([0, 1, 5, 7, 12, 26])
-    groups = spread(words_of(text), range(7), start, end)
+    groups = spread(text, words_of(text), range(7), start, end)
     assert groups.tolist() == [-1, 0, 1, 1, 2, -1]  # a special token has no characters; the last begins past the end
 
 
@@ -257,6 +259,76 @@ def test_lift_and_support():
     assert [row["row"] for row in top_texts(activation, 0, 0)] == [1, 0]
 
 
+def test_tokens_that_hold_the_blank_before_their_word():
+    """As those of GPT-2 and Llama do."""
+    text = "so good, so bad"
+    start, end = np.array([0, 2, 7, 8, 11]), np.array([2, 7, 8, 11, 15])
+    groups = spread(text, words_of(text), lexicon_groups([text[a:b] for a, b in words_of(text)]), start, end)
+    assert groups.tolist() == [1, 2, 1, 1, 0]
+
+
+def test_similarity_tells_copies_from_strangers(engine):
+    copied = copy.deepcopy(engine)
+    experts = moe_layers(copied.model)[0].experts
+    with torch.no_grad():
+        for parameter in experts.parameters():
+            parameter[1] = parameter[0]
+        experts.down_proj[2] = torch.randn_like(experts.down_proj[2])
+    found = expert_similarity(copied, ["fire in the house", "the thing"])[0]
+    assert found[0, 1] > 0.999 and found[0, 0] > 0.999 and abs(found[0, 2]) < 0.7
+
+
+def test_alike_reading_is_no_preference():
+    """Every expert reads a seventh of everything: what is left is rounding."""
+    by_text = np.full((60, 1, 7), 1 / 7, dtype=np.float32) * np.arange(5, 65, dtype=np.float32)[:, None, None]
+    labels = np.arange(60) % 2
+    assert (class_preferences(by_text, labels, 2, permutations=100) > 0.5).all()
+
+
+def test_closing_experts_adds_up(engine):
+    layer = moe_layers(engine.model)[0]
+    with closed_experts({layer: [0]}), closed_experts({layer: [1]}), torch.no_grad():
+        chosen = (
+            engine.model(**engine.tokenizer(["fire in the house"], return_tensors="pt")).router_logits[0].argmax(-1)
+        )
+    assert not set(chosen.tolist()) & {0, 1}
+    with (
+        pytest.raises(ValueError, match="cannot be closed"),
+        closed_experts({layer: [0, 1]}),
+        closed_experts({layer: [2, 3]}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_attribution_adds_up_for_decoders(family):
+    """Whose own head reads the last token that is not padding: blanking the text must not move it."""
+    pytest.importorskip("captum")
+    from language_models import tokenizer
+
+    from sentimoe.explain import attribute
+    from sentimoe.inference import Engine
+
+    torch.manual_seed(0)
+    model, words = dense(family).float().eval(), tokenizer("llama")
+    words.model_max_length = 32
+    model.resize_token_embeddings(len(words))
+    found = attribute(Engine(model, words, precision="float32"), model, "hello there you", 0)
+    assert found["gap"] < 0.3
+
+
+def test_the_page_shows_as_many_texts_as_fit():
+    token = {"start": 0, "end": 1, "experts": [[0]] * 12, "weights": [[1.0]] * 12}
+    text = {"tokens": [token] * 256, "probabilities": [0.5, 0.5], "knock_out": [[[0.0, 0.0]] * 8] * 12}
+    found = {"model": {"moe_layers": 12, "experts": 8}, "texts": [text] * 100}
+    assert 5 < fitting(found) < 20 and fitting(found | {"texts": [text] * 3}) == 3
+
+
+def test_cut_texts_are_counted(engine):
+    (found,) = trace(engine, ["a " * 100, "short", "a " * 29, "a " * 30, "a " * 31])
+    assert engine.max_length == 32 and found.truncated == 2
+
+
 def test_neighbours_go_by_routing_and_not_by_length():
     profiles = np.array([[[9.0, 1.0]], [[1.0, 9.0]], [[50.0, 50.0]]])
     assert neighbours(profiles, np.array([[[2.0, 18.0]], [[90.0, 10.0]]]), 1).tolist() == [[1], [0]]
@@ -278,7 +350,10 @@ def test_label_suspects_by_confident_learning():
     probabilities[2] = [0.05, 0.95]  # says 1 with more confidence than texts of class 1
     probabilities[7] = [0.6, 0.4]  # leans to 0, below that class's mean confidence
     probabilities[8] = np.nan
-    assert label_suspects(labels, probabilities).tolist() == [2]
+    probabilities[9] = [0.93, 0.07]
+    found = label_suspects(list("abcdefghij"), labels, probabilities, ["no", "yes"])
+    assert found["count"] == 2 and [row["text"] for row in found["rows"]] == ["c", "j"]
+    assert [row["answer"] for row in found["rows"]] == ["yes", "no"]
 
 
 def test_pieces_are_the_text_again():

@@ -78,6 +78,17 @@ def test_attribution_covers_the_text(client):
     assert any(piece["score"] for piece in found["pieces"])
 
 
+def test_attribution_explains_the_answer_that_is_shown(client):
+    """With experts switched off the label may be another one; so may its explanation."""
+    pytest.importorskip("captum")
+    labels = client.get("/api/models").json()[0]["labels"]
+    for closed in ([], [[0, 0], [1, 2]], [[0, 1], [0, 2], [1, 0], [1, 1]]):
+        question = {"text": TEXT, "model": "experts", "closed": closed}
+        probabilities = client.post("/api/answer", json=question).json()["probabilities"]
+        found = client.post("/api/attribution", json=question).json()
+        assert found["label"] == labels[probabilities.index(max(probabilities))]
+
+
 @pytest.mark.parametrize(
     ("question", "status", "reason"),
     [

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.data import load_dataset
+from sentimoe.errors import ConfigError
 from sentimoe.evaluation import in_turns, rate, ratio
 from sentimoe.studies import peers, speed
 from sentimoe.studies.render import render
@@ -161,6 +162,29 @@ def test_onnx_runtime_gives_the_same_logits(folders, folder):
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(classifier(ids, mask).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_folders_that_do_not_fit_are_refused(folders, tmp_path):
+    dataset = load_dataset(str(folders / "toy"))
+    texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
+    with pytest.raises(ConfigError, match="is a model with experts; give the dense model first"):
+        speed.check_pair(folders / "split", folders / "dense", texts)
+    with pytest.raises(ConfigError, match="is a dense model"):
+        speed.check_pair(folders / "dense", folders / "dense", texts)
+    with pytest.raises(ConfigError, match="has the labels"):
+        speed.check_pair(folders / "dense", None, replace(texts, label_names=("bad", "good")))
+    speed.check_pair(folders / "dense", folders / "split", texts)
+
+
+def test_a_peer_that_fails_has_a_row_that_says_so(folders):
+    def fails(task):
+        raise RuntimeError("no such luck")
+
+    dataset = load_dataset(str(folders / "toy"))
+    texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
+    tool = peers.Peer("broken", "", fails)
+    found = peers.compare_peers(folders / "dense", None, dataset, texts, lambda line: None, rounds=3, peers=[tool])
+    assert found["rows"][0]["missing"] == "failed: RuntimeError: no such luck"
 
 
 def test_two_measurements_at_once_are_refused(folders, tmp_path):

@@ -257,6 +257,10 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     assert all(torch.equal(again[name], weights[name]) for name in weights)
     assert [line for line in said if "for its weights" in line] == [f"training {first.name} for its weights"]
 
+    shutil.rmtree(models)
+    said.clear()
+    assert run_study(read_study(study), results, **told) == 0 and not said  # all results are there: nothing to train
+
     arguments = ["train", str(study), student.stem, "--data-root", str(tmp_path), "--results", str(results)]
     done = CliRunner().invoke(sentimoe_cli.study.app, [*arguments, "--models", str(models)])
     assert done.exit_code == 0, done.output

@@ -59,6 +59,11 @@ def bench(
         sets[0].label_names,
         [t for part in tests[1:] for t in part.texts],
     )
+    speed.check_pair(dense, experts, texts)
+    if dial and texts.labels is None:
+        raise ConfigError("--dial draws F1 against speed, and --mix adds texts for speed alone; leave one out")
+    if peers and not (dense / "config.yaml").is_file():
+        raise ConfigError(f"{dense} has no config.yaml, which names the backbone for the peers; give a run folder")
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
 
     def say(line: str) -> None:

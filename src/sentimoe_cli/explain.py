@@ -31,7 +31,7 @@ def explain(
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
 ) -> None:
-    """Trace every token, measure what the experts specialise in, and write one self-contained page."""
+    """Trace every token (long texts are cut), measure what the experts specialise in, and write one self-contained page."""
     import json
     import sys
     from dataclasses import replace
@@ -59,7 +59,9 @@ def explain(
         raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
     if tuple(classifier.label_names) != dataset.label_names:
         raise DataError(f"the model answers {classifier.label_names}, {data} has {list(dataset.label_names)}")
-    other = None if dense is None else _load(dense)[1]
+    beside = None if dense is None else _load(dense)
+    if beside is not None and beside[0].model is None:
+        raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")
     out.mkdir(parents=True, exist_ok=True)
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("tracing", total=len(dataset.splits[split]))
@@ -75,7 +77,7 @@ def explain(
             dataset,
             split,
             trace_path=out / "trace.parquet",
-            dense=other,
+            dense=None if beside is None else beside[1],
             sizes=Sizes(shown=shown),
             say=lambda line: progress.update(task, description=line),
             passed=passed,

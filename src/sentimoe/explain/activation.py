@@ -61,7 +61,7 @@ class Activation:
         words = [text[a:b] for a, b in spans]
         counted = [(self.by_lexicon, lexicon_groups(words))] + ([(self.by_part, part_groups(words))] if tagged else [])
         for total, groups in counted:
-            group = spread(spans, groups, start, end)
+            group = spread(text, spans, groups, start, end)
             np.add.at(total, group[group >= 0], mass[group >= 0])
 
 

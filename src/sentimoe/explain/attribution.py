@@ -32,6 +32,7 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
         [text], truncation=True, max_length=engine.max_length, return_offsets_mapping=True, return_tensors="pt"
     )
     offsets = encoded.pop("offset_mapping")[0].tolist()
+    encoded = encoded.to(model.device)
     ids, mask = encoded["input_ids"], encoded["attention_mask"]
     blank = ids.clone()
     blank[0, [index for index, (start, end) in enumerate(offsets) if end > start]] = engine.tokenizer.pad_token_id
@@ -42,8 +43,13 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
     method = LayerIntegratedGradients(logit, model.get_input_embeddings())
     scores = method.attribute(ids, blank, additional_forward_args=(mask,), n_steps=STEPS, internal_batch_size=16)
     scores = scores[0].sum(dim=-1).detach()
+    embeddings = model.get_input_embeddings()
     with torch.no_grad():
-        difference = float(logit(ids, mask) - logit(blank, mask))
+        whole, blanked = logit(ids, mask), embeddings(blank)
+        # the blank embeddings under the real ids: a decoder finds its last token by the ids
+        handle = embeddings.register_forward_hook(lambda module, inputs, output: blanked)
+        difference = float(whole - logit(ids, mask))
+        handle.remove()
     gap = abs(float(scores.sum()) - difference) / max(abs(difference), 1e-6)
     tokens = [
         {"start": start, "end": end, "score": float(score)} for (start, end), score in zip(offsets, scores, strict=True)

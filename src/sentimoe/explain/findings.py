@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..data import SentimentDataset, Split, clean_text
+from ..errors import ConfigError
 from ..evaluation import classification_metrics, predicted_labels, reliability_bins
 from ..inference import Engine, in_precision
 from ..upcycle import moe_layers
@@ -32,7 +33,8 @@ Say = Callable[[str], None]
 class Sizes:
     """How many texts each measure looks at, chosen at random with seed 0; routing is traced for all of them.
 
-    shown: texts shown one by one (100 at most). permutations: shuffles of the labels.
+    shown: texts shown one by one (100 at most), two thirds of them errors and doubtful ones, see `choose`.
+    permutations: shuffles of the labels.
     """
 
     shown: int = 40
@@ -62,18 +64,25 @@ def find(
     trace_path: a Parquet file for the whole routing trace. dense: the dense model, to compare representations with.
     passed: sees every trace go by, for a progress bar. Raises ConfigError for a dense model.
     """
+    if not moe_layers(engine.model):
+        raise ConfigError("the model has no experts, so there is nothing to explain; give one trained with moe-*")
     part, names = dataset.splits[split], list(dataset.label_names)
     labels = np.asarray(part.labels)
     say(f"tracing {len(part)} texts")
     activation = _activation(engine, sizes.tagged if has_tagger() else 0)
     traces = passed(trace(engine, part.texts))
-    answers = [_counted(activation, each) for each in (write_trace(traces, trace_path) if trace_path else traces)]
+    answers, truncated = [], 0
+    for each in write_trace(traces, trace_path) if trace_path else traces:
+        activation.add(each)
+        answers.append(each.probabilities)
+        truncated += each.truncated
     probabilities = np.concatenate(answers)
     found: dict[str, Any] = {
         "data": {"name": dataset.name, "split": split, "texts": len(part), "labels": names, "sha256": dataset.sha256},
         "model": _described(engine),
         "scores": classification_metrics(labels, probabilities, names),
         "sizes": {key: min(value, len(part)) for key, value in vars(sizes).items() if key != "permutations"},
+        "truncated": {"texts": truncated, "tokens": engine.max_length},
         "tagger": has_tagger(),
         "captum": has_captum(),
     }
@@ -88,20 +97,17 @@ def find(
     found["similarity"] = expert_similarity(engine, sample.texts).tolist()
     say("projecting")
     found["clusters"] = _clusters(engine, dense, activation, part, sizes.projected)
-    found["knock_out"] = None
+    found["knock_out"] = found["flipped_by_some_expert"] = None
     if can_close(engine):
         say("knocking out each expert")
         some = _sample(part, sizes.knocked_out)
-        found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), say)[1]
+        without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), say)
+        whole = predicted_labels(engine.predict_proba(some.texts))
+        changed = (without.argmax(axis=-1) != whole).any(axis=(0, 1))
+        found["flipped_by_some_expert"] = float(changed.mean())
     found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
     found["errors"] = confident_errors(part.texts, labels, probabilities, names)
-    suspects = label_suspects(labels, probabilities)
-    found["suspects"] = {
-        "count": len(suspects),
-        "rows": confident_errors(
-            [part.texts[row] for row in suspects], labels[suspects], probabilities[suspects], names, 15
-        ),
-    }
+    found["suspects"] = label_suspects(part.texts, labels, probabilities, names)
     say(f"explaining {min(sizes.shown, len(part))} texts one by one")
     found["texts"] = _texts(engine, model, activation, dataset, split, probabilities, sizes, say)
     return found
@@ -115,7 +121,6 @@ def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
     shown = findings["texts"]
     kept["shown"] = {
         "texts": len(shown),
-        "flipped_by_one_expert": sum(bool(np.any(text.get("flips", False))) for text in shown),
         "median_gap": float(np.median([text["gap"] for text in shown])) if findings["captum"] and shown else None,
     }
     return kept

@@ -29,8 +29,10 @@ def confident_errors(
     ]
 
 
-def label_suspects(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Rows whose label is probably wrong, by confident learning: sorted, the most doubtful first.
+def label_suspects(
+    texts: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], count: int = 15
+) -> dict[str, Any]:
+    """Texts whose label is probably wrong, by confident learning: how many (`count`), and `rows`, most doubtful first.
 
     A text is a suspect when another class's probability reaches that class's threshold, the mean probability of the
     class among the texts that carry its label, and is the larger (Northcutt et al. 2021, "Confident Learning",
@@ -46,4 +48,16 @@ def label_suspects(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     suspect = (able.max(axis=1) > 0) & (likely != y)
     margin = p[np.arange(len(p)), likely] - p[np.arange(len(p)), y]
     rows = np.flatnonzero(suspect)
-    return answered[rows[np.argsort(-margin[rows], kind="stable")]]
+    rows = rows[np.argsort(-margin[rows], kind="stable")]
+    shown = [
+        {
+            "row": int(answered[row]),
+            "text": texts[answered[row]],
+            "label": names[y[row]],
+            "answer": names[likely[row]],
+            "probability": float(p[row, likely[row]]),
+            "probability_of_label": float(p[row, y[row]]),
+        }
+        for row in rows[:count]
+    ]
+    return {"count": len(rows), "rows": shown}

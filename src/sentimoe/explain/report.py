@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+PAGE_BYTES = 3_500_000  # of the texts one by one
 WIDTH, HEIGHT, MARGIN = 640, 440, 12  # of a scatter plot, in its own units
 
 
@@ -55,7 +56,20 @@ def _for_the_page(findings: dict[str, Any]) -> dict[str, Any]:
         "lexicon_rows": by_layer(findings["by_lexicon"]["shares"]),
         "part_rows": by_layer(findings["by_part"]["shares"]),
         "confusion_rows": confusion,
+        "fitting": fitting(findings),
     }
+
+
+def fitting(findings: dict[str, Any]) -> int:
+    """How many of the texts the page may show to stay well under 5 MB: a token takes some 80 bytes a line."""
+    layers, experts = findings["model"]["moe_layers"], findings["model"]["experts"]
+    room = PAGE_BYTES
+    for count, text in enumerate(findings["texts"]):
+        changes = layers * experts * len(text["probabilities"]) if "knock_out" in text else 0
+        room -= 80 * (layers + 1) * len(text["tokens"]) + 60 * changes + 2000
+        if room < 0:
+            return count
+    return len(findings["texts"])
 
 
 def place(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:

@@ -23,12 +23,11 @@ from ..upcycle import moe_layers
 def expert_similarity(engine: Engine, texts: Sequence[str]) -> np.ndarray:
     """Cosine of what two experts write for the same tokens, mean over the real tokens of the texts: `[N, E, E]`.
 
-    The mean output of all experts for a token is taken off first: experts that start as copies share most of it.
+    Copies have 1. Nothing is taken off first: less the mean of all experts, even copies would lie at -1 / (E - 1).
     """
     found = []
     for layer, tokens in zip(moe_layers(engine.model), layer_inputs(engine, texts), strict=True):
         outputs = expert_outputs(layer, tokens)
-        outputs = outputs - outputs.mean(dim=1, keepdim=True)
         unit = nn.functional.normalize(outputs, dim=-1)
         found.append(torch.einsum("ted,tfd->ef", unit, unit).div(len(tokens)).cpu().numpy())
     return np.stack(found)

@@ -31,7 +31,7 @@ class Trace:
     texts: B strings, first: the row of the first of them. text `[T]`: the row of each token's text. token_id `[T]`.
     start, end `[T]`: the token's characters in its text (both 0 for a special token). experts `[T, N, K]` int8, the
     best one first; weights `[T, N, K]` float32, what each counts, as the layer used them; probabilities `[B, C]`: the
-    model's answer, NaN for a blank text.
+    model's answer, NaN for a blank text. truncated: how many of the texts were cut.
     """
 
     texts: list[str]
@@ -43,6 +43,7 @@ class Trace:
     experts: np.ndarray
     weights: np.ndarray
     probabilities: np.ndarray
+    truncated: int = 0
 
     def mass(self, num_experts: int) -> np.ndarray:
         """How much of each token every expert read, `[T, N, E]`; rows sum to 1."""
@@ -135,7 +136,23 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
         experts=np.concatenate([part[0] for part in parts] or none).astype(np.int8),
         weights=np.concatenate([part[1] for part in parts] or none).astype(np.float32),
         probabilities=probabilities,
+        truncated=_truncated(
+            engine,
+            [
+                texts[row]
+                for row, ids in zip(asked, encodings, strict=True)
+                if len(ids["input_ids"]) >= engine.max_length
+            ],
+        ),
     )
+
+
+def _truncated(engine: Engine, at_limit: list[str]) -> int:
+    """How many of the texts that fill the model are longer than it reads."""
+    longer = (
+        engine.tokenizer(at_limit, truncation=True, max_length=engine.max_length + 1)["input_ids"] if at_limit else []
+    )
+    return sum(len(ids) > engine.max_length for ids in longer)
 
 
 @torch.inference_mode()

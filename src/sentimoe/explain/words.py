@@ -46,11 +46,18 @@ def has_tagger() -> bool:
     return find_spec("HanTa") is not None
 
 
-def spread(words: Sequence[tuple[int, int]], groups: Sequence[int], start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """The group of each token `[T]`: that of the word in which it begins; -1 for special tokens and between words."""
+def spread(
+    text: str, words: Sequence[tuple[int, int]], groups: Sequence[int], start: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """The group of each token `[T]`: that of the word in which it begins; -1 for special tokens and between words.
+
+    A token may hold the blank before its word, as those of GPT-2 and Llama do.
+    """
     found = np.full(len(start), -1)
     if not words:
         return found
+    blank = [len(piece) - len(piece.lstrip()) for piece in (text[a:b] for a, b in zip(start, end, strict=True))]
+    start = np.asarray(start) + np.array(blank, dtype=int)
     starts, ends = np.array(words).T
     place = np.searchsorted(starts, start, side="right") - 1
     inside = (place >= 0) & (start < ends[place]) & (end > start)

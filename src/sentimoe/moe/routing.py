@@ -99,16 +99,20 @@ def active_call() -> RoutingCall | None:
 def closed_experts(closed: Mapping[Any, Sequence[int]]) -> Iterator[None]:
     """Inside, no token is routed to these experts of these MoE layers; the next best ones take their place.
 
-    Of this thread alone, and nothing outlives it. Raises ValueError when fewer than `K` experts stay open.
+    Of this thread alone, and nothing outlives it; what an outer one closed stays closed. Raises ValueError when fewer
+    than `K` experts stay open.
     """
     for layer, experts in closed.items():
+        experts = (*_closed.get().get(layer, ()), *experts)
         count, k = layer.experts.num_experts, layer.num_experts_per_tok
         if not set(experts) <= set(range(count)) or count - len(set(experts)) < k:
             raise ValueError(
                 f"experts {sorted(set(experts))} cannot be closed: the layer has {count}, numbered from 0, and {k} of "
                 "them must read each token"
             )
-    token = _closed.set(closed)
+    outer = _closed.get()
+    both = {layer: (*outer.get(layer, ()), *closed.get(layer, ())) for layer in {**outer, **closed}}
+    token = _closed.set(both)
     try:
         yield
     finally:

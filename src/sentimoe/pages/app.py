@@ -21,6 +21,7 @@ from ..explain import attribute, knocked_out, trace
 from ..explain.attribution import has_captum
 from ..explain.report import pieces
 from ..inference import Engine, in_precision
+from ..moe import closed_experts
 from ..upcycle import moe_layers
 
 STATIC = Path(__file__).parent / "static"
@@ -93,8 +94,13 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
         if not text.strip():
             raise HTTPException(422, "the text is blank; type something")
         model = exact.setdefault(question.model, in_precision(classifier.model, torch.float32))
-        target = int(engine.predict_proba([text])[0].argmax())
-        scores = attribute(engine, model, text, target)
+        told = {
+            layer: [expert for number, expert in question.closed if number == place]
+            for place, layer in enumerate(moe_layers(model))
+        }
+        with knocked_out(engine, question.closed), closed_experts(told):
+            target = int(engine.predict_proba([text])[0].argmax())
+            scores = attribute(engine, model, text, target)
         parts = [
             {"text": piece, "score": None if token is None else token["score"]}
             for piece, token in pieces(text, scores["tokens"])

@@ -33,10 +33,11 @@ def preferred(record: dict[str, Any]) -> list[dict[str, Any]]:
     for c, label in enumerate(record["data"]["labels"]):
         for layer in range(record["model"]["moe_layers"]):
             shares, p_values = record["by_class"][c][layer], record["class_p"][c][layer]
-            able = [expert for expert, p in enumerate(p_values) if p < ALPHA]
+            able = [expert for expert, p in enumerate(p_values) if p < ALPHA and shares[expert] is not None]
             if able:
                 expert = max(able, key=lambda e: shares[e])
-                others = np.mean([row[layer][expert] for k, row in enumerate(record["by_class"]) if k != c])
+                beside = [row[layer][expert] for k, row in enumerate(record["by_class"]) if k != c]
+                others = np.mean([share for share in beside if share is not None])
                 rows.append(
                     {"label": label, "layer": layer, "expert": expert, "share": shares[expert], "others": float(others)}
                     | {"p": p_values[expert]}

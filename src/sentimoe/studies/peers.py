@@ -1,8 +1,8 @@
 """`sentimoe bench --peers`: other tools on the same texts, their quality and their speed beside ours.
 
 Each peer gets the trained dense model, or trains on the same texts, and is used as its own documentation says, at the
-best of four batch sizes; it runs in bfloat16 where it can. A peer that is not installed, or does not know the labels,
-has a row that says so.
+best of four batch sizes, in the precision of our engine where it can. A peer that is not installed, fails, or does not
+know the labels, has a row that says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Text
 
 from ..data import SentimentDataset, Split
 from ..evaluation import in_turns, rate, ratio
-from ..inference import Engine
+from ..inference import Engine, compute_dtype
 from ..training import TrainConfig
 from ..upcycle import backbone_path
 from .baselines import fit_tfidf, vader_probabilities
@@ -58,7 +58,8 @@ class Task:
 class Peer:
     """A way to answer texts. build: from the task to a function that gives probabilities `[B, C]`, and a note.
 
-    packages: what it imports. experts: it runs the model with experts. labels: the only ones that it knows.
+    precision: "" for that of our engine. packages: what it imports. experts: it runs the model with experts. labels:
+    the only ones that it knows.
     """
 
     name: str
@@ -78,12 +79,17 @@ def engine_peer(name: str, which: str, backend: str, packages: tuple[str, ...] =
         assert folder is not None
         return load(folder, backend).predict_proba, ""
 
-    return Peer(name, "bfloat16", build, packages, ours=True, experts=which == "experts")
+    return Peer(name, "", build, packages, ours=True, experts=which == "experts")
+
+
+def engine_dtype() -> torch.dtype:
+    """What our engine computes in on this processor."""
+    return compute_dtype("auto", torch.device("cpu"))
 
 
 def transformers_pipeline(task: Task) -> tuple[Answer, str]:
     """`transformers.pipeline("text-classification")`."""
-    model = AutoModelForSequenceClassification.from_pretrained(task.dense, dtype=torch.bfloat16).eval()
+    model = AutoModelForSequenceClassification.from_pretrained(task.dense, dtype=engine_dtype()).eval()
     pipe = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(task.dense))
     places = model.config.label2id
 
@@ -102,7 +108,7 @@ def sentence_transformers(task: Task) -> tuple[Answer, str]:
     """Embeddings of the backbone, not fine-tuned, and a logistic regression whose C is chosen on validation."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(task.backbone, device="cpu", model_kwargs={"dtype": torch.bfloat16})
+    model = SentenceTransformer(task.backbone, device="cpu", model_kwargs={"dtype": engine_dtype()})
 
     def embed(texts: Sequence[str], size: int) -> np.ndarray:
         return model.encode(list(texts), batch_size=size, show_progress_bar=False)
@@ -186,11 +192,11 @@ PEERS = (
     engine_peer("sentimoe, experts, torch", "experts", "torch"),
     engine_peer("sentimoe, dense, OpenVINO", "dense", "openvino", ("openvino",)),
     engine_peer("sentimoe, dense, torch", "dense", "torch"),
-    Peer("transformers pipeline", "bfloat16", transformers_pipeline),
-    Peer("torch.compile", "bfloat16", torch_compile),
+    Peer("transformers pipeline", "", transformers_pipeline),
+    Peer("torch.compile", "", torch_compile),
     Peer("ONNX Runtime", "float32", onnx_runtime("dense"), ("onnxruntime", "onnxscript")),
     Peer("ONNX Runtime, experts", "float32", onnx_runtime("experts"), ("onnxruntime", "onnxscript"), experts=True),
-    Peer("sentence-transformers + LR", "bfloat16", sentence_transformers, ("sentence_transformers",)),
+    Peer("sentence-transformers + LR", "", sentence_transformers, ("sentence_transformers",)),
     Peer("SetFit", "float32", setfit, ("setfit",)),
     Peer("TF-IDF + LR", "float64", tfidf),
     Peer("VADER", "none", vader, labels=("negative", "neutral", "positive")),
@@ -209,15 +215,26 @@ def compare_peers(
     """Every peer in turns on the same texts: quality, texts/s, and how many times as fast as each of the others."""
     trial = Split(texts.texts, [0] * len(texts.texts)).sample(TRIAL_TEXTS).texts
     task = Task(dense, experts, dataset, trial)
+    ours = str(engine_dtype()).removeprefix("torch.")
     answers: dict[str, Answer] = {}
     rows: dict[str, dict[str, Any]] = {}
     for peer in peers:
-        rows[peer.name] = row = {"name": peer.name, "precision": peer.precision, "ours": peer.ours, "missing": ""}
+        rows[peer.name] = row = {
+            "name": peer.name,
+            "precision": peer.precision or ours,
+            "ours": peer.ours,
+            "missing": "",
+        }
         row["missing"] = _missing(peer, task)
         if not row["missing"]:
             say(f"preparing {peer.name}")
-            answers[peer.name], row["note"] = peer.build(task)
-            row |= texts.scores(answers[peer.name](texts.texts))
+            try:
+                answer, row["note"] = peer.build(task)
+                row |= texts.scores(answer(texts.texts))
+            except Exception as error:  # noqa: BLE001 - one tool that fails here has a row that says so
+                row["missing"] = f"failed: {type(error).__name__}: {str(error)[:200]}"
+            else:
+                answers[peer.name] = answer
     seconds = in_turns({name: partial(answer, texts.texts) for name, answer in answers.items()}, rounds, say)
     for name in answers:
         rows[name] |= rate(seconds[name], len(texts.texts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -79,6 +80,7 @@ def trained(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
         save_adapted(done.model, partial)
         done.tokenizer.save_pretrained(partial)
         (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
+        shutil.rmtree(keep, ignore_errors=True)
         partial.rename(keep)
     engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
     hyperparameters = done.config.to_dict()

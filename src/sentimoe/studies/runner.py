@@ -76,13 +76,9 @@ class Trainer:
     models: Path
     say: Callable[[str], None]
 
-    def prepared(self, run: Run) -> Run:
-        """The run with its learning rate and its teacher."""
-        alike = [other for other in self.study if _cell(other) == _cell(run) and other.recipe == "default"]
-        default = replace(alike[0] if alike else run, seed=0)
-        if run.teacher:
-            run, default = (replace(each, teacher_folder=str(self.teacher(each))) for each in (run, default))
-        return self._tuned(run, default)
+    def taught(self, run: Run) -> Run:
+        """The run with the folder of its teacher, which is trained where it is missing."""
+        return replace(run, teacher_folder=str(self.teacher(run))) if run.teacher else run
 
     def teaches(self, run: Run) -> bool:
         """Whether another run of the study learns from this one."""
@@ -101,26 +97,28 @@ class Trainer:
 
     def kept(self, run: Run) -> Path:
         """The folder of the trained model of a run, which is trained again where it was not kept."""
-        folder = self.place(run)
-        if not folder.is_dir():
-            run = self.prepared(run)
+        folder, run = self.place(run), self.tuned(run)
+        if not (folder.is_dir() and _has_rate(run, yaml.safe_load((folder / "config.yaml").read_text("utf-8")))):
+            run = self.taught(run)
             self.say(f"training {run.name} for its weights")
             trained(run, run.config(self.data_root), keep=folder)
         return folder
 
-    def _tuned(self, run: Run, default: Run) -> Run:
-        """With the learning rate that the default recipe of its method found best on validation, with seed 0.
+    def tuned(self, run: Run) -> Run:
+        """The run with the learning rate that the default recipe of its method found best on validation, with seed 0.
 
         Every trial leaves a JSON under `results/tuning/`; the test split is never looked at.
         """
         if not run.tune or "learning_rate" in run.settings:
             return run
+        alike = [other for other in self.study if _cell(other) == _cell(run) and other.recipe == "default"]
+        default = replace(alike[0] if alike else run, seed=0)
         best: tuple[float, float] = (-1.0, 0.0)
         for factor in default.tune:
             trial = replace(default, recipe=f"rate-x{factor:g}")
             path = self.results / "tuning" / f"{trial.name}.json"
             if not path.exists():
-                _try(trial, factor, path, self.data_root, self.say)
+                _try(self.taught(trial), factor, path, self.data_root, self.say)
             stored = read_json(path)
             score = stored["validation"]["f1_weighted"]
             if score > best[0]:  # of equal ones the first factor stands
@@ -161,9 +159,10 @@ def run_study(
         if left is not None and left < max(60.0, _longest(results, run)):
             continue
         try:
-            run = trainer.prepared(run)
-            if finished and _has_rate(run, results):
+            run = trainer.tuned(run)
+            if finished and _has_rate(run, read_json(_path(run, results))["hyperparameters"]):
                 continue
+            run = trainer.taught(run)
             say(f"{run.name} ...")
             record = perform(run, results, data_root, keep=trainer.place(run) if trainer.teaches(run) else None)
         except NotSupportedError as refusal:
@@ -212,10 +211,9 @@ def _declare(study: list[Run], results: Path, name: str) -> None:
     write_json(results / "declared" / f"{name}.json", rows)
 
 
-def _has_rate(run: Run, results: Path) -> bool:
-    """Whether the stored run has the learning rate that tuning chose."""
-    stored = read_json(_path(run, results))["hyperparameters"]["learning_rate"]
-    return stored == run.settings.get("learning_rate", stored)
+def _has_rate(run: Run, stored: dict[str, Any]) -> bool:
+    """Whether what was stored has the learning rate that tuning chose."""
+    return stored["learning_rate"] == run.settings.get("learning_rate", stored["learning_rate"])
 
 
 def _path(run: Run, results: Path) -> Path:

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..classifier import SentimentClassifier
 from ..data import Split
+from ..errors import ConfigError
 from ..evaluation import classification_metrics, in_turns, peak_memory_mib, rate, ratio
 from ..inference import Engine
 from ..training import hardware, versions
@@ -57,6 +58,19 @@ class BenchTexts:
             return {}
         scores = classification_metrics(np.asarray(self.labels), probabilities, self.label_names)
         return {key: scores[key] for key in ("f1_weighted", "f1_macro")}
+
+
+def check_pair(dense: Path, experts: Path | None, texts: BenchTexts) -> None:
+    """Raises ConfigError unless one is dense, the other has experts, and both answer the labels of the texts."""
+    for folder, wanted in ((dense, "a dense model"), (experts, "a model with experts")):
+        if folder is None:
+            continue
+        found = "a dense model" if describe(folder) is None else "a model with experts"
+        if found != wanted:
+            raise ConfigError(f"{folder} is {found}; give the dense model first, then the one with experts")
+        labels = load(folder, "torch").label_names
+        if texts.labels is not None and labels != list(texts.label_names):
+            raise ConfigError(f"{folder} answers {labels}, {texts.name} has the labels {list(texts.label_names)}")
 
 
 def load(folder: Path, backend: str, experts_per_token: int | None = None, precision: str = "auto") -> Engine:

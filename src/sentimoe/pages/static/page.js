@@ -77,9 +77,10 @@ class Panel {
       return;
     }
     try {
-      const found = await ask("/api/answer", this.question);
+      const question = this.question;
+      const found = await ask("/api/answer", question);
       if (number !== this.asked) return; // a newer question is on its way
-      this.found = found;
+      this.found = { ...question, labels: this.model.labels, ...found };
       this.part("answer").hidden = false;
       this.showAnswer();
       this.showRouting();
@@ -148,8 +149,10 @@ class Panel {
   }
 
   async attribute() {
+    const number = this.asked;
     try {
       const found = await ask("/api/attribution", this.question);
+      if (number !== this.asked) return; // the text has changed since
       const most = Math.max(...found.pieces.map((piece) => Math.abs(piece.score ?? 0))) || 1;
       const parts = found.pieces.map((piece) => {
         if (piece.score === null) return document.createTextNode(piece.text);
@@ -167,7 +170,7 @@ class Panel {
   }
 
   download() {
-    const content = JSON.stringify({ ...this.question, labels: this.model.labels, ...this.found }, null, 1);
+    const content = JSON.stringify(this.found, null, 1);
     const link = element("a");
     link.href = URL.createObjectURL(new Blob([content], { type: "application/json" }));
     link.download = "sentimoe.json";
