@@ -456,4 +456,6 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     idle = [f"layer 0: expert {e} is preferred by no class" for e in range(4) if (p_values[:, 0, e] >= 0.05).all()]
     assert [line for line in record["unread"] if "preferred by no class" in line] == idle
     assert record["harm"]["of"] == 4
+    alike = np.array(record["similarity"][0])[~np.eye(4, dtype=bool)]
+    assert record["likeness"] == [[alike.min(), alike.max()]]
     assert record["harm"]["points"] == min(min(row["change"]) for row in found["knock_out"])

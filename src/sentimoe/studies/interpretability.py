@@ -23,7 +23,8 @@ def interpretability(results: Path, figures: Path) -> list[dict[str, Any]]:
         record["scatter"] = f"figures/explain-{path.stem}-clusters.png"
         class_picture(record, figures / Path(record["maps"]).name)
         cluster_picture(record, figures / Path(record["scatter"]).name)
-        found.append(record | {"preferred": preferred(record), "unread": unread(record), "harm": harm(record)})
+        said = {"preferred": preferred(record), "unread": unread(record), "harm": harm(record)}
+        found.append(record | said | {"likeness": likeness(record)})
     return found
 
 
@@ -61,6 +62,15 @@ def unread(record: dict[str, Any]) -> list[str]:
         for expert in range(experts)
         if (p_values[:, layer, expert] >= ALPHA).all()
     ]
+    return found
+
+
+def likeness(record: dict[str, Any]) -> list[list[float]]:
+    """For every layer the smallest and the largest cosine of what two different experts write for the same tokens."""
+    found = []
+    for layer in record["similarity"]:
+        values = [value for row, line in enumerate(layer) for column, value in enumerate(line) if row != column]
+        found.append([min(values), max(values)])
     return found
 
 
