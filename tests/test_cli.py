@@ -11,6 +11,7 @@ from language_models import language_model, tokenizer
 from typer.testing import CliRunner
 
 import sentimoe_cli
+from sentimoe.methods.registry import MOE_SETTINGS, SPLIT_SETTINGS
 from sentimoe.training import TrainConfig
 from sentimoe_cli.train import METHOD_FLAGS
 
@@ -95,14 +96,12 @@ def test_zero_shot_is_not_trained(made):
     assert result.exit_code != 0 and "trains nothing" in str(result.exception) and not (made[0] / "never").exists()
 
 
-def test_every_setting_has_a_flag():
-    import inspect
-
-    flags = set(inspect.signature(sentimoe_cli.train.train).parameters)
-    assert set(TrainConfig().to_dict()) - {"method_settings"} <= flags
-    from sentimoe.methods.registry import MOE_SETTINGS
-
-    assert {*METHOD_FLAGS, "layers_to_transform"} == set(MOE_SETTINGS)
+def test_every_setting_has_a_flag_and_every_flag_is_used():
+    """An option that reaches neither the config nor the method would be dropped without a word."""
+    elsewhere = {"output", "config", "resume", "quiet", "as_json", "layers"}
+    flags = set(inspect.signature(sentimoe_cli.train.train).parameters) - elsewhere
+    assert flags == (set(TrainConfig().to_dict()) - {"method_settings"}) | set(METHOD_FLAGS)
+    assert {*METHOD_FLAGS, "layers_to_transform"} == set(MOE_SETTINGS) | set(SPLIT_SETTINGS)
 
 
 def test_evaluate_prints_one_json_object(made):
@@ -193,13 +192,3 @@ def test_evaluate_refuses_other_labels(made, tmp_path):
     pd.DataFrame({"text": [f"t {i}" for i in range(60)], "label": ["up", "down"] * 30}).to_csv(tmp_path / "d.csv")
     result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv")
     assert "same labels" in str(result.exception)
-
-
-def test_every_option_of_train_is_used():
-    """An option that reaches neither the config nor the method would be dropped without a word."""
-    from sentimoe.training import TrainConfig
-    from sentimoe_cli.train import METHOD_FLAGS, train
-
-    elsewhere = {"output", "config", "resume", "quiet", "as_json", "layers"}
-    options = set(inspect.signature(train).parameters) - elsewhere
-    assert options == (set(TrainConfig().to_dict()) - {"method_settings"}) | set(METHOD_FLAGS)
