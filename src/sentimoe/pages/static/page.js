@@ -84,6 +84,7 @@ class Panel {
       this.part("answer").hidden = false;
       this.showAnswer();
       this.showRouting();
+      this.section.dataset.answered = number;
     } catch (error) {
       if (number === this.asked) this.part("problem").textContent = error.message;
     }
