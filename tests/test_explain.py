@@ -12,6 +12,7 @@ import pytest
 import torch
 from backbone import write_backbone
 from tiny import batch, dense, scatter, texts
+from tokenizers.processors import Sequence
 from typer.testing import CliRunner
 
 import sentimoe_cli
@@ -27,6 +28,7 @@ from sentimoe.explain import (
     label_suspects,
     mutual_information,
     neighbours,
+    project,
     separation,
     top_texts,
     top_tokens,
@@ -327,6 +329,27 @@ def test_the_page_shows_as_many_texts_as_fit():
 def test_cut_texts_are_counted(engine):
     (found,) = trace(engine, ["a " * 100, "short", "a " * 29, "a " * 30, "a " * 31])
     assert engine.max_length == 32 and found.truncated == 2
+
+
+def test_a_text_without_a_token_has_no_answer(engine):
+    """Some tokenizers drop characters and add none of their own."""
+    bare = copy.copy(engine)
+    bare.tokenizer = copy.deepcopy(engine.tokenizer)
+    bare.tokenizer.backend_tokenizer.post_processor = Sequence([])
+    (found,) = trace(bare, ["a", "\u200b", "home"])
+    assert set(found.text.tolist()) == {0, 2}
+    assert np.isnan(found.probabilities).all(axis=1).tolist() == [False, True, False]
+
+
+def test_points_that_are_all_alike_are_not_projected():
+    for points in (np.ones((30, 8)), np.ones((1, 8))):
+        assert not project(points)[0].any()
+
+
+def test_no_text_is_its_own_neighbour(secret, engine, dataset):
+    found = find(engine, engine.model, dataset, "train", sizes=Sizes(shown=40, permutations=10))
+    assert all(text["text"] not in [near["text"] for near in text["near"]] for text in found["texts"])
+    assert all(len(text["near"]) == 3 for text in found["texts"])
 
 
 def test_neighbours_go_by_routing_and_not_by_length():

@@ -104,6 +104,11 @@ def test_mistakes_are_told(client, question, status, reason):
     assert response.status_code == status and reason in str(response.json()["detail"])
 
 
+def test_a_string_that_is_no_text_is_refused_and_not_sent_back(client):
+    response = client.post("/api/answer", content=rb'{"text": "\ud800", "model": "experts"}')
+    assert response.status_code == 422 and "body" in response.json()["detail"]
+
+
 def test_only_this_machine_under_its_own_name(classifiers):
     """A page elsewhere whose name was made to point here is turned away."""
     stranger = TestClient(create_app(classifiers), base_url="http://evil.example")

@@ -1,10 +1,12 @@
 """The engine: rows in order, neighbours without influence, long and odd texts."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from backbone import write_backbone
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from sentimoe import MoEConfig, load_classifier, upcycle
 from sentimoe.errors import ConfigError
@@ -96,6 +98,33 @@ def test_bfloat16_is_close(parts):
     texts = [f"text number {i}" for i in range(20)]
     exact, fast = (Engine(*parts, max_length=16, precision=p).predict_proba(texts) for p in ("float32", "bfloat16"))
     assert 0 < np.abs(exact - fast).max() < 0.05
+
+
+def test_a_tokenizer_that_pads_on_the_left_changes_nothing(parts):
+    """GPT-2 counts positions from the left of the batch, padding or not."""
+    tokenizer = copy.deepcopy(parts[1])
+    tokenizer.padding_side = "left"
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, pad_token_id=tokenizer.pad_token_id, num_labels=2
+    )
+    torch.manual_seed(0)
+    model = GPT2ForSequenceClassification(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    texts = ["short", "a text that is a little longer than the other"]
+    together = Engine(model, tokenizer, max_length=16, precision="float32").predict_proba(texts)
+    for text, row in zip(texts, together, strict=True):
+        np.testing.assert_allclose(row, alone((model, tokenizer), text), atol=2e-6)
+
+
+def test_a_tokenizer_must_say_its_padding_and_its_length(parts):
+    model, tokenizer = parts[0], copy.deepcopy(parts[1])
+    tokenizer.model_max_length = int(1e30)
+    with pytest.raises(ConfigError, match="give max_length"):
+        Engine(model, tokenizer)
+    tokenizer.pad_token = None
+    with pytest.raises(ConfigError, match="no padding token"):
+        Engine(model, tokenizer, max_length=16)
 
 
 def test_wrong_options_say_what_is_allowed(parts):

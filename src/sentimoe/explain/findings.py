@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -96,7 +95,7 @@ def find(
     say("comparing the experts")
     found["similarity"] = expert_similarity(engine, sample.texts).tolist()
     say("projecting")
-    found["clusters"] = _clusters(engine, dense, activation, part, sizes.projected)
+    found["clusters"] = _clusters(engine, dense, part, sizes.projected)
     found["knock_out"] = found["flipped_by_some_expert"] = None
     if can_close(engine):
         say("knocking out each expert")
@@ -132,9 +131,11 @@ def _activation(engine: Engine, tagged: int) -> Activation:
     return Activation(len(layers), layers[0].experts.num_experts, vocabulary, tagged)
 
 
-def _counted(activation: Activation, part: Trace) -> np.ndarray:
-    activation.add(part)
-    return part.probabilities
+def _counted(engine: Engine, texts: Sequence[str]) -> Activation:
+    counted = _activation(engine, 0)
+    for part in trace(engine, texts):
+        counted.add(part)
+    return counted
 
 
 def _described(engine: Engine) -> dict[str, Any]:
@@ -192,14 +193,10 @@ def _plain(values: np.ndarray) -> list:
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
 
 
-def _clusters(
-    engine: Engine, dense: Engine | None, activation: Activation, part: Split, count: int
-) -> list[dict[str, Any]]:
+def _clusters(engine: Engine, dense: Engine | None, part: Split, count: int) -> list[dict[str, Any]]:
     """The pooled representation of the texts: two dimensions for the eye, all of them for the figures."""
     sample = _sample(part, count)
-    mine = _activation(engine, 0)
-    deque((_counted(mine, each) for each in trace(engine, sample.texts)), maxlen=0)
-    dominant = mine.by_text[:, -1].argmax(axis=-1)
+    dominant = _counted(engine, sample.texts).by_text[:, -1].argmax(axis=-1)
     labels, found = np.asarray(sample.labels), []
     for title, each in (("experts", engine), ("dense", dense)):
         if each is not None:
@@ -227,9 +224,8 @@ def _texts(
     labels = np.asarray(part.labels)
     rows = choose(labels, probabilities, min(sizes.shown, 100))
     texts = [clean_text(part.texts[row]) for row in rows]
-    known = _activation(engine, 0)
-    deque((_counted(known, each) for each in trace(engine, train.texts)), maxlen=0)
-    near = neighbours(known.by_text, activation.by_text[rows])
+    known = [clean_text(text) for text in train.texts]
+    near = neighbours(_counted(engine, known).by_text, activation.by_text[rows], count=20)
     without = None
     if can_close(engine):
         without = knock_out_each(engine, texts, labels[rows])[0]
@@ -245,8 +241,10 @@ def _texts(
             "probabilities": probabilities[row].tolist(),
             "tokens": routed,
             "near": [
-                {"text": clean_text(train.texts[n]), "label": dataset.label_names[train.labels[n]]} for n in near[place]
-            ],
+                {"text": known[n], "label": dataset.label_names[train.labels[n]]}
+                for n in near[place]
+                if known[n] != texts[place]
+            ][:3],
         }
         if without is not None:
             change = without[:, :, place] - probabilities[row]

@@ -72,7 +72,7 @@ def batches(engine: Engine, texts: Sequence[str]) -> Iterator[tuple[Any, list[in
     lengths = [len(ids) for ids in encoded["input_ids"]]
     for rows in token_batches(lengths, engine.tokens_per_batch):
         part = [{name: values[row] for name, values in encoded.items()} for row in rows]
-        yield engine.tokenizer.pad(part, return_tensors="pt").to(engine.model.device), rows
+        yield engine.batch(part), rows
 
 
 @torch.inference_mode()
@@ -119,7 +119,12 @@ def separation(points: np.ndarray, groups: np.ndarray, seed: int = 0) -> dict[st
 
 
 def project(points: np.ndarray, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Points `[B, D]` -> `[B, 2]` and the name of the way: openTSNE where it is installed, else PCA."""
+    """Points `[B, D]` -> `[B, 2]` and the name of the way: openTSNE where it is installed, else PCA.
+
+    Points that are all alike, or a single one, stay where they are: at 0.
+    """
+    if not np.ptp(points, axis=0).any():
+        return np.zeros((len(points), 2)), "none, all texts look alike"
     if find_spec("openTSNE") is None or len(points) < 20:
         return PCA(2, random_state=seed).fit_transform(points), "PCA"
     from openTSNE import TSNE

@@ -18,7 +18,7 @@ import torch
 
 from ..data import clean_text, token_batches
 from ..errors import ConfigError
-from ..inference import Engine
+from ..inference import Engine, make_windows
 from ..upcycle import moe_layers
 
 TEXTS_PER_CHUNK = 1024
@@ -105,16 +105,10 @@ def _table(part: Trace) -> pa.Table:
 
 
 def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
-    asked = [index for index, text in enumerate(texts) if text.strip()]
+    windows = make_windows(texts, engine.tokenizer, engine.max_length, "truncate", offsets=True)
+    asked, encodings = windows.owner, windows.encodings
+    offsets = [each.pop("offset_mapping") for each in encodings]
     probabilities = np.full((len(texts), engine.num_labels), np.nan, dtype=np.float32)
-    encoded = engine.tokenizer(
-        [texts[index] for index in asked] or [""],
-        truncation=True,
-        max_length=engine.max_length,
-        return_offsets_mapping=True,
-    )
-    offsets = encoded.pop("offset_mapping")
-    encodings = [{name: values[row] for name, values in encoded.items()} for row in range(len(asked))]
     lengths = [len(each["input_ids"]) for each in encodings]
     parts: list[Any] = [None] * len(asked)
     for batch in token_batches(lengths, engine.tokens_per_batch):
@@ -123,7 +117,7 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
         ends = np.cumsum([lengths[row] for row in batch])[:-1]
         for row, *routed in zip(batch, np.split(experts, ends), np.split(weights, ends), strict=True):
             parts[row] = routed
-    spans = np.array([span for row in range(len(asked)) for span in offsets[row]], dtype=np.int32).reshape(-1, 2)
+    spans = np.array([span for spans in offsets for span in spans], dtype=np.int32).reshape(-1, 2)
     num_layers = len(moe_layers(engine.model))
     none = [np.empty((0, num_layers, k))]
     return Trace(
@@ -136,30 +130,14 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
         experts=np.concatenate([part[0] for part in parts] or none).astype(np.int8),
         weights=np.concatenate([part[1] for part in parts] or none).astype(np.float32),
         probabilities=probabilities,
-        truncated=_truncated(
-            engine,
-            [
-                texts[row]
-                for row, ids in zip(asked, encodings, strict=True)
-                if len(ids["input_ids"]) >= engine.max_length
-            ],
-        ),
+        truncated=len(windows.truncated),
     )
-
-
-def _truncated(engine: Engine, at_limit: list[str]) -> int:
-    """How many of the texts that fill the model are longer than it reads."""
-    longer = (
-        engine.tokenizer(at_limit, truncation=True, max_length=engine.max_length + 1)["input_ids"] if at_limit else []
-    )
-    return sum(len(ids) > engine.max_length for ids in longer)
 
 
 @torch.inference_mode()
 def _routed(engine: Engine, encodings: Sequence[dict[str, list[int]]]) -> tuple[np.ndarray, ...]:
     """Probabilities `[B, C]`, experts and weights `[T, N, K]` of a batch."""
-    inputs = engine.tokenizer.pad(list(encodings), return_tensors="pt").to(engine.model.device)
-    output = engine.model(**inputs)
+    output = engine.model(**engine.batch(encodings))
     chosen = [
         layer.choose(logits) for layer, logits in zip(moe_layers(engine.model), output.router_logits, strict=True)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import clean_text, token_batches
 from ..errors import ConfigError
@@ -18,6 +18,7 @@ from .precision import compute_dtype
 from .windows import Windows, make_windows
 
 TEXTS_PER_CHUNK = 4096
+LONGEST = 10_000_000  # transformers writes 1e30 where it knows no length
 
 
 class Engine:
@@ -30,6 +31,8 @@ class Engine:
     precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
     backend: "torch", or "openvino" on a processor; a model loaded from an exported folder is OpenVINO's already.
     truncated_rows: after a prediction, the rows of the texts whose end was not read.
+
+    Raises ConfigError for an unknown setting, or a tokenizer without a padding token or a length.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Engine:
     ):
         dtype = compute_dtype(precision, model.device)
         self.model: Any = model if isinstance(model, OpenVINOClassifier) else BACKENDS[_known(backend)](model, dtype)
+        if tokenizer.pad_token is None:
+            raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")
         self.tokenizer = tokenizer
-        self.max_length = max_length or tokenizer.model_max_length
+        self.max_length = max_length or _length(tokenizer)
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
         self.num_labels = model.config.num_labels
@@ -82,8 +87,19 @@ class Engine:
 
     @torch.inference_mode()
     def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:
-        inputs = self.tokenizer.pad(list(encodings), return_tensors="pt").to(self.model.device)
-        return self.model(**inputs).logits.float().softmax(dim=-1).cpu().numpy()
+        return self.model(**self.batch(encodings)).logits.float().softmax(dim=-1).cpu().numpy()
+
+    def batch(self, encodings: Sequence[dict[str, list[int]]]) -> BatchEncoding:
+        """Tokenised texts as the model's padded input."""
+        # on the right whatever the tokenizer says: absolute positions such as GPT-2's count from the left
+        padded = self.tokenizer.pad(list(encodings), padding_side="right", return_tensors="pt")
+        return padded.to(self.model.device)
+
+
+def _length(tokenizer: PreTrainedTokenizerBase) -> int:
+    if tokenizer.model_max_length > LONGEST:
+        raise ConfigError("the tokenizer does not say how many tokens the model reads; give max_length")
+    return tokenizer.model_max_length
 
 
 def _known(backend: str) -> str:

@@ -26,11 +26,17 @@ class Windows:
 
 
 def make_windows(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, long_texts: str = "windows"
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    long_texts: str = "windows",
+    *,
+    offsets: bool = False,
 ) -> Windows:
     """Tokenise cleaned texts. Blank texts, and texts without a single token, get no window.
 
-    max_length counts special tokens; neighbouring windows share a quarter of it. Raises ConfigError.
+    max_length counts special tokens; neighbouring windows share a quarter of it. offsets: encodings have an
+    `offset_mapping`, the characters of each token. Raises ConfigError.
     """
     if long_texts not in LONG_TEXTS:
         raise ConfigError(f"long_texts={long_texts!r} must be one of {LONG_TEXTS}")
@@ -43,6 +49,7 @@ def make_windows(
         max_length=max_length,
         stride=max_length // 4,
         return_overflowing_tokens=True,
+        return_offsets_mapping=offsets,
         padding=False,
     )
     owner = [asked[sample] for sample in batch.pop("overflow_to_sample_mapping")]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
@@ -58,6 +59,12 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
     @app.exception_handler(SentiMoEError)
     async def told(request: Request, error: SentiMoEError) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, status_code=400)
+
+    @app.exception_handler(RequestValidationError)
+    async def misasked(request: Request, error: RequestValidationError) -> JSONResponse:
+        # what was sent is not sent back: it may not even be a text
+        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        return JSONResponse({"detail": "; ".join(told)}, status_code=422)
 
     def chosen(question: Question) -> tuple[SentimentClassifier, Engine]:
         classifier = classifiers.get(question.model)

@@ -24,6 +24,7 @@ from sklearn.metrics import f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
 
 from ..data import SentimentDataset, Split
+from ..errors import ConfigError
 from ..evaluation import in_turns, rate, ratio
 from ..inference import Engine, compute_dtype
 from ..training import TrainConfig
@@ -212,7 +213,12 @@ def compare_peers(
     rounds: int = 9,
     peers: Sequence[Peer] = PEERS,
 ) -> dict[str, Any]:
-    """Every peer in turns on the same texts: quality, texts/s, and how many times as fast as each of the others."""
+    """Every peer in turns on the same texts: quality, texts/s, and how many times as fast as each of the others.
+
+    Raises ConfigError where a GPU is visible: some would use it and others could not.
+    """
+    if torch.cuda.is_available():
+        raise ConfigError("tools are compared on the processor; hide the GPU: CUDA_VISIBLE_DEVICES= sentimoe bench ...")
     trial = Split(texts.texts, [0] * len(texts.texts)).sample(TRIAL_TEXTS).texts
     task = Task(dense, experts, dataset, trial)
     ours = str(engine_dtype()).removeprefix("torch.")
