@@ -23,13 +23,14 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     results = Results(results_folder)
     figures = docs / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    factors = ablations(results)
+    factors, records = ablations(results), interpretability(results_folder, figures)
     values = {
         "data": data_rows(results),
         "sections": sections(results),
         "ablations": factors,
         "confusions": _confusions(results, figures),
         "ablation_figures": _ablation_figures(factors, figures),
+        "insight": records,
         "tables": {table: beside_paper(results, table) for table in ("table_2", "table_3", "table_4")},
         "runs": sum(map(len, results.cells.values())),
         "wanted": sum(map(len, results.declared.values())),
@@ -51,7 +52,6 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         speed = {what: _benchmarks(results_folder, what, figures) for what in ("compare", "dial", "peers", "scale")}
         page = environment.get_template("performance.md.jinja").render(bench=read_json(bench), **speed)
         (docs / "performance.md").write_text(page, encoding="utf-8")
-    records = interpretability(results_folder, figures)
     if records:
         page = environment.get_template("interpretability.md.jinja").render(records=records)
         (docs / "interpretability.md").write_text(page, encoding="utf-8")
