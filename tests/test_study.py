@@ -17,10 +17,11 @@ from typer.testing import CliRunner
 import sentimoe_cli.study
 from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
 from sentimoe.studies.render import render
 from sentimoe.studies.runner import read_study, run_study
-from sentimoe.studies.tables import Results
+from sentimoe.studies.tables import Results, split_rows
 
 
 @pytest.fixture
@@ -274,3 +275,33 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     student.unlink()
     with pytest.raises(ConfigError, match="has no default run of 'full'"):
         run_study(read_study(study), results, **told)
+
+
+def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):
+    """A student as good as its teacher is not worse; one that loses 2 points on each seed is not shown to be."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1000)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "paper.yaml").write_text("{}")
+
+    def store(method, recipe, seed, predictions):
+        name = f"toy__model__{method}__{recipe}__s{seed}"
+        scores = classification_metrics(labels, np.eye(2)[predictions], ["a", "b"])
+        record = {"data": "toy", "model": "model", "method": method, "recipe": recipe, "seed": seed, "test": scores}
+        record |= {"label_names": ["a", "b"], "hyperparameters": {"method_settings": {"num_experts_per_tok": 1}}}
+        record |= {"cost": {"training_seconds": 1.0, "gflops_per_text": 1.0}}
+        (tmp_path / "runs" / f"{name}.json").write_text(json.dumps(record))
+        np.savez(tmp_path / "runs" / f"{name}.npz", labels=labels, predictions=predictions)
+
+    for seed in range(3):
+        errors = rng.permutation(1000)
+        dense = labels.copy()
+        dense[errors[:100]] ^= 1
+        store("full", "default", seed, dense)
+        store("moe-split", "same", seed, dense)
+        worse = dense.copy()
+        worse[errors[100:120]] ^= 1
+        store("moe-split", "worse", seed, worse)
+    same, worse = split_rows(Results(tmp_path))
+    assert same["not_worse"] and same["test"]["difference"] == 0 and same["test"]["n_seeds_a"] == 3
+    assert not worse["not_worse"] and worse["test"]["difference"] == pytest.approx(-0.02, abs=1e-3)

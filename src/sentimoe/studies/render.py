@@ -13,7 +13,7 @@ from .ablation_picture import ablation_picture
 from .interpretability import interpretability
 from .records import read_json
 from .speed_pictures import dial_picture, pareto, peers_picture
-from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections
+from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 
@@ -31,6 +31,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "confusions": _confusions(results, figures),
         "ablation_figures": _ablation_figures(factors, figures),
         "insight": records,
+        "split": split_rows(results),
         "tables": {table: beside_paper(results, table) for table in ("table_2", "table_3", "table_4")},
         "runs": sum(map(len, results.cells.values())),
         "wanted": sum(map(len, results.declared.values())),

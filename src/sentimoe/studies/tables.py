@@ -165,6 +165,34 @@ def sections(results: Results) -> list[dict[str, Any]]:
     return found
 
 
+def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
+    """Divided models beside the dense models that taught them: is weighted F1 lower by less than `margin`?
+
+    Seeds are paired, student and teacher. `low` is the lower end of a one-sided 95% interval of the difference.
+    """
+    found = []
+    for data, model in results.pairs():
+        dense = {run.record["seed"]: run for run in results.cells.get((data, model, "full", "default"), [])}
+        known = {cell[3] for cell in [*results.cells, *results.declared] if cell[:3] == (data, model, "moe-split")}
+        for recipe in sorted(known):
+            cell = (data, model, "moe-split", recipe)
+            runs = [run for run in results.cells.get(cell, []) if run.record["seed"] in dense]
+            row = results.row(cell) | {"title": DATA_TITLES.get(data, data), "model": model}
+            if runs:
+                teachers = [dense[run.record["seed"]] for run in runs]
+                ours, theirs = (np.stack([run.predictions for run in group]) for group in (runs, teachers))
+                classes = len(runs[0].record["label_names"])
+                test = paired_bootstrap(
+                    runs[0].labels, ours, theirs, confidence=0.9, paired_seeds=True, num_classes=classes
+                )
+                told = runs[0].record["hyperparameters"]["method_settings"]
+                row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -margin}
+                row["experts_per_token"] = told.get("num_experts_per_tok", 2)
+                row["gflops_dense"] = teachers[0].record["cost"]["gflops_per_text"]
+            found.append(row)
+    return found
+
+
 def _recipes(results: Results, data: str, model: str, method: str) -> list[str]:
     """The default; of zero-shot, where a recipe is a way of asking, all of them."""
     known = {cell[3] for cell in [*results.cells, *results.declared] if cell[:3] == (data, model, method)}
