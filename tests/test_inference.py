@@ -8,7 +8,7 @@ import torch
 from backbone import write_backbone
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
-from sentimoe import MoEConfig, load_classifier, upcycle
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError
 from sentimoe.inference import Engine, compute_dtype, make_windows
 
@@ -132,3 +132,17 @@ def test_wrong_options_say_what_is_allowed(parts):
         compute_dtype("fp8", torch.device("cpu"))
     with pytest.raises(ConfigError, match="truncate"):
         Engine(*parts, max_length=16, long_texts="cut").predict_proba(["a"])
+
+
+def test_one_bare_string_is_no_list_of_texts(parts):
+    classifier = SentimentClassifier()
+    classifier._engine = Engine(*parts, max_length=16)
+    with pytest.raises(ConfigError, match="give a list"):
+        classifier.predict("a text")
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    for name in ("nobody/nothing", str(tmp_path)):
+        with pytest.raises(ConfigError, match=r"cannot be loaded; give one of all-MiniLM-L6-v2") as caught:
+            load_classifier(name, ["a", "b"])
+        assert name in str(caught.value)

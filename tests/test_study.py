@@ -305,3 +305,8 @@ def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):
     same, worse = split_rows(Results(tmp_path))
     assert same["not_worse"] and same["test"]["difference"] == 0 and same["test"]["n_seeds_a"] == 3
     assert not worse["not_worse"] and worse["test"]["difference"] == pytest.approx(-0.02, abs=1e-3)
+
+
+def test_results_without_the_published_figures_say_so(tmp_path):
+    with pytest.raises(ConfigError, match=r"paper.yaml"):
+        Results(tmp_path)

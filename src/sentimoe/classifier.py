@@ -122,7 +122,9 @@ class SentimentClassifier:
         return self.engine.label_names
 
     def predict_proba(self, texts: Sequence[Any]) -> np.ndarray:
-        """Class probabilities `[B, C]`; a row of NaN for a blank text."""
+        """Class probabilities `[B, C]`; a row of NaN for a blank text. Raises ConfigError for one bare string."""
+        if isinstance(texts, str):
+            raise ConfigError("texts is one string, whose characters would be read as texts; give a list: [text]")
         return self.engine.predict_proba(texts)
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:

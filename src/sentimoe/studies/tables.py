@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from sklearn.metrics import precision_recall_fscore_support
 
+from ..errors import ConfigError
 from ..evaluation import mcnemar, paired_bootstrap, summarise
 from .records import read_json
 
@@ -59,6 +60,11 @@ class Results:
             measured = read_json(path)
             for row in measured["rows"]:
                 self.costs[measured["data"], measured["model"], row["name"]] = row
+        if not (folder / "paper.yaml").is_file():
+            raise ConfigError(
+                f"{folder} has no paper.yaml, the published figures that ours stand beside; copy it from this "
+                "repository's results/, or name the folder of results with --results"
+            )
         self.paper = yaml.safe_load((folder / "paper.yaml").read_text(encoding="utf-8"))
 
     def missing(self, cell: Cell) -> str:

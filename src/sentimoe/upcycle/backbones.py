@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from .frozen import frozen_weights
 from .mean_head import backbone_class, without_pooler
 from .modeling import HEADS, classifier_class, classifier_config_class
-from .names import backbone_path
+from .names import PACKAGED, backbone_path
 
 
 def load_classifier(
@@ -36,7 +36,13 @@ def load_classifier(
         raise ConfigError(f"head={head!r} must be one of {HEADS}")
     path = backbone_path(name)
     labels = {"id2label": dict(enumerate(label_names)), "label2id": {label: i for i, label in enumerate(label_names)}}
-    config = AutoConfig.from_pretrained(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model {name!r} cannot be loaded; give one of {', '.join(PACKAGED)}, the folder of a model or "
+            f"the id of one that the hub or its cache has ({str(error).splitlines()[0]})"
+        ) from None
     weights: dict[str, Any] = {"dtype": dtype}
     if load_in_4bit:
         count = config.get_text_config().num_hidden_layers

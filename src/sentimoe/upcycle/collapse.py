@@ -79,7 +79,8 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
         )
     if None in exact and not texts:
         raise ConversionError(
-            "the experts differ, so the dense model can only be an approximation: give tokenised texts to fit it on"
+            "the experts differ, so the dense model can only be an approximation: give tokenised texts to fit it on: "
+            "collapse(model, [tokenizer(texts, padding=True, return_tensors='pt')])"
         )
     put_back = restore_dense(model, config)
     was_training = model.training
