@@ -1,9 +1,13 @@
 """The server of `sentimoe explore`: what it answers, and whom."""
 
+import socket
+
 import pytest
 from backbone import write_backbone
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
+import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError
 from sentimoe.explain import knocked_out
@@ -125,3 +129,12 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 def test_an_export_is_refused():
     with pytest.raises(ConfigError, match="give the run folder"):
         create_app({"x": SentimentClassifier()})
+
+
+def test_a_taken_port_is_named(folders):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(sentimoe_cli.app, ["explore", str(folders / "dense"), "--port", str(port)])
+    assert done.exit_code == 1 and f"port {port} of 127.0.0.1 cannot be used" in str(done.exception)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from backbone import labelled_texts, write_backbone
 from typer.testing import CliRunner
 
@@ -13,8 +14,9 @@ import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
-from sentimoe.evaluation import in_turns, rate, ratio
+from sentimoe.evaluation import count_flops, in_turns, rate, ratio
 from sentimoe.studies import peers, speed
+from sentimoe.studies.perform import gflops_per_text
 from sentimoe.studies.render import render
 from sentimoe.studies.speed_pictures import pareto
 from sentimoe.training import TrainConfig, train
@@ -191,3 +193,20 @@ def test_two_measurements_at_once_are_refused(folders, tmp_path):
     arguments = ["bench", str(folders / "dense"), "--data", str(folders / "toy"), "--dial", "--peers"]
     done = CliRunner().invoke(sentimoe_cli.app, arguments)
     assert done.exit_code == 1 and "choose one of" in str(done.exception)
+
+
+@pytest.mark.parametrize("folder", ["dense", "split"])
+def test_texts_of_one_length_are_counted_once_and_all_count(folders, folder):
+    engine = speed.load(folders / folder, "torch")
+    texts = ["a great thing", "the worst thing", "bad", " ", "a great " * 30]
+    one_by_one = [count_flops(engine.model, lambda text=text: engine.predict_proba([text])) for text in texts]
+    assert one_by_one[0] == one_by_one[1] and one_by_one[3] == 0  # a blank text reaches no model
+    assert gflops_per_text(engine, texts) == pytest.approx(sum(one_by_one) / 5 / 1e9)
+
+
+def test_peers_train_on_the_texts_that_the_dense_model_had(folders, tmp_path):
+    dataset = load_dataset(str(folders / "toy"))
+    config = TrainConfig(model=str(folders / "backbone"), train_limit=12, seed=3)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
+    task = peers.Task(tmp_path, None, dataset, [])
+    assert task.train.texts == dataset.splits["train"].sample(12, seed=3).texts

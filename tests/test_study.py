@@ -310,3 +310,10 @@ def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):
 def test_results_without_the_published_figures_say_so(tmp_path):
     with pytest.raises(ConfigError, match=r"paper.yaml"):
         Results(tmp_path)
+
+
+def test_a_missing_data_root_is_named(tmp_path):
+    done = CliRunner().invoke(
+        sentimoe_cli.app, ["study", "run", "studies/paper.yaml", "--data-root", str(tmp_path / "no")]
+    )
+    assert done.exit_code == 1 and "--data-root" in str(done.exception) and "is no folder" in str(done.exception)

@@ -15,6 +15,7 @@ def explore(
     port: Annotated[int, Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65535)] = 8765,
 ) -> None:
     """Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page."""
+    import socket
     from importlib.util import find_spec
 
     from sentimoe import SentimentClassifier
@@ -30,6 +31,12 @@ def explore(
     from sentimoe.pages import create_app
 
     prepare_process()
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as taken:
+            raise ConfigError(f"port {port} of 127.0.0.1 cannot be used ({taken.strerror}); try --port 0") from taken
     names = [folder.name for folder in folders]
     titles = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     loaded = {

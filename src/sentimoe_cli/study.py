@@ -28,6 +28,8 @@ def run(
     from .show import prepare_process
 
     prepare_process()
+    if data_root is not None and not data_root.is_dir():
+        raise ConfigError(f"--data-root {data_root} is no folder; give the one that holds the data sets")
     seconds = None if budget is None else _seconds(budget, ConfigError)
     declared = read_study(study)
 

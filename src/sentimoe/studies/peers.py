@@ -27,7 +27,7 @@ from ..data import SentimentDataset, Split
 from ..errors import ConfigError
 from ..evaluation import in_turns, rate, ratio
 from ..inference import Engine, compute_dtype
-from ..training import TrainConfig
+from ..training import TrainConfig, training_texts
 from ..upcycle import backbone_path
 from .baselines import fit_tfidf, vader_probabilities
 from .onnx import OnnxClassifier
@@ -49,10 +49,19 @@ class Task:
     trial: list[str]
 
     @property
+    def config(self) -> TrainConfig:
+        """How the dense model was trained."""
+        return TrainConfig.from_dict(yaml.safe_load((self.dense / "config.yaml").read_text(encoding="utf-8")))
+
+    @property
     def backbone(self) -> str:
         """Folder or hub id of the model that the dense one was fine-tuned from."""
-        told = yaml.safe_load((self.dense / "config.yaml").read_text(encoding="utf-8"))
-        return backbone_path(TrainConfig.from_dict(told).model)
+        return backbone_path(self.config.model)
+
+    @property
+    def train(self) -> Split:
+        """The texts that the dense model was trained on."""
+        return training_texts(self.dataset.splits["train"], self.config)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ def sentence_transformers(task: Task) -> tuple[Answer, str]:
     def embed(texts: Sequence[str], size: int) -> np.ndarray:
         return model.encode(list(texts), batch_size=size, show_progress_bar=False)
 
-    train, validation = (task.dataset.splits[name] for name in ("train", "validation"))
+    train, validation = task.train, task.dataset.splits["validation"]
     held = embed(validation.texts, 128)
     inputs, best = embed(train.texts, 128), (-1.0, None)
     for strength in (0.3, 1.0, 3.0, 10.0):
@@ -131,7 +140,7 @@ def setfit(task: Task) -> tuple[Answer, str]:
     from setfit import SetFitModel, Trainer, TrainingArguments
 
     model = SetFitModel.from_pretrained(task.backbone, device="cpu")
-    few = _per_class(task.dataset.splits["train"], SETFIT_TEXTS)
+    few = _per_class(task.train, SETFIT_TEXTS)
     with tempfile.TemporaryDirectory() as folder:
         told = TrainingArguments(
             folder, batch_size=16, max_steps=SETFIT_STEPS, show_progress_bar=False, report_to="none"
@@ -177,8 +186,7 @@ class _Compiled:
 
 def tfidf(task: Task) -> tuple[Answer, str]:
     """Words and word pairs counted by scikit-learn."""
-    splits = task.dataset.splits
-    pipeline = fit_tfidf(splits["train"], splits["validation"])
+    pipeline = fit_tfidf(task.train, task.dataset.splits["validation"])
     return lambda texts: pipeline.predict_proba(list(texts)), ""
 
 

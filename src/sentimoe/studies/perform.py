@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 import yaml
 
-from ..data import SentimentDataset, Split, load_dataset
+from ..data import SentimentDataset, Split, clean_text, load_dataset
 from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
-from ..inference import Engine, compute_dtype
+from ..inference import Engine, compute_dtype, make_windows
 from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot, save_adapted
 from ..training import TrainConfig, hardware, train_model, versions
 from .records import write_json
@@ -178,9 +179,23 @@ def validation_scores(run: Run, outcome: Outcome) -> dict[str, Any]:
 
 
 def gflops_per_text(engine: Any, texts: list[str]) -> float:
-    """Mean over texts answered one by one, so that no padding counts."""
-    total = sum(count_flops(engine.model, partial(engine.predict_proba, [text])) for text in texts)
+    """Mean over texts answered one by one, so that no padding counts.
+
+    Of texts with equally many tokens a classifier reads one: every token meets `K` experts, so they cost the same.
+    """
+    alike: dict[Any, list[str]] = defaultdict(list)
+    for row, text in enumerate(texts):
+        alike[_lengths(engine, text) if isinstance(engine, Engine) else row].append(text)
+    total = sum(
+        len(same) * count_flops(engine.model, partial(engine.predict_proba, same[:1])) for same in alike.values()
+    )
     return total / len(texts) / 1e9
+
+
+def _lengths(engine: Engine, text: str) -> tuple[int, ...]:
+    """Tokens of each window of a text."""
+    windows = make_windows([clean_text(text)], engine.tokenizer, engine.max_length, engine.long_texts)
+    return tuple(len(window["input_ids"]) for window in windows.encodings)
 
 
 def describe_data(name: str, dataset: SentimentDataset, results: Path) -> None:

@@ -185,8 +185,10 @@ def print_peak(told: str) -> None:
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The record as a table for people."""
     for row in found["rows"]:
-        shown = {key: value for key, value in row.items() if key != "as_fast_as"}
-        yield "   ".join(f"{key} {_short(value)}" for key, value in shown.items())
+        shown = {
+            key: value for key, value in row.items() if key not in ("as_fast_as", "ours") and value not in ("", None)
+        }
+        yield "   ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in shown.items())
     for row in found.get("ratios", ()):
         yield (
             f"{row['backend']}: {row['ratio']:.2f} times as fast as the dense model (quartiles "
