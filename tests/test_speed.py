@@ -189,6 +189,14 @@ def test_a_peer_that_fails_has_a_row_that_says_so(folders):
     assert found["rows"][0]["missing"] == "failed: RuntimeError: no such luck"
 
 
+def test_some_tools_by_name(folders, tmp_path):
+    chosen = ("--peers", "--peer", "dense, torch", "--peer", "TF-IDF")
+    _, found, _ = bench(folders, tmp_path, *chosen)
+    assert [row["name"] for row in found["rows"]] == ["sentimoe, dense, torch", "TF-IDF + LR"]
+    with pytest.raises(ConfigError, match=r"no tool is named BERTopic; there are sentimoe, experts, OpenVINO; "):
+        peers.named(["TF-IDF", "BERTopic"])
+
+
 def test_two_measurements_at_once_are_refused(folders, tmp_path):
     arguments = ["bench", str(folders / "dense"), "--data", str(folders / "toy"), "--dial", "--peers"]
     done = CliRunner().invoke(sentimoe_cli.app, arguments)

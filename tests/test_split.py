@@ -57,7 +57,8 @@ def test_a_collapse_with_fewer_active_says_that_it_is_another_function():
     before = model(**inputs).logits
     collapse(model, [inputs])
     assert not model.collapse_report.exact
-    assert_close(model.collapse_report.max_abs_logit_diff, float((model(**inputs).logits - before).abs().max()))
+    moved = float((model(**inputs).logits - before).abs().max())
+    assert model.collapse_report.max_abs_logit_diff == pytest.approx(moved, rel=1e-3)
     with pytest.raises(ConversionError, match="part of a divided FFN"):
         collapse(split(), expert=1)
 
@@ -197,3 +198,26 @@ def test_the_dial_has_ends(count):
 def test_shared_experts_belong_to_a_split():
     with pytest.raises(ConfigError, match="num_shared_experts=1"):
         MoEConfig(num_shared_experts=1)
+
+
+def test_layers_meet_few_sizes():
+    """Every new number of rows would be a new kernel in the library's memory; filling changes no answer or gradient."""
+    model, inputs = split(), batch(texts(9, 5, 19))  # 33 real tokens
+    slow = copy.deepcopy(model)
+    for moe in moe_layers(slow):
+        moe.experts.backend = "reference"
+    sizes = {}
+    for name, each in (("fast", model), ("slow", slow)):
+        sizes[name] = []
+        for moe in moe_layers(each):
+            moe.shared.register_forward_pre_hook(lambda m, given, name=name: sizes[name].append(len(given[0])))
+    fast_output, slow_output = model(**inputs), slow(**inputs)
+    assert sizes == {"fast": [64] * 3, "slow": [33] * 3}
+    assert [len(layer) for layer in fast_output.router_logits] == [33] * 3
+    assert_close(fast_output.logits, slow_output.logits, rtol=1e-4, atol=1e-5)
+    gradients = []
+    for each, output in ((model, fast_output), (slow, slow_output)):
+        output.logits.square().sum().backward()
+        gradients.append([p.grad for moe in moe_layers(each) for p in moe.parameters()])
+    for mine, theirs in zip(*gradients, strict=True):
+        assert_close(mine, theirs, rtol=1e-3, atol=1e-5)

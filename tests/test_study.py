@@ -20,7 +20,7 @@ from sentimoe.errors import ConfigError, NotSupportedError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
 from sentimoe.studies.render import render
-from sentimoe.studies.runner import read_study, run_study
+from sentimoe.studies.runner import Trainer, read_study, run_study
 from sentimoe.studies.tables import Results, split_rows
 
 
@@ -275,6 +275,37 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     student.unlink()
     with pytest.raises(ConfigError, match="has no default run of 'full'"):
         run_study(read_study(study), results, **told)
+
+
+def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):
+    """A recipe may learn from the dense runs of several seeds, and choose its rate by trials of its own."""
+    declared = yaml.safe_load(study.read_text())
+    done = declared["runs"][0]
+    declared["methods"]["full"] = {"learning_rate": 0.01, "epochs": 1}
+    declared["methods"]["moe-split"] = {"teacher": "full", "epochs": 1, "learning_rate": 0.01}
+    declared["methods"]["moe-split"]["method_settings"] = {"layers_to_transform": [-1], "num_experts": 3}
+    taught = {"recipe": "two-teachers", "seed": 1, "settings": {"teacher": "full", "teacher_seeds": [0, 1]}}
+    taught["settings"] |= {"distillation_hidden_weight": 0, "learning_rate": 0.02}
+    declared["runs"] = [done | {"method": "full"}, done | {"method": "moe-split", **taught}]
+    declared["runs"] += [done | {"method": "full", **taught}]
+    study.write_text(yaml.safe_dump(declared))
+    results, models = tmp_path / "results", tmp_path / "models"
+    assert run_study(read_study(study), results, data_root=tmp_path, models=models, say=lambda line: None) == 0
+    assert len(files(models)) == 2
+    record = json.loads(next((results / "runs").glob("*moe-split__two-teachers__s1.json")).read_text())
+    assert record["hyperparameters"]["teacher_seeds"] == [0, 1]
+    runs = read_study(study)
+    trainer = Trainer(runs, results, tmp_path, models, lambda line: None)
+    folders = trainer.taught(next(run for run in runs if run.method == "moe-split")).teacher_folders
+    assert [folder[-1] for folder in folders] == ["1", "0"]  # it divides the model of its own seed
+
+    taught["settings"].pop("learning_rate")
+    declared["methods"]["moe-split"].pop("learning_rate")
+    own = done | {"method": "moe-split", **taught, "tune": [1, 3], "recipe": "own"}
+    declared["runs"] = [declared["runs"][0], own]
+    study.write_text(yaml.safe_dump(declared))
+    assert run_study(read_study(study), results, data_root=tmp_path, models=models, say=lambda line: None) == 0
+    assert sorted(path.stem.split("__")[3] for path in (results / "tuning").glob("*")) == ["own-rate-x1", "own-rate-x3"]
 
 
 def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):

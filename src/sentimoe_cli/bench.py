@@ -23,6 +23,9 @@ def bench(
     ] = None,
     dial: Annotated[bool, Option("--dial", help="F1 and texts/s for each number of experts per token.")] = False,
     peers: Annotated[bool, Option("--peers", help="Other tools that are installed, beside ours.")] = False,
+    peer: Annotated[
+        list[str] | None, Option(help="With --peers: only tools whose name contains this (repeatable).")
+    ] = None,
     scale: Annotated[bool, Option("--scale", help="Texts/s and memory at 10,000 and 100,000 texts.")] = False,
     rounds: Annotated[int, Option(help="How often each takes its turn.", min=3)] = 9,
     name: Annotated[str, Option(help="Name of the record; its file is WHAT__NAME.json.")] = "bench",
@@ -46,6 +49,8 @@ def bench(
     prepare_process()
     if dial + peers + scale > 1:
         raise ConfigError("choose one of --dial, --peers and --scale; each has a record of its own")
+    if peer and not peers:
+        raise ConfigError("--peer chooses among the tools of --peers; add --peers")
     for folder in filter(None, (dense, experts)):
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
@@ -70,7 +75,7 @@ def bench(
         typer.echo(line, err=True)
 
     if peers:
-        found = others.compare_peers(dense, experts, sets[0], texts, say, rounds)
+        found = others.compare_peers(dense, experts, sets[0], texts, say, rounds, others.named(peer or []))
     elif scale:
         found = speed.scale(experts or dense, texts, backends[-1], say)
     elif experts is None:

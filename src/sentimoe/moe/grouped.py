@@ -46,6 +46,14 @@ def group_rows(chosen: torch.Tensor, num_experts: int) -> Groups:
     return Groups(size_list, source, place)
 
 
+def filled_up(rows: torch.Tensor) -> torch.Tensor:
+    """Row numbers `[T]` -> the same and row 0 again, up to a multiple of 32: few sizes, as for groups.
+
+    Kernels are kept for every size, so that over many batches memory would grow with the number of sizes.
+    """
+    return torch.nn.functional.pad(rows, (0, -len(rows) % ROUND))
+
+
 def unstack(stacked: torch.Tensor | None, num_experts: int, parts: int, dtype: torch.dtype) -> list[list[Any]]:
     """Per expert its `parts` slices of `stacked` `[E, parts * O, ...]`, in the compute precision; None gives None.
 

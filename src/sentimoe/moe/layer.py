@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from .experts import Experts, SharedExpert
+from .grouped import filled_up
 from .router import Router, top_k, top_k_unit
 from .routing import LayerRouting, active_call, open_experts
 
@@ -28,14 +29,16 @@ class MoE(nn.Module):
         call = active_call()
         real = None if call is None else call.real_tokens(self, hidden)
         flat = hidden.reshape(-1, hidden.shape[-1])
-        tokens = flat if real is None else flat.index_select(0, real)
+        rows = filled_up(real) if real is not None and self.experts.backend == "sorted" else real
+        tokens = flat if rows is None else flat.index_select(0, rows)
         logits = open_experts(self, self.router(tokens))
         output, chosen = self.mix(tokens, logits)
+        count = len(tokens) if real is None else len(real)
         if call is not None:
-            call.record(self, LayerRouting(logits, chosen))
+            call.record(self, LayerRouting(logits[:count], chosen[:count]))
         output = self.dropout(output)
         if real is not None:
-            output = output.new_zeros(flat.shape).index_copy(0, real, output)
+            output = output.new_zeros(flat.shape).index_copy(0, real, output[:count])
         return output.view_as(hidden)
 
     def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -212,6 +212,13 @@ PEERS = (
 )
 
 
+def named(parts: Sequence[str]) -> list[Peer]:
+    """The peers whose names contain one of these; all for none. Raises ConfigError for one that fits no name."""
+    if unknown := [part for part in parts if not any(part in peer.name for peer in PEERS)]:
+        raise ConfigError(f"no tool is named {', '.join(unknown)}; there are {'; '.join(peer.name for peer in PEERS)}")
+    return [peer for peer in PEERS if not parts or any(part in peer.name for part in parts)]
+
+
 def compare_peers(
     dense: Path,
     experts: Path | None,

@@ -30,9 +30,11 @@ FLOP_TEXTS = 128
 class Run:
     """One run of a study: what is trained on what, with which seed; `recipe` names the variation.
 
-    settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from.
+    settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from. own_tune: they
+    are tried with this recipe (else the choice of the default recipe holds).
     long_texts: what prediction does with them. limit: use that many texts of each evaluated split (None: all).
-    teacher: the method of the run that teaches this one, teacher_folder: where its model lies.
+    teacher: the method of the runs that teach this one, teacher_seeds: their seeds (none: this one's), teacher_folders:
+    where their models lie.
     """
 
     data: str
@@ -42,10 +44,12 @@ class Run:
     recipe: str = "default"
     settings: dict[str, Any] = field(default_factory=dict)
     tune: tuple[float, ...] = ()
+    own_tune: bool = False
     long_texts: str = "windows"
     limit: int | None = None
     teacher: str = ""
-    teacher_folder: str | None = None
+    teacher_seeds: tuple[int, ...] = ()
+    teacher_folders: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,7 +61,7 @@ class Run:
         local = None if data_root is None else data_root / self.data
         source = str(local) if local is not None and local.is_dir() else self.data
         fixed = {"model": self.model, "data": source, "method": self.method, "seed": self.seed}
-        fixed["teacher"] = self.teacher_folder
+        fixed["teacher"] = list(self.teacher_folders) or None
         return TrainConfig.from_dict({**self.settings, **fixed})
 
 
@@ -88,6 +92,8 @@ def trained(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
     for key in ("model", "data", "method", "seed", "text_column", "label_column"):
         hyperparameters.pop(key)
     hyperparameters |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
+    if run.teacher_seeds:
+        hyperparameters["teacher_seeds"] = list(run.teacher_seeds)
     return Outcome(engine, done.dataset, hyperparameters, done.trainable_parameters, round(done.fitted.seconds, 1))
 
 

@@ -4,7 +4,7 @@ The file has four parts. `data`, `models` and `methods` hold the settings of eac
 `tune`: factors of the default learning rate to choose from on validation, with seed 0). `runs` lists what to run:
 `data`, `model`, `method` and `seed` may be lists and stand for all combinations; `recipe` names a variation, `settings`
 and `method_settings` say what varies. The setting `teacher` names a method: its default run of the same data, model and
-seed teaches, and is trained first where its weights are not kept yet.
+seed teaches, and is trained first where its weights are not kept yet; `teacher_seeds` are those of several teachers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_study(path: Path) -> list[Run]:
 
 ENTRY = {"data", "model", "method", "seed", "recipe", "settings", "method_settings", "tune"}
 # fields of Run among the settings; the others are fields of TrainConfig
-OF_THE_RUN = ("long_texts", "limit", "teacher")
+OF_THE_RUN = ("long_texts", "limit", "teacher", "teacher_seeds")
 
 
 def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterator[Run]:
@@ -60,10 +60,13 @@ def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterato
         method_settings = {k: v for part in parts for k, v in part.pop("method_settings", {}).items()}
         merged = {key: value for part in parts for key, value in part.items()}
         tune = tuple(entry.get("tune", merged.pop("tune", ())))
+        own_tune = "tune" in entry and entry.get("recipe", "default") != "default"
         merged.pop("tune", None)
         of_the_run = {key: merged.pop(key) for key in OF_THE_RUN if key in merged}
+        if "teacher_seeds" in of_the_run:
+            of_the_run["teacher_seeds"] = tuple(of_the_run["teacher_seeds"])
         merged["method_settings"] = method_settings
-        yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, **of_the_run)
+        yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, own_tune, **of_the_run)
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,23 @@ class Trainer:
     say: Callable[[str], None]
 
     def taught(self, run: Run) -> Run:
-        """The run with the folder of its teacher, which is trained where it is missing."""
-        return replace(run, teacher_folder=str(self.teacher(run))) if run.teacher else run
+        """The run with the folders of its teachers, which are trained where they are missing: its own seed's first."""
+        if not run.teacher:
+            return run
+        seeds = sorted(run.teacher_seeds or (run.seed,), key=lambda seed: seed != run.seed)
+        return replace(run, teacher_folders=tuple(str(self.teacher(run, seed)) for seed in seeds))
 
     def teaches(self, run: Run) -> bool:
         """Whether another run of the study learns from this one."""
         return any(_is_teacher(run, student) for student in self.study)
 
-    def teacher(self, run: Run) -> Path:
-        """The folder of the trained teacher of a run. Raises ConfigError when the study does not declare it."""
-        found = next((other for other in self.study if _is_teacher(other, run)), None)
+    def teacher(self, run: Run, seed: int) -> Path:
+        """The folder of a trained teacher of a run. Raises ConfigError when the study does not declare it."""
+        found = next((other for other in self.study if _is_teacher(other, run) and other.seed == seed), None)
         if found is None:
-            raise ConfigError(f"{run.name}: the study has no default run of {run.teacher!r} to be its teacher; add it")
+            raise ConfigError(
+                f"{run.name}: the study has no default run of {run.teacher!r} with seed {seed} to teach it; add it"
+            )
         return self.kept(found)
 
     def place(self, run: Run) -> Path:
@@ -105,17 +113,19 @@ class Trainer:
         return folder
 
     def tuned(self, run: Run) -> Run:
-        """The run with the learning rate that the default recipe of its method found best on validation, with seed 0.
+        """The run with the learning rate that was best on validation with seed 0 and the default recipe of its method.
 
-        Every trial leaves a JSON under `results/tuning/`; the test split is never looked at.
+        An entry with a `tune` of its own chooses for its own recipe. Every trial leaves a JSON under `results/tuning/`;
+        the test split is never looked at.
         """
         if not run.tune or "learning_rate" in run.settings:
             return run
         alike = [other for other in self.study if _cell(other) == _cell(run) and other.recipe == "default"]
-        default = replace(alike[0] if alike else run, seed=0)
+        chosen = replace(run if run.own_tune or not alike else alike[0], seed=0)
         best: tuple[float, float] = (-1.0, 0.0)
-        for factor in default.tune:
-            trial = replace(default, recipe=f"rate-x{factor:g}")
+        for factor in chosen.tune:
+            prefix = f"{chosen.recipe}-" if chosen.own_tune else ""
+            trial = replace(chosen, recipe=f"{prefix}rate-x{factor:g}")
             path = self.results / "tuning" / f"{trial.name}.json"
             if not path.exists():
                 _try(self.taught(trial), factor, path, self.data_root, self.say)
@@ -197,8 +207,8 @@ def _cell(run: Run) -> tuple[str, str, str]:
 
 
 def _is_teacher(run: Run, student: Run) -> bool:
-    wanted = (student.data, student.model, student.teacher)
-    return _cell(run) == wanted and run.seed == student.seed and run.recipe == "default"
+    wanted, seeds = (student.data, student.model, student.teacher), student.teacher_seeds or (student.seed,)
+    return _cell(run) == wanted and run.seed in seeds and run.recipe == "default"
 
 
 def _declare(study: list[Run], results: Path, name: str) -> None:
