@@ -30,8 +30,8 @@ FLOP_TEXTS = 128
 class Run:
     """One run of a study: what is trained on what, with which seed; `recipe` names the variation.
 
-    settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from. own_tune: they
-    are tried with this recipe (else the choice of the default recipe holds).
+    settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from. own_tune:
+    they are tried with this recipe (else the choice of the default recipe holds).
     long_texts: what prediction does with them. limit: use that many texts of each evaluated split (None: all).
     teacher: the method of the runs that teach this one, teacher_seeds: their seeds (none: this one's), teacher_folders:
     where their models lie.
