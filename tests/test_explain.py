@@ -29,6 +29,7 @@ from sentimoe.explain import (
     mutual_information,
     neighbours,
     project,
+    representation,
     separation,
     top_texts,
     top_tokens,
@@ -269,14 +270,18 @@ def test_tokens_that_hold_the_blank_before_their_word():
     assert groups.tolist() == [1, 2, 1, 1, 0]
 
 
-def test_similarity_tells_copies_from_strangers(engine):
+def test_similarity_tells_copies_from_strangers(engine, monkeypatch):
     copied = copy.deepcopy(engine)
     experts = moe_layers(copied.model)[0].experts
     with torch.no_grad():
         for parameter in experts.parameters():
             parameter[1] = parameter[0]
         experts.down_proj[2] = torch.randn_like(experts.down_proj[2])
-    found = expert_similarity(copied, ["fire in the house", "the thing"])[0]
+    told = copied, ["fire in the house", "the thing"]
+    whole = expert_similarity(*told)
+    monkeypatch.setattr(representation, "TOKENS_AT_ONCE", 3)
+    np.testing.assert_allclose(expert_similarity(*told), whole, rtol=0.02, atol=0.02)
+    found = whole[0]
     assert found[0, 1] > 0.999 and found[0, 0] > 0.999 and abs(found[0, 2]) < 0.7
 
 

@@ -19,6 +19,8 @@ from ..data import clean_text, token_batches
 from ..inference import Engine
 from ..upcycle import moe_layers
 
+TOKENS_AT_ONCE = 4096
+
 
 def expert_similarity(engine: Engine, texts: Sequence[str]) -> np.ndarray:
     """Cosine of what two experts write for the same tokens, mean over the real tokens of the texts: `[N, E, E]`.
@@ -27,9 +29,11 @@ def expert_similarity(engine: Engine, texts: Sequence[str]) -> np.ndarray:
     """
     found = []
     for layer, tokens in zip(moe_layers(engine.model), layer_inputs(engine, texts), strict=True):
-        outputs = expert_outputs(layer, tokens)
-        unit = nn.functional.normalize(outputs, dim=-1)
-        found.append(torch.einsum("ted,tfd->ef", unit, unit).div(len(tokens)).cpu().numpy())
+        total = torch.zeros(layer.experts.num_experts, layer.experts.num_experts, device=tokens.device)
+        for part in tokens.split(TOKENS_AT_ONCE):
+            unit = nn.functional.normalize(expert_outputs(layer, part), dim=-1)
+            total += torch.einsum("ted,tfd->ef", unit, unit)
+        found.append(total.div(len(tokens)).cpu().numpy())
     return np.stack(found)
 
 
