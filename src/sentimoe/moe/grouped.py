@@ -51,7 +51,7 @@ def filled_up(rows: torch.Tensor) -> torch.Tensor:
 
     Kernels are kept for every size, so that over many batches memory would grow with the number of sizes.
     """
-    return torch.nn.functional.pad(rows, (0, -len(rows) % ROUND))
+    return torch.nn.functional.pad(rows, (0, -rows.shape[0] % ROUND))
 
 
 def unstack(stacked: torch.Tensor | None, num_experts: int, parts: int, dtype: torch.dtype) -> list[list[Any]]:

@@ -171,6 +171,9 @@ def sections(results: Results) -> list[dict[str, Any]]:
     return found
 
 
+SPLIT_DEFAULTS = {"num_shared_experts": 1, "num_experts_per_tok": 2, "num_experts": 7}  # of `moe_split`
+
+
 def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
     """Divided models beside the dense models that taught them: is weighted F1 lower by less than `margin`?
 
@@ -183,7 +186,7 @@ def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
         for recipe in sorted(known):
             cell = (data, model, "moe-split", recipe)
             runs = [run for run in results.cells.get(cell, []) if run.record["seed"] in dense]
-            row = results.row(cell) | {"title": DATA_TITLES.get(data, data), "model": model}
+            row = results.row(cell) | {"title": DATA_TITLES.get(data, data), "model": model, "recipe": recipe}
             if runs:
                 teachers = [dense[run.record["seed"]] for run in runs]
                 ours, theirs = (np.stack([run.predictions for run in group]) for group in (runs, teachers))
@@ -193,7 +196,8 @@ def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
                 )
                 told = runs[0].record["hyperparameters"]["method_settings"]
                 row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -margin}
-                row["experts_per_token"] = told.get("num_experts_per_tok", 2)
+                shared, chosen, routed = (told.get(key, default) for key, default in SPLIT_DEFAULTS.items())
+                row["experts"] = f"{shared} + {chosen} of {routed}"
                 row["gflops_dense"] = teachers[0].record["cost"]["gflops_per_text"]
             found.append(row)
     return found
