@@ -35,11 +35,12 @@ from sentimoe.explain import (
     top_tokens,
     trace,
     write_trace,
+    written,
 )
 from sentimoe.explain.findings import Sizes, find, without_texts
 from sentimoe.explain.report import fitting, pieces, report_html
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
-from sentimoe.moe import closed_experts
+from sentimoe.moe import EXPERTS_BACKENDS, closed_experts
 from sentimoe.studies.interpretability import interpretability
 from sentimoe.training import TrainConfig, train
 from sentimoe.upcycle import moe_layers
@@ -283,6 +284,28 @@ def test_similarity_tells_copies_from_strangers(engine, monkeypatch):
     np.testing.assert_allclose(expert_similarity(*told), whole, rtol=0.02, atol=0.02)
     found = whole[0]
     assert found[0, 1] > 0.999 and found[0, 0] > 0.999 and abs(found[0, 2]) < 0.7
+
+
+def test_what_an_expert_writes_for_a_text_is_the_mean_over_the_tokens_it_read(engine):
+    said = ["fire in the house", "the thing went home today with some other people"]
+    points, of_text, of_expert = written(engine, said)
+    assert len(points) == len(of_text) == len(of_expert) >= 2 and set(of_text) == {0, 1}
+    layer, seen = moe_layers(engine.model)[-1], []
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
+    for row, text in enumerate(said):
+        with torch.inference_mode():
+            logits = engine.model(**engine.tokenizer([text], return_tensors="pt")).router_logits[-1]
+        chosen = layer.choose(logits)[1]
+        for expert in range(layer.experts.num_experts):
+            mine = (chosen == expert).any(dim=1)
+            found = points[(of_text == row) & (of_expert == expert)]
+            assert len(found) == (mine.sum() >= 2)
+            if len(found):
+                with torch.inference_mode():
+                    alone = torch.full((int(mine.sum()), 1), expert)
+                    by_hand = EXPERTS_BACKENDS["reference"](layer.experts, seen[-1][mine], alone, None).float().mean(0)
+                np.testing.assert_allclose(found[0], by_hand.numpy(), rtol=0.05, atol=0.02)
+    handle.remove()
 
 
 def test_alike_reading_is_no_preference():

@@ -5,7 +5,7 @@ from .attribution import attribute
 from .information import class_preferences, information_with_baseline, mutual_information
 from .knockout import knock_out_each, knocked_out
 from .mistakes import confident_errors, label_suspects
-from .representation import expert_similarity, neighbours, pooled, project, separation
+from .representation import expert_similarity, neighbours, pooled, project, separation, written
 from .trace import Trace, trace, write_trace
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "top_tokens",
     "trace",
     "write_trace",
+    "written",
 ]

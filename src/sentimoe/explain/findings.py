@@ -21,7 +21,7 @@ from .attribution import attribute, has_captum
 from .information import class_preferences, information_with_baseline
 from .knockout import can_close, knock_out_each
 from .mistakes import confident_errors, label_suspects
-from .representation import expert_similarity, neighbours, pooled, project, separation
+from .representation import expert_similarity, neighbours, pooled, project, separation, written
 from .trace import Trace, trace, write_trace
 from .words import LEXICON, PARTS, has_tagger
 
@@ -39,6 +39,7 @@ class Sizes:
     shown: int = 40
     knocked_out: int = 1000
     projected: int = 800
+    written: int = 200
     compared: int = 256
     tagged: int = 2000
     training: int = 5000
@@ -95,7 +96,7 @@ def find(
     say("comparing the experts")
     found["similarity"] = expert_similarity(engine, sample.texts).tolist()
     say("projecting")
-    found["clusters"] = _clusters(engine, dense, part, sizes.projected)
+    found["clusters"] = _clusters(engine, dense, part, sizes)
     found["knock_out"] = found["flipped_by_some_expert"] = None
     if can_close(engine):
         say("knocking out each expert")
@@ -193,20 +194,32 @@ def _plain(values: np.ndarray) -> list:
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
 
 
-def _clusters(engine: Engine, dense: Engine | None, part: Split, count: int) -> list[dict[str, Any]]:
-    """The pooled representation of the texts: two dimensions for the eye, all of them for the figures."""
-    sample = _sample(part, count)
+def _clusters(engine: Engine, dense: Engine | None, part: Split, sizes: Sizes) -> list[dict[str, Any]]:
+    """The pooled representation of texts, and what the experts of the last layer write for some of them."""
+    sample, few = _sample(part, sizes.projected), _sample(part, sizes.written)
     dominant = _counted(engine, sample.texts).by_text[:, -1].argmax(axis=-1)
-    labels, found = np.asarray(sample.labels), []
-    for title, each in (("experts", engine), ("dense", dense)):
-        if each is not None:
-            points = pooled(each, sample.texts)
-            flat, way = project(points)
-            row = {"title": title, "way": way, "points": np.round(flat, 3).tolist(), "labels": labels.tolist()}
-            row |= {"expert": dominant.tolist() if title == "experts" else None, "by_label": separation(points, labels)}
-            row["by_expert"] = separation(points, dominant) if title == "experts" else None
-            found.append(row)
+    labels = np.asarray(sample.labels)
+    found = [_cluster("experts", pooled(engine, sample.texts), labels, dominant)]
+    if dense is not None:
+        found.append(_cluster("dense", pooled(dense, sample.texts), labels, None))
+    points, of_text, of_expert = written(engine, few.texts)
+    if len(points):  # none where no expert read two tokens of a text
+        found.append(_cluster("expert outputs", points, np.asarray(few.labels)[of_text], of_expert))
     return found
+
+
+def _cluster(title: str, points: np.ndarray, labels: np.ndarray, expert: np.ndarray | None) -> dict[str, Any]:
+    """Points `[P, D]`: two dimensions for the eye, all of them for the figures."""
+    flat, way = project(points)
+    return {
+        "title": title,
+        "way": way,
+        "points": np.round(flat, 3).tolist(),
+        "labels": labels.tolist(),
+        "expert": None if expert is None else expert.tolist(),
+        "by_label": separation(points, labels),
+        "by_expert": None if expert is None else separation(points, expert),
+    }
 
 
 def _texts(

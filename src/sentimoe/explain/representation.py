@@ -70,6 +70,36 @@ def layer_inputs(engine: Engine, texts: Sequence[str]) -> list[torch.Tensor]:
     return [torch.cat(parts) for parts in seen]
 
 
+@torch.inference_mode()
+def written(engine: Engine, texts: Sequence[str], minimum: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the experts of the last MoE layer write for texts: points `[P, D]` float32, their texts and experts `[P]`.
+
+    A point is the mean of an expert's outputs over the tokens of a text that it read, where `minimum` of them or more.
+    """
+    layer = moe_layers(engine.model)[-1]
+    count, found = layer.experts.num_experts, []
+    seen: list[torch.Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        for batch, rows in batches(engine, texts):
+            mask = batch["attention_mask"].bool()
+            chosen = layer.choose(engine.model(**batch).router_logits[-1])[1]
+            tokens, owner = seen.pop()[mask], mask.nonzero()[:, 0]
+            read = torch.zeros(len(tokens), count, device=tokens.device).scatter_(1, chosen, 1)
+            total = tokens.new_zeros(len(rows), count, tokens.shape[-1], dtype=torch.float32)
+            for part in torch.arange(len(tokens), device=tokens.device).split(TOKENS_AT_ONCE):
+                total.index_add_(0, owner[part], expert_outputs(layer, tokens[part]) * read[part, :, None])
+            tokens_read = read.new_zeros(len(rows), count).index_add_(0, owner, read)
+            for place, expert in (tokens_read >= minimum).nonzero().tolist():
+                mean = total[place, expert] / tokens_read[place, expert]
+                found.append((rows[place], expert, mean.cpu().numpy()))
+    finally:
+        handle.remove()
+    found.sort(key=lambda each: each[:2])
+    points = np.array([point for *_, point in found]).reshape(len(found), layer.router.weight.shape[1])
+    return points, np.array([row for row, *_ in found], int), np.array([expert for _, expert, _ in found], int)
+
+
 def batches(engine: Engine, texts: Sequence[str]) -> Iterator[tuple[Any, list[int]]]:
     """Padded batches under the engine's token budget, and the rows of their texts."""
     encoded = engine.tokenizer([clean_text(text) for text in texts], truncation=True, max_length=engine.max_length)

@@ -100,13 +100,13 @@ def class_picture(record: dict[str, Any], path: Path) -> None:
 
 
 def cluster_picture(record: dict[str, Any], path: Path) -> None:
-    """Figure 5: the pooled representation by class and by dominant expert, the dense model beside it."""
+    """Figure 5: the pooled representation and the experts' outputs, by class and by expert, the dense model beside."""
     panels = []
     for cluster in record["clusters"]:
         panels.append((f"{cluster['title']}, by class", cluster["points"], cluster["labels"], record["data"]["labels"]))
         if cluster["expert"] is not None:
             names = [f"expert {expert}" for expert in range(record["model"]["experts"])]
-            panels.append((f"{cluster['title']}, by dominant expert", cluster["points"], cluster["expert"], names))
+            panels.append((f"{cluster['title']}, by expert", cluster["points"], cluster["expert"], names))
     figure = Figure(figsize=(4 * len(panels), 4), layout="constrained")
     for axes, (title, points, groups, names) in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True
