@@ -16,7 +16,7 @@ from sentimoe import SentimentClassifier
 from sentimoe.data import dataset_from_texts, load_unlabelled
 from sentimoe.errors import ConfigError
 from sentimoe.training import TrainConfig, prepare, train
-from sentimoe.training.distillation import Distillation
+from sentimoe.training.distillation import Distillation, without_some
 from sentimoe.upcycle import moe_layers
 
 
@@ -35,6 +35,22 @@ def test_the_loss_is_its_formula():
     hidden = hidden / theirs.hidden_states[-1][real].square().mean()
     assert_close(loss, 0.7 * task + 0.3 * answers + 0.7 * hidden, rtol=1e-4, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_teacher_and_student_do_not_read_the_same_tokens():
+    """What is dropped is dropped for both: equal models agree on every text, whatever is left of it."""
+    model, given = dense("bert-mean"), batch(texts(9, 5, 7)) | {"labels": torch.tensor([2, 1, 0])}
+    twin = copy.deepcopy(model)
+    losses = set()
+    for seed in range(5):
+        torch.manual_seed(seed)
+        assert Distillation(1.0, 2.0, 1.0, twin, token_dropout=0.5).loss(model, given)[0].abs() < 1e-6
+        losses.add(round(float(Distillation(0.0, 2.0, 0.0, twin, token_dropout=0.5).loss(model, given)[0].detach()), 5))
+    assert len(losses) > 1  # other tokens every time
+    mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    dropped = torch.stack([without_some(mask, 0.5) for _ in range(400)])
+    assert (dropped[:, 0, :2] == torch.tensor([0, 1])).all() and (dropped[:, 1, 0] == 1).all()
+    assert (dropped[:, 1, 3:] == 0).all() and 0.4 < dropped[:, 0, 2:].float().mean() < 0.6
 
 
 def test_texts_without_any_label_have_no_cross_entropy():
@@ -111,6 +127,8 @@ def test_another_student_learns_from_the_teacher_too(teacher):
         ({"unlabelled": "tweets"}, "unlabelled='tweets' is not allowed; it must be None without a teacher"),
         ({"teacher": "RUN", "class_weights": True}, "off with a teacher"),
         ({"teacher": "RUN", "distillation_weight": 1.5}, "between 0 and 1"),
+        ({"teacher": "RUN", "distillation_token_dropout": 0.2}, "needs a teacher that reads what is left"),
+        ({"teacher": "RUN", "distillation_token_dropout": 1.0}, "0 or more and below 1"),
     ],
 )
 def test_mistakes_with_teachers(teacher, told, reason):

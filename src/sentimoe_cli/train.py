@@ -60,6 +60,9 @@ def train(
     distillation_hidden_weight: Annotated[
         float | None, Option(help="Weight of its hidden states. [1 for moe-split, else 0]")
     ] = None,
+    distillation_token_dropout: Annotated[
+        float | None, Option(help="Share of tokens that a teacher which runs along and its student do not read. [0]")
+    ] = None,
     metric: Annotated[
         str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")
     ] = None,

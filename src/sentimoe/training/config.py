@@ -12,7 +12,7 @@ from ..errors import ConfigError
 NUMBERS = (
     *("epochs", "batch_size", "max_length", "learning_rate", "learning_rate_factor", "router_learning_rate"),
     *("gate_learning_rate", "weight_decay", "warmup", "patience", "train_limit", "seed"),
-    *("distillation_weight", "distillation_temperature", "distillation_hidden_weight"),
+    *("distillation_weight", "distillation_temperature", "distillation_hidden_weight", "distillation_token_dropout"),
 )
 
 
@@ -36,6 +36,7 @@ class TrainConfig:
     distillation_weight, distillation_temperature: share of the teacher's answers, how much they are softened.
     distillation_hidden_weight: weight of the hidden states of one dense teacher of the same backbone; None: 1 for
         `moe-split`, whose layers were the teacher's, else 0.
+    distillation_token_dropout: share of the tokens that a teacher which runs along and its student both do not read.
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
@@ -64,6 +65,7 @@ class TrainConfig:
     distillation_weight: float = 0.5
     distillation_temperature: float = 2.0
     distillation_hidden_weight: float | None = None
+    distillation_token_dropout: float = 0.0
     metric: str = "f1_weighted"
     class_weights: bool = False
     train_limit: int | None = None
@@ -99,6 +101,7 @@ class TrainConfig:
                 self.distillation_hidden_weight is None or self.distillation_hidden_weight >= 0,
                 "0 or more",
             ),
+            ("distillation_token_dropout", 0 <= self.distillation_token_dropout < 1, "0 or more and below 1"),
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
         check_rules(self, rules)

@@ -26,19 +26,28 @@ ANSWERS = "teacher_answers"  # a column of the training set
 class Distillation:
     """How much the teachers count, and the teacher whose hidden states are learnt, if there is one.
 
-    weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`. Without a `teacher` that runs along, a batch holds the
-    softened answers `[B, C]` under `ANSWERS`.
+    weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`. token_dropout: share of the tokens that neither teacher nor
+    student reads, drawn anew for every batch, so that the two agree on more than the training texts. Without a `teacher`
+    that runs along, a batch holds the softened answers `[B, C]` under `ANSWERS`.
     """
 
     def __init__(
-        self, weight: float, temperature: float, hidden_weight: float = 0.0, teacher: PreTrainedModel | None = None
+        self,
+        weight: float,
+        temperature: float,
+        hidden_weight: float = 0.0,
+        teacher: PreTrainedModel | None = None,
+        token_dropout: float = 0.0,
     ):
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
         self.weight, self.temperature, self.hidden_weight = weight, temperature, hidden_weight
+        self.token_dropout = token_dropout
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The loss of the student on tokenised texts with labels `[B]`, and its output."""
         given = {name: value for name, value in inputs.items() if name not in ("labels", ANSWERS)}
+        if self.token_dropout > 0:
+            given["attention_mask"] = without_some(given["attention_mask"], self.token_dropout)
         outputs = model(**given, output_hidden_states=self.hidden_weight > 0)
         labels, logits = inputs["labels"], outputs.logits.float()
         labelled = (labels != NO_LABEL).sum().clamp_min(1)
@@ -59,6 +68,13 @@ class Distillation:
             loss = loss + self.hidden_weight * F.mse_loss(mine, theirs) / theirs.square().mean()
         aux_loss = outputs.get("aux_loss")
         return loss if aux_loss is None else loss + aux_loss, outputs
+
+
+def without_some(mask: torch.Tensor, share: float) -> torch.Tensor:
+    """An attention mask `[B, L]` in which that share of the real tokens is closed, never the first one of a text."""
+    first = mask.cumsum(dim=1) == 1
+    kept = (torch.rand(mask.shape, device=mask.device) >= share) | first
+    return mask * kept.to(mask.dtype)
 
 
 def soft_answers(

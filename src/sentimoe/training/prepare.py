@@ -64,6 +64,11 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         model, source = _load(config, dataset.label_names), config.model
     tokenizer = load_tokenizer(source, model, config.max_length)
     teacher = _running_teacher(folders, dataset.label_names, model, tokenizer) if hidden and folders else None
+    if config.distillation_token_dropout and teacher is None:
+        raise ConfigError(
+            "distillation_token_dropout needs a teacher that reads what is left: give one dense teacher and a "
+            "distillation_hidden_weight above 0"
+        )
     default = default_learning_rate(model) * method.rate_scale * config.learning_rate_factor
     rate = config.learning_rate or default
     texts = list(_batches(_shuffled(train.texts, config.seed), tokenizer)) if method.needs_texts else []
@@ -76,7 +81,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     distillation = answers = None
     if folders:
         told = config.distillation_weight, config.distillation_temperature
-        distillation = Distillation(*told, hidden, teacher)
+        distillation = Distillation(*told, hidden, teacher, config.distillation_token_dropout)
         if teacher is None:
             answers = soft_answers(folders, train.texts, dataset.label_names, told[1], config.max_length)
     complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
