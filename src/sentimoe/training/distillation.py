@@ -26,9 +26,9 @@ ANSWERS = "teacher_answers"  # a column of the training set
 class Distillation:
     """How much the teachers count, and the teacher whose hidden states are learnt, if there is one.
 
-    weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`. token_dropout: share of the tokens that teacher and student
-    both do not read, drawn anew for every batch, so that they come to agree on more than the training texts. Without a
-    `teacher` that runs along, a batch holds the softened answers `[B, C]` under `ANSWERS`.
+    weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`. token_dropout: share of the tokens that teacher and
+    student both do not read, drawn anew for every batch, so that they come to agree on more than the training texts.
+    Without a `teacher` that runs along, a batch holds the softened answers `[B, C]` under `ANSWERS`.
     """
 
     def __init__(
