@@ -277,6 +277,18 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
         run_study(read_study(study), results, **told)
 
 
+def test_models_are_kept_when_asked(study, tmp_path):
+    told = {"wanted": lambda run: run.method == "moe-gated" and run.seed == 1, "say": lambda line: None}
+    told |= {"data_root": tmp_path, "models": tmp_path / "models"}
+    run_study(read_study(study), tmp_path / "without", **told)
+    assert not (tmp_path / "models").exists()
+    run_study(read_study(study), tmp_path / "with", keep_models=True, **told)
+    (folder,) = (tmp_path / "models").iterdir()
+    kept = SentimentClassifier.from_pretrained(folder, precision="float32", long_texts="windows")
+    found = kept.predict_proba(pd.read_csv(tmp_path / "toy" / "test.csv").text.tolist()).argmax(axis=1)
+    assert found.tolist() == np.load(tmp_path / "with" / "runs" / f"{folder.name}.npz")["predictions"].tolist()
+
+
 def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):
     """A recipe may learn from the dense runs of several seeds, and choose its rate by trials of its own."""
     declared = yaml.safe_load(study.read_text())

@@ -20,6 +20,7 @@ def run(
     data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
     results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
     models: Annotated[Path, Option(help="Where the teachers of other runs are kept.")] = Path("runs/models"),
+    keep_models: Annotated[bool, Option("--keep-models", help="Keep every trained model there.")] = False,
 ) -> None:
     """Run what has no result yet; a killed study goes on where it stopped."""
     from sentimoe.errors import ConfigError
@@ -47,6 +48,7 @@ def run(
         budget=seconds,
         models=models,
         name=study.stem,
+        keep_models=keep_models,
         say=lambda line: typer.echo(line, err=True),
     )
     typer.echo(f"{count - missing} of {count} runs have a result in {results / 'runs'}")

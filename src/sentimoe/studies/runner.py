@@ -22,6 +22,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from ..errors import ConfigError, NotSupportedError
+from ..methods import METHODS
 from ..upcycle import PACKAGED, backbone_path
 from .perform import Run, head, outcome_of, perform, trained, validation_scores
 from .records import read_json, write_json
@@ -145,6 +146,7 @@ def run_study(
     budget: float | None = None,
     models: Path = Path("runs/models"),
     name: str = "study",
+    keep_models: bool = False,
     say: Callable[[str], None] = print,
 ) -> int:
     """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
@@ -153,7 +155,7 @@ def run_study(
     is not started. A finished run is run again only when its grid was changed and now chooses another learning rate. A
     run whose weights are not at hand, or whose method does not exist for its model, is passed over.
     `results/declared/NAME.json` lists every run of the study, and for those without a result the reason. models: where
-    trained teachers are kept.
+    trained teachers are kept, with `keep_models` every trained model.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
     trainer = Trainer(study, results, data_root, models, say)
@@ -174,7 +176,8 @@ def run_study(
                 continue
             run = trainer.taught(run)
             say(f"{run.name} ...")
-            record = perform(run, results, data_root, keep=trainer.place(run) if trainer.teaches(run) else None)
+            keep = METHODS[run.method].adapt is not None and (keep_models or trainer.teaches(run))
+            record = perform(run, results, data_root, keep=trainer.place(run) if keep else None)
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
             write_json(_refusal(run, results), {"reason": str(refusal)})
