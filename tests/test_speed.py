@@ -191,7 +191,8 @@ def test_a_peer_that_fails_has_a_row_that_says_so(folders):
 
 def test_some_tools_by_name(folders, tmp_path):
     chosen = ("--peers", "--peer", "dense, torch", "--peer", "TF-IDF")
-    _, found, _ = bench(folders, tmp_path, *chosen)
+    _, found, output = bench(folders, tmp_path, *chosen)
+    assert "TF-IDF + LR" in output and "weighted F1" in output and "missing" not in output
     assert [row["name"] for row in found["rows"]] == ["sentimoe, dense, torch", "TF-IDF + LR"]
     with pytest.raises(ConfigError, match=r"no tool is named BERTopic; there are sentimoe, experts, OpenVINO; "):
         peers.named(["TF-IDF", "BERTopic"])

@@ -44,7 +44,7 @@ def bench(
     from sentimoe.studies import speed
     from sentimoe.studies.records import write_json
 
-    from .show import prepare_process
+    from .show import bench_table, prepare_process, print_tables
 
     prepare_process()
     if dial + peers + scale > 1:
@@ -87,6 +87,11 @@ def bench(
     path = results / "bench" / f"{found['what']}__{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found)
-    for line in speed.lines(found):
-        typer.echo(line)
+    print_tables(bench_table(found))
+    for row in found.get("ratios", ()):
+        low, high = row["quartiles"]
+        typer.echo(
+            f"{row['backend']}: {row['ratio']:.2f} times as fast as the dense model (quartiles {low:.2f} - {high:.2f}); "
+            f"the FLOP ratio is {row['flop_ratio']:.2f}"
+        )
     typer.echo(f"written to {path}")

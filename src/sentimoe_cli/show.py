@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -55,6 +55,35 @@ def confusion_table(metrics: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for name, row in zip(names, metrics["confusion_matrix"], strict=True):
         table.add_row(name, *map(str, row))
+    return table
+
+
+BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "backend": ("backend", str),
+    "name": ("model or tool", str),
+    "experts_per_token": ("experts per token", str),
+    "texts": ("texts", "{:,}".format),
+    "precision": ("precision", str),
+    "texts_per_second": ("texts/s", "{:.0f}".format),
+    "quartiles": ("quartiles", lambda pair: " - ".join(f"{each:.0f}" for each in pair)),
+    "speed_up": ("times dense", lambda told: f"{told['ratio']:.2f}"),
+    "gflops_per_text": ("GFLOPs/text", "{:.3f}".format),
+    "mib": ("peak MiB", "{:.0f}".format),
+    "f1_weighted": ("weighted F1", "{:.4f}".format),
+    "f1_macro": ("macro F1", "{:.4f}".format),
+    "note": ("note", str),
+    "missing": ("missing", str),
+}
+
+
+def bench_table(found: Mapping[str, Any]) -> Table:
+    """A row for everything that `sentimoe bench` measured; columns that no row fills are left out."""
+    shown = [key for key in BENCH_COLUMNS if any(row.get(key) not in (None, "") for row in found["rows"])]
+    table = Table(title=f"{found['data']}: {found['texts']:,} texts, {found['hardware']['processor']}")
+    for key in shown:
+        table.add_column(BENCH_COLUMNS[key][0])
+    for row in found["rows"]:
+        table.add_row(*(BENCH_COLUMNS[key][1](row[key]) if row.get(key) is not None else "" for key in shown))
     return table
 
 

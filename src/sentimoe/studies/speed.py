@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -180,27 +180,3 @@ def print_peak(told: str) -> None:
     given = json.loads(told)
     load(Path(given["folder"]), "torch").predict_proba(given["texts"])
     print(peak_memory_mib())
-
-
-def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The record as a table for people."""
-    for row in found["rows"]:
-        shown = {
-            key: value for key, value in row.items() if key not in ("as_fast_as", "ours") and value not in ("", None)
-        }
-        yield "   ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in shown.items())
-    for row in found.get("ratios", ()):
-        yield (
-            f"{row['backend']}: {row['ratio']:.2f} times as fast as the dense model (quartiles "
-            f"{row['quartiles'][0]:.2f} - {row['quartiles'][1]:.2f}); the FLOP ratio is {row['flop_ratio']:.2f}"
-        )
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return " ".join(f"{key} {_short(each)}" for key, each in value.items())
-    if isinstance(value, list):
-        return "(" + " - ".join(map(_short, value)) + ")"
-    return str(value)
