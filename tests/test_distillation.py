@@ -12,7 +12,7 @@ from tiny import batch, dense, texts
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from sentimoe import SentimentClassifier
+from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.data import dataset_from_texts, load_unlabelled
 from sentimoe.errors import ConfigError
 from sentimoe.training import TrainConfig, prepare, train
@@ -37,20 +37,29 @@ def test_the_loss_is_its_formula():
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_teacher_and_student_do_not_read_the_same_tokens():
-    """What is dropped is dropped for both: equal models agree on every text, whatever is left of it."""
-    model, given = dense("bert-mean"), batch(texts(9, 5, 7)) | {"labels": torch.tensor([2, 1, 0])}
-    twin = copy.deepcopy(model)
+@pytest.mark.parametrize("case", ["bert-mean", "bert", "llama"])
+def test_teacher_and_student_do_not_read_the_same_tokens(case):
+    """A model divided among experts that are all active is its teacher, whatever is left of a text."""
+    teacher, given = dense(case), batch(texts(9, 5, 7)) | {"labels": torch.tensor([2, 1, 0])}
+    kind = "gated" if case == "llama" else "plain"
+    whole = MoEConfig(init="split", expert=kind, num_experts=5, num_shared_experts=1, num_experts_per_tok=5)
+    student = upcycle(copy.deepcopy(teacher), whole, texts=[batch(texts(9, 12))])
     losses = set()
     for seed in range(5):
         torch.manual_seed(seed)
-        assert Distillation(1.0, 2.0, 1.0, twin, token_dropout=0.5).loss(model, given)[0].abs() < 1e-6
-        losses.add(round(float(Distillation(0.0, 2.0, 0.0, twin, token_dropout=0.5).loss(model, given)[0].detach()), 5))
+        told = Distillation(1.0, 2.0, 1.0, teacher, token_dropout=0.4)
+        agreed = told.loss(student, given)
+        assert agreed[0] - agreed[1].aux_loss < 1e-5
+        losses.add(agreed[1].logits.sum().item())
     assert len(losses) > 1  # other tokens every time
-    mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+def test_tokens_are_dropped_between_the_first_and_the_last():
+    mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 0, 0]])
     dropped = torch.stack([without_some(mask, 0.5) for _ in range(400)])
-    assert (dropped[:, 0, :2] == torch.tensor([0, 1])).all() and (dropped[:, 1, 0] == 1).all()
-    assert (dropped[:, 1, 3:] == 0).all() and 0.4 < dropped[:, 0, 2:].float().mean() < 0.6
+    for row, places in ((0, [1, 4]), (1, [0, 2]), (2, [2])):
+        assert (dropped[:, row, places] == 1).all()
+    assert (dropped * (1 - mask) == 0).all() and 0.4 < dropped[:, 0, 2:4].float().mean() < 0.6
 
 
 def test_texts_without_any_label_have_no_cross_entropy():

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from sentimoe import MoEConfig, collapse, upcycle
 from sentimoe.errors import ConfigError, ConversionError
-from sentimoe.moe import SplitMoE, top_k_unit
+from sentimoe.moe import RoutingCall, SplitMoE, top_k_unit
 from sentimoe.upcycle import moe_layers, set_experts_per_token
 
 splitting = import_module("sentimoe.upcycle.split")
@@ -215,6 +215,10 @@ def test_layers_meet_few_sizes():
     assert sizes == {"fast": [64] * 3, "slow": [33] * 3}
     assert [len(layer) for layer in fast_output.router_logits] == [33] * 3
     assert_close(fast_output.logits, slow_output.logits, rtol=1e-4, atol=1e-5)
+    layer, padded = moe_layers(model)[0], torch.randn(1, 40, 32)
+    padded[:, :7] = torch.nan  # padding on the left: no filling is taken from it
+    with RoutingCall(torch.arange(40)[None] >= 7):
+        assert layer(padded).isfinite().all()
     gradients = []
     for each, output in ((model, fast_output), (slow, slow_output)):
         output.logits.square().sum().backward()

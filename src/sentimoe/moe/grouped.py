@@ -47,11 +47,11 @@ def group_rows(chosen: torch.Tensor, num_experts: int) -> Groups:
 
 
 def filled_up(rows: torch.Tensor) -> torch.Tensor:
-    """Row numbers `[T]` -> the same and row 0 again, up to a multiple of 32: few sizes, as for groups.
+    """Numbers of real rows `[T]` -> the same and the first one again, up to a multiple of 32: few sizes, as for groups.
 
     Kernels are kept for every size, so that over many batches memory would grow with the number of sizes.
     """
-    return torch.nn.functional.pad(rows, (0, -rows.shape[0] % ROUND))
+    return torch.cat([rows, rows[:1].expand(-rows.shape[0] % ROUND)])
 
 
 def unstack(stacked: torch.Tensor | None, num_experts: int, parts: int, dtype: torch.dtype) -> list[list[Any]]:

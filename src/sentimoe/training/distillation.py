@@ -71,9 +71,14 @@ class Distillation:
 
 
 def without_some(mask: torch.Tensor, share: float) -> torch.Tensor:
-    """An attention mask `[B, L]` in which that share of the real tokens is closed, never the first one of a text."""
-    first = mask.cumsum(dim=1) == 1
-    kept = (torch.rand(mask.shape, device=mask.device) >= share) | first
+    """An attention mask `[B, L]` in which that share of the real tokens is closed.
+
+    Never the first or the last one of a text: heads read them (a decoder finds the last one by its ids, not by the mask).
+    """
+    real = mask.bool()
+    first = real & (mask.cumsum(dim=1) == 1)
+    last = real & (mask.flip(1).cumsum(dim=1).flip(1) == 1)
+    kept = (torch.rand(mask.shape, device=mask.device) >= share) | first | last
     return mask * kept.to(mask.dtype)
 
 
