@@ -311,6 +311,13 @@ def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):
     folders = trainer.taught(next(run for run in runs if run.method == "moe-split")).teacher_folders
     assert [folder[-1] for folder in folders] == ["1", "0"]  # it divides the model of its own seed
 
+    with pytest.raises(ConfigError, match=r"its own seed 5, which teacher_seeds \[0, 1\] must name"):
+        trainer.taught(replace(next(run for run in runs if run.method == "moe-split"), seed=5))
+    alone = done | {"method": "full", "settings": {"teacher_seeds": [0, 1]}}
+    study.write_text(yaml.safe_dump(declared | {"runs": [alone]}))
+    with pytest.raises(ConfigError, match="teacher_seeds needs a teacher"):
+        read_study(study)
+
     taught["settings"].pop("learning_rate")
     declared["methods"]["moe-split"].pop("learning_rate")
     own = done | {"method": "moe-split", **taught, "tune": [1, 3], "recipe": "own"}

@@ -20,7 +20,7 @@ def run(
     data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
     results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
     models: Annotated[Path, Option(help="Where the teachers of other runs are kept.")] = Path("runs/models"),
-    keep_models: Annotated[bool, Option("--keep-models", help="Keep every trained model there.")] = False,
+    keep_models: Annotated[bool, Option("--keep-models", help="Keep every model that is trained now there.")] = False,
 ) -> None:
     """Run what has no result yet; a killed study goes on where it stopped."""
     from sentimoe.errors import ConfigError

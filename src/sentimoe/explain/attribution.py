@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..inference import Engine
 
 STEPS = 32
-TOKENS_AT_ONCE = 2048  # of all steps together: what the backward pass keeps grows with them
+STEP_TOKENS = 2048  # of all steps together: what the backward pass keeps grows with them
 
 
 def has_captum() -> bool:
@@ -42,7 +42,7 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
         return model(input_ids=given, attention_mask=seen).logits[:, target]
 
     method = LayerIntegratedGradients(logit, model.get_input_embeddings())
-    at_once = max(1, TOKENS_AT_ONCE // ids.shape[1])
+    at_once = max(1, STEP_TOKENS // ids.shape[1])
     scores = method.attribute(ids, blank, additional_forward_args=(mask,), n_steps=STEPS, internal_batch_size=at_once)
     scores = scores[0].sum(dim=-1).detach()
     embeddings = model.get_input_embeddings()

@@ -204,7 +204,10 @@ def _clusters(engine: Engine, dense: Engine | None, part: Split, sizes: Sizes) -
         found.append(_cluster("dense", pooled(dense, sample.texts), labels, None))
     points, of_text, of_expert = written(engine, few.texts)
     if len(points):  # none where no expert read two tokens of a text
-        found.append(_cluster("expert outputs", points, np.asarray(few.labels)[of_text], of_expert))
+        said = np.asarray(few.labels)[of_text]
+        # by class less the mean of each expert, whose being another function would hide the classes
+        own = points - np.stack([points[of_expert == expert].mean(axis=0) for expert in of_expert])
+        found.append(_cluster("expert outputs", points, said, of_expert) | {"by_label": separation(own, said)})
     return found
 
 

@@ -65,6 +65,8 @@ def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterato
         merged.pop("tune", None)
         of_the_run = {key: merged.pop(key) for key in OF_THE_RUN if key in merged}
         if "teacher_seeds" in of_the_run:
+            if "teacher" not in of_the_run:
+                raise ConfigError(f"{path}: teacher_seeds needs a teacher, the method of the runs that teach")
             of_the_run["teacher_seeds"] = tuple(of_the_run["teacher_seeds"])
         merged["method_settings"] = method_settings
         yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, own_tune, **of_the_run)
@@ -84,6 +86,11 @@ class Trainer:
         """The run with the folders of its teachers, which are trained where they are missing: its own seed's first."""
         if not run.teacher:
             return run
+        if run.teacher_seeds and run.seed not in run.teacher_seeds and METHODS[run.method].keeps_teacher:
+            raise ConfigError(
+                f"{run.name}: {run.method} is made from the teacher of its own seed {run.seed}, which teacher_seeds "
+                f"{list(run.teacher_seeds)} must name"
+            )
         seeds = sorted(run.teacher_seeds or (run.seed,), key=lambda seed: seed != run.seed)
         return replace(run, teacher_folders=tuple(str(self.teacher(run, seed)) for seed in seeds))
 

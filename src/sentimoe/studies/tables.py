@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -16,6 +17,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from ..errors import ConfigError
 from ..evaluation import mcnemar, paired_bootstrap, summarise
+from ..methods.moe import moe_split
 from .records import read_json
 
 DATA_TITLES = {"imdb": "IMDb", "tweeteval-emotion": "TweetEval emotion", "sst5": "SST-5"}
@@ -171,13 +173,10 @@ def sections(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-SPLIT_DEFAULTS = {"num_shared_experts": 1, "num_experts_per_tok": 2, "num_experts": 7}  # of `moe_split`
-
-
 def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
-    """Divided models beside the dense models that taught them: is weighted F1 lower by less than `margin`?
+    """Divided models beside the dense models that they were made from: is weighted F1 lower by less than `margin`?
 
-    Seeds are paired, student and teacher. `low` is the lower end of a one-sided 95% interval of the difference.
+    Seeds are paired. `low` is the lower end of a one-sided 95% interval of the difference.
     """
     found = []
     for data, model in results.pairs():
@@ -196,7 +195,9 @@ def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
                 )
                 told = runs[0].record["hyperparameters"]["method_settings"]
                 row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -margin}
-                shared, chosen, routed = (told.get(key, default) for key, default in SPLIT_DEFAULTS.items())
+                defaults = signature(moe_split).parameters
+                keys = ("num_shared_experts", "num_experts_per_tok", "num_experts")
+                shared, chosen, routed = (told.get(key, defaults[key].default) for key in keys)
                 row["experts"] = f"{shared} + {chosen} of {routed}"
                 row["gflops_dense"] = teachers[0].record["cost"]["gflops_per_text"]
             found.append(row)

@@ -73,7 +73,7 @@ class Distillation:
 def without_some(mask: torch.Tensor, share: float) -> torch.Tensor:
     """An attention mask `[B, L]` in which that share of the real tokens is closed.
 
-    Never the first or the last one of a text: heads read them (a decoder finds the last one by its ids, not by the mask).
+    Never the first or the last one of a text: heads read them, and a decoder's finds the last one by its id.
     """
     real = mask.bool()
     first = real & (mask.cumsum(dim=1) == 1)
