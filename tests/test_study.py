@@ -367,3 +367,50 @@ def test_a_missing_data_root_is_named(tmp_path):
         sentimoe_cli.app, ["study", "run", "studies/paper.yaml", "--data-root", str(tmp_path / "no")]
     )
     assert done.exit_code == 1 and "--data-root" in str(done.exception) and "is no folder" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"runs": None}, "must have data, models, methods, runs"),
+        ("data: [unclosed", "is not valid YAML"),
+        ("", "must hold the parts"),
+        ({"method": "fulll"}, "'fulll' does not exist"),
+        ({"seed": None}, "does not say seed"),
+        ({"settings": {"epochs": "three"}}, "epochs='three' is not a number"),
+        ({"method": "moe-gated", "method_settings": {"experts": 3}}, "has no settings"),
+        ({"recipe": "default", "settings": {"epochs": 9}}, "declared twice with different settings"),
+    ],
+)
+def test_a_study_file_is_checked_before_anything_runs(study, change, reason):
+    declared = yaml.safe_load(study.read_text())
+    entry = {"data": "toy", "model": next(iter(declared["models"])), "method": "full", "seed": 0}
+    if isinstance(change, dict):
+        declared["methods"] |= {"fulll": {}}
+        declared["runs"] += [{key: value for key, value in (entry | change).items() if value is not None}]
+        if "runs" in change:
+            del declared["runs"]
+    study.write_text(change if isinstance(change, str) else yaml.safe_dump(declared))
+    with pytest.raises(ConfigError, match=reason):
+        read_study(study)
+
+
+def test_a_result_of_other_settings_is_not_taken_for_this_one(study, tmp_path):
+    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s0"), "data_root": tmp_path}
+    told |= {"say": lambda line: None}
+    assert run_study(read_study(study), tmp_path / "results", **told) == 0
+    assert run_study(read_study(study), tmp_path / "results", **told) == 0
+    study.write_text(study.read_text().replace("epochs: 4", "epochs: 5"))
+    with pytest.raises(ConfigError, match=r"epochs: 4 in the result, 5 in the study"):
+        run_study(read_study(study), tmp_path / "results", **told)
+
+
+@pytest.mark.parametrize("text", [None, "no marks", "<!-- results --> open", "<!-- /results --><!-- results -->"])
+def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
+    (tmp_path / "paper.yaml").write_text("{table_1: {}, table_2: {}, table_3: {}, table_4: {}}")
+    if text is not None:
+        (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ConfigError, match="must have the marks"):
+        render(tmp_path, tmp_path / "docs", tmp_path / "README.md")
+    assert not (tmp_path / "docs").exists()
+    assert text is None or (tmp_path / "README.md").read_text() == text

@@ -231,3 +231,13 @@ def test_fit_predict_save(backbone, tmp_path):
         classifier.fit(texts, labels[1:])
     with pytest.raises(ConfigError, match="has no config"):
         SentimentClassifier.from_pretrained(tmp_path / "nothing")
+
+
+def test_a_run_of_one_step_learns(backbone, data, tmp_path):
+    """A warm-up of a tenth would be that step, at rate 0."""
+    config = settings(backbone, data, method="full", method_settings={}, train_limit=16, epochs=1)
+    train(config, tmp_path / "run", progress=False)
+    before = load_classifier(backbone, ["a", "b"]).state_dict()
+    after = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").state_dict()
+    encoder = [name for name in before if "encoder" in name and name.endswith("weight")]
+    assert encoder and all(not torch.equal(before[name], after[name]) for name in encoder)

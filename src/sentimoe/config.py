@@ -5,9 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from .errors import ConfigError
+
+
+def read_yaml(path: Path, what: str, example: str) -> dict[str, Any]:
+    """The mapping in a YAML file, which is a `what` and holds such as `example`. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"{what} {path} does not exist")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} is not valid YAML: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{what} {path} must hold {example}")
+    return found
 
 
 def check_rules(config: Any, rules: Iterable[tuple[str, bool, str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -87,6 +87,7 @@ def train(
 ) -> None:
     """Train a classifier: experts (moe-gated, moe-plain) or dense (full)."""
     given = dict(locals())
+    from sentimoe.config import read_yaml
     from sentimoe.errors import ConfigError
     from sentimoe.training import TrainConfig
     from sentimoe.training import train as run
@@ -94,7 +95,7 @@ def train(
     from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
 
     prepare_process()
-    settings = _read(config, ConfigError)
+    settings = {} if config is None else read_yaml(config, "config file", "settings such as 'epochs: 3'")
     plain = set(TrainConfig().to_dict()) - {"method_settings"}
     settings |= {name: given[name] for name in plain if given[name] is not None}
     of_method = {name: given[name] for name in METHOD_FLAGS if given[name] is not None}
@@ -121,22 +122,6 @@ METHOD_FLAGS = (
     "router_aux_loss_coef",
     "router_z_loss_coef",
 )
-
-
-def _read(path: Path | None, error_class: type[Exception]) -> dict[str, Any]:
-    import yaml
-
-    if path is None:
-        return {}
-    if not path.is_file():
-        raise error_class(f"config file {path} does not exist")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise error_class(f"config file {path} is not valid YAML: {error}") from error
-    if not isinstance(settings, dict):
-        raise error_class(f"config file {path} must hold settings such as 'epochs: 3'")
-    return settings
 
 
 def _layers(text: str, error_class: type[Exception]) -> list[int]:

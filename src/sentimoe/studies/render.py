@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..errors import ConfigError
 from ..evaluation import confusion_picture
 from .ablation_picture import ablation_picture
 from .interpretability import interpretability
@@ -19,7 +20,16 @@ MARKS = ("<!-- results -->", "<!-- /results -->")
 
 
 def render(results_folder: Path, docs: Path, readme: Path) -> None:
-    """Write `docs/results.md`, `docs/performance.md`, `docs/figures/*.png` and the README between its marks."""
+    """Write `docs/results.md`, `docs/performance.md`, `docs/figures/*.png` and the README between its marks.
+
+    Raises ConfigError, before anything is written, for a README that does not have both marks once.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if [text.count(mark) for mark in MARKS] != [1, 1] or text.index(MARKS[0]) > text.index(MARKS[1]):
+        raise ConfigError(
+            f"{readme} must have the marks {' and '.join(MARKS)} once, in this order: the table is written between "
+            "them (choose another file with --readme)"
+        )
     results = Results(results_folder)
     figures = docs / "figures"
     figures.mkdir(parents=True, exist_ok=True)
@@ -57,8 +67,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if records:
         page = environment.get_template("interpretability.md.jinja").render(records=records)
         (docs / "interpretability.md").write_text(page, encoding="utf-8")
-    before, _, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
+    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
     readme.write_text(f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}", encoding="utf-8")
 

@@ -21,8 +21,9 @@ import yaml
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
+from ..config import read_yaml
 from ..errors import ConfigError, NotSupportedError
-from ..methods import METHODS
+from ..methods import METHODS, check_settings
 from ..upcycle import PACKAGED, backbone_path
 from .perform import Run, head, outcome_of, perform, trained, validation_scores
 from .records import read_json, write_json
@@ -33,15 +34,22 @@ NOT_SUPPORTED = "not supported"
 
 
 def read_study(path: Path) -> list[Run]:
-    """The runs of a study file, in order. Raises ConfigError for a name or key that does not fit."""
-    if not path.is_file():
-        raise ConfigError(f"study file {path} does not exist")
-    study = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if unknown := sorted(set(study) - {"data", "models", "methods", "runs"}):
-        raise ConfigError(f"{path} has unknown parts {unknown}; allowed are data, models, methods, runs")
-    return [run for entry in study["runs"] for run in _expand(entry, study, path)]
+    """The runs of a study file, in order. Raises ConfigError for what does not fit, before anything runs."""
+    study = read_yaml(path, "study file", f"the parts {', '.join(PARTS)}")
+    if set(study) != set(PARTS):
+        raise ConfigError(f"{path} has the parts {sorted(study)}; it must have {', '.join(PARTS)}")
+    runs = [run for entry in study["runs"] for run in _expand(entry, study, path)]
+    seen: dict[str, Run] = {}
+    for run in runs:
+        check_settings(run.method, run.settings["method_settings"])
+        # a stand-in, because settings such as `unlabelled` want a teacher
+        replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None)
+        if seen.setdefault(run.name, run) != run:
+            raise ConfigError(f"{path}: {run.name} is declared twice with different settings; name one with `recipe`")
+    return list(seen.values())
 
 
+PARTS = ("data", "models", "methods", "runs")
 ENTRY = {"data", "model", "method", "seed", "recipe", "settings", "method_settings", "tune"}
 # fields of Run among the settings; the others are fields of TrainConfig
 OF_THE_RUN = ("long_texts", "limit", "teacher", "teacher_seeds")
@@ -50,6 +58,8 @@ OF_THE_RUN = ("long_texts", "limit", "teacher", "teacher_seeds")
 def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterator[Run]:
     if unknown := sorted(set(entry) - ENTRY):
         raise ConfigError(f"{path}: a run has unknown keys {unknown}; allowed are {sorted(ENTRY)}")
+    if absent := sorted({"data", "model", "method", "seed"} - set(entry)):
+        raise ConfigError(f"{path}: a run does not say {', '.join(absent)}")
     axes = [entry[key] if isinstance(entry[key], list) else [entry[key]] for key in ("data", "model", "method", "seed")]
     for data, model, method, seed in product(*axes):
         parts = []
@@ -169,6 +179,8 @@ def run_study(
     _declare(study, results, name)
     for run in chosen:
         finished = _path(run, results).exists()
+        if finished:
+            check_alike(run, read_json(_path(run, results))["hyperparameters"])
         if _refusal(run, results).exists() or (finished and not (run.tune and at_hand(run.model))):
             continue
         if not at_hand(run.model):
@@ -210,6 +222,22 @@ def status(run: Run, results: Path) -> str:
     if _refusal(run, results).exists():
         return f"{NOT_SUPPORTED}: {read_json(_refusal(run, results))['reason']}"
     return PENDING if at_hand(run.model) else NOT_AT_HAND
+
+
+def check_alike(run: Run, stored: dict[str, Any]) -> None:
+    """Raises ConfigError when a stored run had other settings than are declared now; a tuned rate is not looked at."""
+    wanted = run.config(None).to_dict()
+    wanted["method_settings"] = run.settings["method_settings"]
+    differing = [
+        f"{key}: {stored[key]!r} in the result, {wanted[key]!r} in the study"
+        for key in run.settings
+        if key in stored and key != "learning_rate" and stored[key] != wanted[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"{run.name} has a result with other settings ({'; '.join(differing)}); give the changed run a `recipe` of "
+            "its own, or remove its result"
+        )
 
 
 def _cell(run: Run) -> tuple[str, str, str]:

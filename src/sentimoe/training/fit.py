@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(ready.train), config.max_length)
     trainer = SentimentTrainer(
         model,
-        training_arguments(config, checkpoints, model),
+        training_arguments(config, checkpoints, model, len(ready.train)),
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=tokenizer,
@@ -86,8 +87,11 @@ def inverse_frequency(split: Split) -> torch.Tensor:
     return torch.tensor(len(split) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
 
 
-def training_arguments(config: TrainConfig, checkpoints: Path, model: PreTrainedModel) -> TrainingArguments:
-    """The Trainer's arguments for a run."""
+def training_arguments(
+    config: TrainConfig, checkpoints: Path, model: PreTrainedModel, num_texts: int
+) -> TrainingArguments:
+    """The Trainer's arguments for a run. A run of fewer than 10 steps has no warm-up, whose first step is at rate 0."""
+    steps = config.epochs * math.ceil(num_texts / config.batch_size)
     on_cpu = model.device.type == "cpu" and not torch.cuda.is_available()
     device = torch.device("cpu" if on_cpu else "cuda")
     return TrainingArguments(
@@ -97,7 +101,7 @@ def training_arguments(config: TrainConfig, checkpoints: Path, model: PreTrained
         per_device_eval_batch_size=4 * config.batch_size,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        warmup_steps=config.warmup,
+        warmup_steps=config.warmup if steps >= 10 else 0,
         optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length",
         bf16=compute_dtype(config.precision, device) == torch.bfloat16,
