@@ -29,7 +29,9 @@ class MoE(nn.Module):
         call = active_call()
         real = None if call is None else call.real_tokens(self, hidden)
         flat = hidden.reshape(-1, hidden.shape[-1])
-        rows = filled_up(real) if real is not None and self.experts.backend == "sorted" else real
+        # peft wraps experts that it updates, and hides their backend; filling changes no result
+        fast = getattr(self.experts, "backend", "sorted") == "sorted"
+        rows = filled_up(real) if fast and real is not None else real
         tokens = flat if rows is None else flat.index_select(0, rows)
         logits = open_experts(self, self.router(tokens))
         output, chosen = self.mix(tokens, logits)
