@@ -97,6 +97,8 @@ def _trace(exported: PreTrainedModel) -> Any:
         # the tracer warns of every size that it fixes; what it made is compared with the model
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
+        # and reads every property, renamed ones of transformers too
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
         network = openvino.convert_model(
             Bare(exported),
             example_input=padded_probe(exported),
