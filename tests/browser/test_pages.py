@@ -182,7 +182,10 @@ def test_the_report_from_disk_without_a_network(browser, run):
     for section in ("load", "classes", "words", "answers", "knock-out", "similarity", "clusters", "quality", "texts"):
         assert page.locator(f"section#{section}").is_visible(), section
         assert page.locator(f"section#{section} :is(table, svg, article)").count() > 0, section
-    assert page.locator("svg circle").count() == 2 * 50  # by class and by expert
+    clusters = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))["clusters"]
+    assert [each["title"] for each in clusters] == ["experts", "expert outputs"] and len(clusters[0]["points"]) == 50
+    points = sum(len(each["points"]) for each in clusters)
+    assert page.locator("svg circle").count() == 2 * points  # by class and by expert
     assert page.locator("article").count() == 40 and page.locator("img, script, iframe").count() == 0
     for width in (320, 1200):  # a phone: nothing wider than the screen but what scrolls by itself
         page.set_viewport_size({"width": width, "height": 800})
