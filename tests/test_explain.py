@@ -287,10 +287,17 @@ def test_similarity_tells_copies_from_strangers(engine, monkeypatch):
 
 
 def test_what_an_expert_writes_for_a_text_is_the_mean_over_the_tokens_it_read(engine):
-    said = ["fire in the house", "the thing went home today with some other people"]
-    points, of_text, of_expert = written(engine, said)
-    assert len(points) == len(of_text) == len(of_expert) >= 2 and set(of_text) == {0, 1}
+    engine = copy.deepcopy(engine)
     layer, seen = moe_layers(engine.model)[-1], []
+    said = ["fire in the house fire in the house", "the thing went home today with some other people at the house"]
+    states = representation.layer_inputs(engine, said[1:])[-1].float()
+    mean = states.mean(dim=0)
+    apart = (states - mean) - torch.outer((states - mean) @ mean, mean) / mean.square().sum()
+    main = torch.linalg.svd(apart, full_matrices=False).Vh[:2]
+    with torch.no_grad():  # the sides of the two main directions: the tokens of a text go to several experts
+        layer.router.weight.copy_(torch.cat([main, -main]))
+    points, of_text, of_expert = written(engine, said)
+    assert (of_text == 1).sum() >= 3
     handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][0]))
     for row, text in enumerate(said):
         with torch.inference_mode():
@@ -510,3 +517,11 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     alike = np.array(record["similarity"][0])[~np.eye(4, dtype=bool)]
     assert record["likeness"] == [[alike.min(), alike.max()]]
     assert record["harm"]["points"] == min(min(row["change"]) for row in found["knock_out"])
+
+
+def test_small_batches_answer_alike(secret, dataset):
+    texts = dataset.splits["test"].texts
+    small = SentimentClassifier.from_pretrained(secret / "model", precision="float32", tokens_per_batch=48)
+    assert small.engine.tokens_per_batch == 48
+    whole = SentimentClassifier.from_pretrained(secret / "model", precision="float32")
+    np.testing.assert_allclose(small.predict_proba(texts), whole.predict_proba(texts), atol=1e-6)

@@ -1,6 +1,9 @@
 """The engine: rows in order, neighbours without influence, long and odd texts."""
 
 import copy
+import os
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError
-from sentimoe.inference import Engine, compute_dtype, make_windows
+from sentimoe.inference import Engine, compute_dtype, make_windows, return_freed_memory
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +149,17 @@ def test_a_model_that_is_not_there_is_named(tmp_path):
         with pytest.raises(ConfigError, match=r"cannot be loaded; give one of all-MiniLM-L6-v2") as caught:
             load_classifier(name, ["a", "b"])
         assert name in str(caught.value)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_holes_between_what_is_kept_go_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    blocks = [b"x" * 60_000 for _ in range(4000)]  # small enough not to be mapped one by one
+    kept = blocks[::10]
+    del blocks
+    before = resident()
+    assert return_freed_memory()
+    assert before - resident() > 150e6
+    assert all(block == kept[0] for block in kept)

@@ -42,12 +42,14 @@ class SentimentClassifier:
         long_texts: str = "windows",
         backend: str = "torch",
         num_experts_per_tok: int | None = None,
+        tokens_per_batch: int = 8192,
     ) -> SentimentClassifier:
         """Load a folder written by `sentimoe train`, `save_pretrained` or `export`, onto the GPU where there is one.
 
         precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
         "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model with experts; None: as it
-        was saved. Raises ConfigError when the folder does not exist or does not allow what is asked.
+        was saved. tokens_per_batch: fewer take less memory. Raises ConfigError when the folder does not exist or does
+        not allow what is asked.
         """
         folder = Path(folder)
         classifier = cls()
@@ -64,7 +66,12 @@ class SentimentClassifier:
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
         classifier._engine = Engine(
-            model, classifier.tokenizer, precision=precision, long_texts=long_texts, backend=backend
+            model,
+            classifier.tokenizer,
+            precision=precision,
+            long_texts=long_texts,
+            backend=backend,
+            tokens_per_batch=tokens_per_batch,
         )
         return classifier
 

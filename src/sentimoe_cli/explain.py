@@ -43,10 +43,12 @@ def explain(
     from sentimoe.errors import ConfigError, DataError
     from sentimoe.explain.findings import Sizes, find, without_texts
     from sentimoe.explain.report import write_report
+    from sentimoe.inference import keep_few_kernels, return_freed_memory
 
     from .show import prepare_process
 
     prepare_process()
+    keep_few_kernels()
     if (out / "report.html").exists() and not overwrite:
         raise ConfigError(f"{out} holds a report already; choose another folder or add --overwrite")
     dataset = load_dataset(data, text_column=text_column, label_column=label_column)
@@ -70,6 +72,7 @@ def explain(
             for part in traces:
                 progress.advance(task, len(part.texts))
                 yield part
+                return_freed_memory()
 
         found = find(
             engine,
@@ -91,5 +94,6 @@ def explain(
 def _load(folder: Path) -> tuple[SentimentClassifier, Engine]:
     from sentimoe import SentimentClassifier
 
-    classifier = SentimentClassifier.from_pretrained(folder, long_texts="truncate")
+    # small batches: the memory of a trace is that of a batch
+    classifier = SentimentClassifier.from_pretrained(folder, long_texts="truncate", tokens_per_batch=2048)
     return classifier, cast("Engine", classifier.engine)

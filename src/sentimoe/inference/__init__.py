@@ -1,7 +1,7 @@
 """Texts in, probabilities out."""
 
 from .engine import BACKENDS, Engine, in_precision
-from .memory import keep_freed_memory
+from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
 from .openvino import Bare, OpenVINOClassifier, export, is_exported, load_exported, padded_probe
 from .precision import PRECISIONS, compute_dtype
 from .windows import LONG_TEXTS, make_windows
@@ -17,8 +17,10 @@ __all__ = [
     "export",
     "in_precision",
     "is_exported",
+    "keep_few_kernels",
     "keep_freed_memory",
     "load_exported",
     "make_windows",
     "padded_probe",
+    "return_freed_memory",
 ]
