@@ -110,6 +110,20 @@ def test_a_divided_teacher_starts_as_the_teacher(teacher):
     assert_close(ready.model.eval()(**inputs).logits, ready.distillation.teacher(**inputs).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_without_dropout_a_student_in_training_answers_as_it_will(teacher):
+    folder, told = teacher
+    dataset = dataset_from_texts(*labelled_texts(60))
+    settings = {"num_experts": 7, "num_experts_per_tok": 7}
+    for dropout, alike in ((None, False), (0.0, True)):
+        config = TrainConfig(
+            method="moe-split", teacher=str(folder / "run"), method_settings=settings, dropout=dropout, **told
+        )
+        ready = prepare(config, dataset)
+        inputs = ready.tokenizer(["a great thing", "the worst"], return_tensors="pt", padding=True)
+        ours, theirs = ready.model.train()(**inputs).logits, ready.distillation.teacher(**inputs).logits
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) == alike
+
+
 def test_without_a_teacher_the_backbone_is_divided(teacher):
     _, told = teacher
     model = SentimentClassifier(method="moe-split", epochs=1, **{k: v for k, v in told.items() if k != "data"})
@@ -138,6 +152,7 @@ def test_another_student_learns_from_the_teacher_too(teacher):
         ({"teacher": "RUN", "distillation_weight": 1.5}, "between 0 and 1"),
         ({"teacher": "RUN", "distillation_token_dropout": 0.2}, "needs a teacher that reads what is left"),
         ({"teacher": "RUN", "distillation_token_dropout": 1.0}, "0 or more and below 1"),
+        ({"dropout": 1.0}, "0 or more and below 1"),
     ],
 )
 def test_mistakes_with_teachers(teacher, told, reason):

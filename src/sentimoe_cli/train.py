@@ -63,6 +63,9 @@ def train(
     distillation_token_dropout: Annotated[
         float | None, Option(help="Share of tokens that a teacher which runs along and its student do not read. [0]")
     ] = None,
+    dropout: Annotated[
+        float | None, Option(help="Probability of every dropout; 0 for a student that follows closely. [the model's]")
+    ] = None,
     metric: Annotated[
         str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")
     ] = None,

@@ -11,7 +11,7 @@ from ..errors import ConfigError
 
 NUMBERS = (
     *("epochs", "batch_size", "max_length", "learning_rate", "learning_rate_factor", "router_learning_rate"),
-    *("gate_learning_rate", "weight_decay", "warmup", "patience", "train_limit", "seed"),
+    *("gate_learning_rate", "weight_decay", "warmup", "patience", "train_limit", "seed", "dropout"),
     *("distillation_weight", "distillation_temperature", "distillation_hidden_weight", "distillation_token_dropout"),
 )
 
@@ -37,6 +37,7 @@ class TrainConfig:
     distillation_hidden_weight: weight of the hidden states of one dense teacher of the same backbone; None: 1 for
         `moe-split`, whose layers were the teacher's, else 0.
     distillation_token_dropout: share of the tokens that a teacher which runs along and its student both do not read.
+    dropout: probability of every dropout of the model; None: its own. At 0 a student follows its teacher more closely.
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
@@ -66,6 +67,7 @@ class TrainConfig:
     distillation_temperature: float = 2.0
     distillation_hidden_weight: float | None = None
     distillation_token_dropout: float = 0.0
+    dropout: float | None = None
     metric: str = "f1_weighted"
     class_weights: bool = False
     train_limit: int | None = None
@@ -102,6 +104,7 @@ class TrainConfig:
                 "0 or more",
             ),
             ("distillation_token_dropout", 0 <= self.distillation_token_dropout < 1, "0 or more and below 1"),
+            ("dropout", self.dropout is None or 0 <= self.dropout < 1, "0 or more and below 1"),
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
         check_rules(self, rules)

@@ -73,6 +73,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     rate = config.learning_rate or default
     texts = list(_batches(_shuffled(train.texts, config.seed), tokenizer)) if method.needs_texts else []
     model = adapt(model, config.method, config.method_settings, texts)
+    if config.dropout is not None:
+        set_dropout(model, config.dropout)
     if config.load_in_4bit:
         freeze_packed(model)
     if config.unlabelled is not None:
@@ -93,6 +95,13 @@ def finished(ready: Prepared) -> Any:
     config = ready.config
     # adding to packed weights would round the updates away
     return merge(ready.model, config.method) if config.merge and not config.load_in_4bit else ready.model
+
+
+def set_dropout(model: nn.Module, probability: float) -> None:
+    """Give every dropout module of a model this probability; its config, and so what is saved, keeps its own."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
 
 
 def default_learning_rate(model: PreTrainedModel) -> float:
