@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError, NotSupportedError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
+from sentimoe.studies.records import read_json, write_json
 from sentimoe.studies.render import render
 from sentimoe.studies.runner import Trainer, read_study, run_study
 from sentimoe.studies.tables import Results, split_rows
@@ -414,3 +416,10 @@ def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
         render(tmp_path, tmp_path / "docs", tmp_path / "README.md")
     assert not (tmp_path / "docs").exists()
     assert text is None or (tmp_path / "README.md").read_text() == text
+
+
+def test_several_processes_may_write_the_same_file(tmp_path):
+    path = tmp_path / "study.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda turn: write_json(path, {"turn": turn, "long": "x" * 100_000}), range(200)))
+    assert len(read_json(path)["long"]) == 100_000 and [each.name for each in tmp_path.iterdir()] == ["study.json"]

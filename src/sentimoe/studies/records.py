@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".partial")
+    """Write whole or not at all, also where several processes write the same file."""
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
 
