@@ -94,6 +94,8 @@ def test_zero_shot_is_not_trained(made):
     data = ("--data", made[0] / "data.csv", "--text-column", "review", "--label-column", "stars")
     result = invoke("train", *data, "--method", "zero-shot", "--output", made[0] / "never")
     assert result.exit_code != 0 and "trains nothing" in str(result.exception) and not (made[0] / "never").exists()
+    unknown = invoke("train", *data, "--method", "magic", "--output", made[0] / "never")
+    assert "choose one of full" in str(unknown.exception) and "zero-shot" not in str(unknown.exception)
 
 
 def test_every_setting_has_a_flag_and_every_flag_is_used():
@@ -136,7 +138,7 @@ def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
         ".parquet": lambda: frame.to_parquet(given),
     }[suffix]()
     result = invoke("predict", folder / "run", "--input", given, "--output", found)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0 and f"3 rows written to {found}" in result.stderr, result.output
     out = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}[suffix](
         found
     )

@@ -103,16 +103,16 @@ def adapt(
 
 def check_trains(method: str) -> Callable[..., Model]:
     """What adapts a model by that method. Raises ConfigError for an unknown method and one that trains nothing."""
-    adapt_by_method = find_method(method).adapt
+    adapt_by_method = find_method(method, [name for name, each in METHODS.items() if each.adapt is not None]).adapt
     if adapt_by_method is None:
         raise ConfigError(f"method {method!r} trains nothing; use `sentimoe evaluate MODEL --method {method}`")
     return adapt_by_method
 
 
-def find_method(method: str) -> Method:
-    """The method of that name. Raises ConfigError when there is none."""
+def find_method(method: str, offered: Sequence[str] = tuple(METHODS)) -> Method:
+    """The method of that name. Raises ConfigError, which names those offered, when there is none."""
     if method not in METHODS:
-        raise ConfigError(f"method {method!r} does not exist; choose one of {', '.join(METHODS)}")
+        raise ConfigError(f"method {method!r} does not exist; choose one of {', '.join(offered)}")
     return METHODS[method]
 
 
