@@ -110,7 +110,7 @@ def test_a_divided_teacher_starts_as_the_teacher(teacher):
     assert_close(ready.model.eval()(**inputs).logits, ready.distillation.teacher(**inputs).logits, rtol=1e-4, atol=1e-4)
 
 
-def test_without_dropout_a_student_in_training_answers_as_it_will(teacher):
+def test_without_dropout_a_student_in_training_answers_as_its_teacher(teacher):
     folder, told = teacher
     dataset = dataset_from_texts(*labelled_texts(60))
     settings = {"num_experts": 7, "num_experts_per_tok": 7}
@@ -122,6 +122,20 @@ def test_without_dropout_a_student_in_training_answers_as_it_will(teacher):
         inputs = ready.tokenizer(["a great thing", "the worst"], return_tensors="pt", padding=True)
         ours, theirs = ready.model.train()(**inputs).logits, ready.distillation.teacher(**inputs).logits
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) == alike
+
+
+def test_dropout_is_given_where_the_model_has_some(teacher):
+    """Experts and the dense model drop at the same places; LoRA's is its own; what is saved keeps the model's."""
+    _, told = teacher
+    dataset = dataset_from_texts(*labelled_texts(60))
+
+    def rates(method, **settings):
+        ready = prepare(TrainConfig(method=method, dropout=0.3, method_settings=settings, **told), dataset)
+        assert ready.model.config.hidden_dropout_prob == 0.1
+        return sorted({module.p for module in ready.model.modules() if isinstance(module, torch.nn.Dropout)})
+
+    assert rates("full") == [0.3] and rates("moe-plain") == [0.0, 0.3]
+    assert rates("lora", lora_dropout=0.2) == [0.2, 0.3]
 
 
 def test_without_a_teacher_the_backbone_is_divided(teacher):

@@ -3,6 +3,8 @@
 import copy
 import json
 import re
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,9 +23,11 @@ from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
 from sentimoe.explain import (
     Activation,
+    attribute,
     class_preferences,
     expert_similarity,
     information_with_baseline,
+    knock_out_each,
     knocked_out,
     label_suspects,
     mutual_information,
@@ -38,7 +42,7 @@ from sentimoe.explain import (
     written,
 )
 from sentimoe.explain.findings import Sizes, find, without_texts
-from sentimoe.explain.report import fitting, pieces, report_html
+from sentimoe.explain.report import fitting, pieces, read_part, report_html, write_report
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
 from sentimoe.moe import EXPERTS_BACKENDS, closed_experts
 from sentimoe.studies.interpretability import interpretability
@@ -116,6 +120,39 @@ def test_the_measures_find_the_planted_expert(engine, dataset):
     names = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
     best = top_tokens(activation, names, 0, expert, count=6, support=10)
     assert len(set(HOT) & {row["token"] for row in best}) >= 3
+
+
+def test_knock_out_and_attribution_find_the_planted_words(secret, engine, dataset):
+    """The trained model reads the words in its first layer too, so its expert is made the only one that can say it."""
+    part, hot = dataset.splits["test"], dataset.label_names.index("hot")
+    activation, _ = counted(engine, part)
+    ids = engine.tokenizer.convert_tokens_to_ids(list(HOT))
+    expert = int(activation.by_token[ids, 0].sum(axis=0).argmax())
+    lonely = copy.deepcopy(engine)
+    experts = moe_layers(lonely.model)[0].experts
+    head = lonely.model.classifier
+    with torch.no_grad():
+        says = head.weight[hot] - head.weight[1 - hot]
+        nothing = torch.randn(len(says), generator=torch.Generator().manual_seed(0))
+        nothing -= (nothing @ says) / says.square().sum() * says
+        experts.down_proj.zero_()
+        experts.down_proj_bias.copy_(1000 * nothing.expand_as(experts.down_proj_bias))
+        experts.down_proj_bias[expert] = 1000 * says
+        odds = np.log(lonely.predict_proba(part.texts)).dot([-1, 1] if hot else [1, -1])
+        labels = np.asarray(part.labels)
+        head.bias[hot] -= float(odds[labels == hot].mean() + odds[labels != hot].mean()) / 2
+    _, rows = knock_out_each(lonely, part.texts, labels)
+    losses = [row["change"][hot] for row in rows]
+    assert int(np.argmin(losses)) == expert and losses[expert] < -80
+
+    classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
+    rows = [row for row, label in enumerate(part.labels) if label == hot][:10]
+    found = 0
+    for row in rows:
+        scores = attribute(engine, classifier.model, part.texts[row], hot)["tokens"]
+        best = max(scores, key=lambda token: token["score"])
+        found += part.texts[row][best["start"] : best["end"]] in HOT
+    assert found >= 8
 
 
 def test_shuffled_labels_show_nothing(engine, dataset):
@@ -356,7 +393,7 @@ def test_attribution_adds_up_for_decoders(family):
 
 def test_the_page_shows_as_many_texts_as_fit():
     token = {"start": 0, "end": 1, "experts": [[0]] * 12, "weights": [[1.0]] * 12}
-    text = {"tokens": [token] * 256, "probabilities": [0.5, 0.5], "knock_out": [[[0.0, 0.0]] * 8] * 12}
+    text = {"text": "a", "tokens": [token] * 256, "probabilities": [0.5, 0.5], "knock_out": [[[0.0, 0.0]] * 8] * 12}
     found = {"model": {"moe_layers": 12, "experts": 8}, "texts": [text] * 100}
     assert 5 < fitting(found) < 20 and fitting(found | {"texts": [text] * 3}) == 3
 
@@ -519,9 +556,76 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     assert record["harm"]["points"] == min(min(row["change"]) for row in found["knock_out"])
 
 
-def test_small_batches_answer_alike(secret, dataset):
-    texts = dataset.splits["test"].texts
-    small = SentimentClassifier.from_pretrained(secret / "model", precision="float32", tokens_per_batch=48)
-    assert small.engine.tokens_per_batch == 48
-    whole = SentimentClassifier.from_pretrained(secret / "model", precision="float32")
-    np.testing.assert_allclose(small.predict_proba(texts), whole.predict_proba(texts), atol=1e-6)
+@pytest.fixture(scope="module")
+def findings(secret, dataset):
+    classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
+    sizes = Sizes(
+        shown=3, knocked_out=30, projected=30, written=20, compared=20, tagged=10, training=40, permutations=99
+    )
+    return find(classifier.engine, classifier.model, dataset, "test", sizes=sizes)
+
+
+def test_hostile_names_of_everything(findings):
+    """200 strings as names of the data, of labels, tokens and texts, eight of them on a page."""
+
+    def read(told):
+        tags = Tags()
+        tags.feed(report_html(told))
+        return tags
+
+    plain = read(findings)
+    names = sorted({name for name, _ in plain.attributes})
+    strings = hostile()
+    for start in range(0, len(strings), 8):
+        name, split, one, two, token, said, mistaken, near = strings[start : start + 8]
+        told = copy.deepcopy(findings)
+        told["data"] |= {"name": name, "split": split, "labels": [one, two]}
+        told["experts"][0]["tokens"][0]["token"] = token
+        told["experts"][0]["texts"][0]["text"] = said
+        told["errors"] = told["suspects"]["rows"] = [
+            {"text": mistaken, "label": one, "answer": two, "probability": 0.9}
+        ]
+        for text in told["texts"]:
+            text |= {"text": said + text["text"], "label": one, "answer": two, "near": [{"text": near, "label": one}]}
+        found = read(told)
+        assert found.tags == plain.tags and sorted({name for name, _ in found.attributes}) == names
+        shown = "".join(found.text)
+        assert all(bad in shown for bad in strings[start : start + 8])
+
+
+def test_names_that_are_no_text_can_be_written(secret, dataset, tmp_path):
+    """A folder whose name is not UTF-8, and half a character in a label."""
+    broken = replace(dataset, name="d\udcff", label_names=("calm\ud83d", "hot"))
+    classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
+    sizes = Sizes(shown=2, knocked_out=10, projected=10, written=5, compared=5, tagged=5, training=10, permutations=9)
+    found = find(classifier.engine, classifier.model, broken, "test", sizes=sizes)
+    assert write_report(found, tmp_path).is_file() and found["data"]["name"].startswith("d")
+
+
+def test_long_texts_keep_the_page_small(findings):
+    """The page shows what the model read, however long a text is, and as many texts as fit."""
+    told = copy.deepcopy(findings)
+    longest = told["texts"][0]
+    longest["text"] += " & more" * 200_000
+    page = report_html(told)
+    assert len(page) < 1_000_000 and "1,400,000 more characters" in page
+    assert read_part(longest["text"], longest["tokens"]) == findings["texts"][0]["text"].rstrip()
+    whole = "&" * 2000
+    read = [{**longest["tokens"][1], "start": place, "end": place + 50} for place in range(0, 2000, 50)]
+    told["texts"] = [longest | {"text": whole, "tokens": read}] * 99
+    assert 0 < fitting(told) < 99 and len(report_html(told).encode()) < 5_000_000
+
+
+def test_explain_bounds_its_memory(secret, tmp_path, monkeypatch):
+    """Few kernels, small batches, and freed memory given back after each group of texts."""
+    calls, sizes = [], []
+    monkeypatch.setattr("sentimoe.inference.keep_few_kernels", lambda: calls.append("kernels"))
+    monkeypatch.setattr("sentimoe.inference.return_freed_memory", lambda: calls.append("freed"))
+    monkeypatch.setattr(sys.modules["sentimoe.explain.trace"], "TEXTS_PER_CHUNK", 10)
+    load = sentimoe_cli.explain._load
+    monkeypatch.setattr(sentimoe_cli.explain, "_load", lambda folder: sizes.append(load(folder)) or sizes[-1])
+    told = ["explain", str(secret / "model"), "--data", str(secret / "data"), "--out", str(tmp_path / "report")]
+    done = CliRunner().invoke(sentimoe_cli.app, [*told, "--limit", "25", "--shown", "1"])
+    assert done.exit_code == 0, done.output
+    assert calls == ["kernels", "freed", "freed", "freed"]
+    assert torch.cuda.is_available() or sizes[0][1].tokens_per_batch == 2048

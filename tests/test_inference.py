@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError
-from sentimoe.inference import Engine, compute_dtype, make_windows, return_freed_memory
+from sentimoe.inference import Engine, compute_dtype, keep_few_kernels, make_windows, return_freed_memory
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +163,21 @@ def test_holes_between_what_is_kept_go_back_to_the_system():
     assert return_freed_memory()
     assert before - resident() > 150e6
     assert all(block == kept[0] for block in kept)
+
+
+def test_few_kernels_unless_the_user_said_so(monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    keep_few_kernels(31)
+    assert os.environ["LRU_CACHE_CAPACITY"] == "7" and os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "31"
+
+
+def test_small_batches_answer_alike(parts, tmp_path):
+    model, tokenizer = parts
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    texts = [f"text {i} " + "word " * (i * 7 % 12) for i in range(40)]
+    small = SentimentClassifier.from_pretrained(tmp_path, precision="float32", tokens_per_batch=48)
+    assert small.engine.tokens_per_batch == 48
+    whole = SentimentClassifier.from_pretrained(tmp_path, precision="float32")
+    np.testing.assert_allclose(small.predict_proba(texts), whole.predict_proba(texts), atol=1e-6)

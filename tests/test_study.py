@@ -418,7 +418,7 @@ def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
     assert text is None or (tmp_path / "README.md").read_text() == text
 
 
-def test_several_processes_may_write_the_same_file(tmp_path):
+def test_several_may_write_the_same_file(tmp_path):
     path = tmp_path / "study.json"
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda turn: write_json(path, {"turn": turn, "long": "x" * 100_000}), range(200)))

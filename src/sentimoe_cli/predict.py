@@ -83,7 +83,7 @@ def predict(
         typer.echo(_lines(frame), nl=False)
     else:
         WRITERS[output.suffix](frame, output)
-        typer.echo(f"{len(frame)} rows written to {output}", err=True)
+        typer.echo(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}", err=True)
 
 
 def with_predictions(frame: pd.DataFrame, classifier, probabilities) -> pd.DataFrame:

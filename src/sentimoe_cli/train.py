@@ -64,7 +64,7 @@ def train(
         float | None, Option(help="Share of tokens that a teacher which runs along and its student do not read. [0]")
     ] = None,
     dropout: Annotated[
-        float | None, Option(help="Probability of every dropout; 0 for a student that follows closely. [the model's]")
+        float | None, Option(help="Probability of the model's dropouts; 0 for a student of a teacher. [its own]")
     ] = None,
     metric: Annotated[
         str | None, Option(help="Validation score: f1_weighted, f1_macro or accuracy. [f1_weighted]")

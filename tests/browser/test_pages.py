@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 import sentimoe_cli
 from sentimoe import SentimentClassifier
+from sentimoe.explain.report import read_part
 from sentimoe.pages import create_app
 from sentimoe.training import TrainConfig, train
 
@@ -41,7 +43,9 @@ def run(tmp_path_factory):
         learning_rate=5e-3, batch_size=16, method_settings={"init_noise": 0.5}, precision="float32",
     )  # fmt: skip
     train(config, root / "model", progress=False)
+    train(replace(config, method="full", method_settings={}), root / "dense", progress=False)
     told = ["explain", str(root / "model"), "--data", str(root / "data"), "--out", str(root / "report")]
+    told += ["--dense", str(root / "dense")]
     done = CliRunner().invoke(sentimoe_cli.app, told)
     assert done.exit_code == 0, done.output
     return root
@@ -183,11 +187,33 @@ def test_the_report_from_disk_without_a_network(browser, run):
         assert page.locator(f"section#{section}").is_visible(), section
         assert page.locator(f"section#{section} :is(table, svg, article)").count() > 0, section
     clusters = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))["clusters"]
-    assert [each["title"] for each in clusters] == ["experts", "expert outputs"] and len(clusters[0]["points"]) == 50
-    points = sum(len(each["points"]) for each in clusters)
-    assert page.locator("svg circle").count() == 2 * points  # by class and by expert
+    assert [each["title"] for each in clusters] == ["experts", "dense", "expert outputs"]
+    figures = ["experts: texts by class", "experts: texts by dominant expert", "dense: texts by class"]
+    figures += ["expert outputs: texts by class", "expert outputs: texts by expert", "Reliability diagram"]
+    assert [
+        page.locator("svg").nth(n).get_attribute("aria-label") for n in range(page.locator("svg").count())
+    ] == figures
+    points = [len(each["points"]) * (1 if each["expert"] is None else 2) for each in clusters]  # by class, by expert
+    assert points[0] == 100 and page.locator("svg circle").count() == sum(points)
+    assert page.locator("svg rect").count() > 0 and page.locator("td.heat").count() > 4 * 2 * 5
+    for svg in page.locator("svg").all():
+        assert svg.is_visible() and svg.bounding_box()["height"] > 100
+    assert page.get_by_text("The points:").count() == 3 and page.get_by_text("The numbers of each token").count() == 40
+    told = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))["texts"]
+    assert any("<script" in text["text"] for text in told)
+    for number, text in enumerate(told):  # the line of the attribution has nothing but the text
+        line = page.locator("article").nth(number).locator(".line bdi").last.text_content()
+        read = read_part(text["text"], text["tokens"])  # HTML knows one kind of line end and no NUL
+        assert line == read.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
     assert page.locator("article").count() == 40 and page.locator("img, script, iframe").count() == 0
     for width in (320, 1200):  # a phone: nothing wider than the screen but what scrolls by itself
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    background = "getComputedStyle(document.body).backgroundColor"
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(background) == "rgb(22, 22, 26)"
+    page.emulate_media(media="print")  # white paper, nothing behind a scroll bar, and what is folded is printed
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.wide')).overflowX") == "visible"
+    assert page.locator("details:not([open]) table").first.evaluate("table => table.checkVisibility()")
     context.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,10 @@ def find(
     """
     if not moe_layers(engine.model):
         raise ConfigError("the model has no experts, so there is nothing to explain; give one trained with moe-*")
-    part, names = dataset.splits[split], list(dataset.label_names)
+    # a name of a folder or label that is no valid text could not be written down
+    names = [clean_text(name) for name in dataset.label_names]
+    dataset = replace(dataset, name=clean_text(dataset.name), label_names=tuple(names))
+    part = dataset.splits[split]
     labels = np.asarray(part.labels)
     say(f"tracing {len(part)} texts")
     activation = _activation(engine, sizes.tagged if has_tagger() else 0)

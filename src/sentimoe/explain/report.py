@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def report_html(findings: dict[str, Any]) -> str:
         "percent": lambda value: "-" if value is None else f"{100 * value:.0f}%",
         "three": lambda value: "-" if value is None else f"{value:.3f}",
     }
-    environment.globals |= {"place": place, "pieces": pieces, "strongest": strongest}
+    environment.globals |= {"place": place, "pieces": pieces, "read_part": read_part, "strongest": strongest}
     return environment.get_template("report.html.jinja").render(found=_for_the_page(findings))
 
 
@@ -61,12 +62,16 @@ def _for_the_page(findings: dict[str, Any]) -> dict[str, Any]:
 
 
 def fitting(findings: dict[str, Any]) -> int:
-    """How many of the texts the page may show to stay well under 5 MB: a token takes some 80 bytes a line."""
+    """How many of the texts the page may show to stay well under 5 MB.
+
+    A token takes some 80 bytes a line and a row of the table; each line holds the text, escaped.
+    """
     layers, experts = findings["model"]["moe_layers"], findings["model"]["experts"]
     room = PAGE_BYTES
     for count, text in enumerate(findings["texts"]):
         changes = layers * experts * len(text["probabilities"]) if "knock_out" in text else 0
-        room -= 80 * (layers + 1) * len(text["tokens"]) + 60 * changes + 2000
+        line = len(html.escape(read_part(text["text"], text["tokens"])).encode())
+        room -= (layers + 2) * (80 * len(text["tokens"]) + line) + 60 * changes + 8000
         if room < 0:
             return count
     return len(findings["texts"])
@@ -100,6 +105,12 @@ def pieces(text: str, tokens: Sequence[dict[str, Any]]) -> list[tuple[str, dict[
         found.append((text[start:end], token))
         done = end
     return [*found, (text[done:], None)] if done < len(text) else found
+
+
+def read_part(text: str, tokens: Sequence[dict[str, Any]]) -> str:
+    """A text up to its last token: of one that was cut, what the model read."""
+    end = max((token["end"] for token in tokens), default=0)
+    return text if not text[end:].strip() else text[:end]
 
 
 def strongest(tokens: Sequence[dict[str, Any]]) -> float:

@@ -53,7 +53,10 @@ class Trace:
 
 
 def trace(engine: Engine, texts: Iterable[Any]) -> Iterator[Trace]:
-    """Traces of 1,024 texts at a time, in input order and constant memory; long texts are cut at `engine.max_length`.
+    """Traces of 1,024 texts at a time, in input order; long texts are cut at `engine.max_length`.
+
+    Nothing of a text outlives its group. What torch and the allocator keep of ever new batch sizes, a program bounds
+    with `keep_few_kernels`, `return_freed_memory` and few tokens a batch.
 
     Raises ConfigError when the model has no experts, or the tokenizer cannot say where a token came from.
     """

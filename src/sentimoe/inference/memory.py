@@ -24,10 +24,9 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Give memory that is free now back to the system, whether that was possible; glibc pages it in again when needed.
+    """Give memory that is free now back to the system, which hands it out again when needed; whether there was any.
 
-    Batches of ever new sizes leave holes that nothing fits into. A long job that is not in a hurry does this every
-    thousand texts, for about a hundredth of its time.
+    Batches of ever new sizes leave holes that nothing fits into. A long job does this every thousand texts or so.
     """
     return platform.libc_ver()[0] == "glibc" and ctypes.CDLL(None).malloc_trim(0) == 1
 
@@ -35,7 +34,7 @@ def return_freed_memory() -> bool:
 def keep_few_kernels(count: int = 256) -> None:
     """Let torch keep that many compiled products, not one for each of the last 1,024 sizes, unless the user said so.
 
-    It reads both variables at its first product. 1,024 are some 200 MB of a traced all-MiniLM-L6-v2, 256 are 90.
+    It reads both variables at its first product. 1,024 are some 200 MiB of a traced all-MiniLM-L6-v2, 256 some 100.
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(count))

@@ -95,10 +95,11 @@ def adapt(
     Raises ConfigError for an unknown method, one that trains nothing or a setting that it does not have, and
     NotSupportedError where the method does not exist for this kind of model.
     """
+    adapt_by_method = check_trains(method)
     given = check_settings(method, settings or {})
     if METHODS[method].needs_texts:
         given["texts"] = texts
-    return check_trains(method)(model, **given)
+    return adapt_by_method(model, **given)
 
 
 def check_trains(method: str) -> Callable[..., Model]:

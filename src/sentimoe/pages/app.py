@@ -100,7 +100,9 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
         text = clean_text(question.text)
         if not text.strip():
             raise HTTPException(422, "the text is blank; type something")
-        model = exact.setdefault(question.model, in_precision(classifier.model, torch.float32))
+        if question.model not in exact:
+            exact[question.model] = in_precision(classifier.model, torch.float32)
+        model = exact[question.model]
         told = {
             layer: [expert for number, expert in question.closed if number == place]
             for place, layer in enumerate(moe_layers(model))

@@ -23,8 +23,9 @@ def interpretability(results: Path, figures: Path) -> list[dict[str, Any]]:
         record["scatter"] = f"figures/explain-{path.stem}-clusters.png"
         class_picture(record, figures / Path(record["maps"]).name)
         cluster_picture(record, figures / Path(record["scatter"]).name)
-        said = {"preferred": preferred(record), "unread": unread(record), "harm": harm(record)}
-        found.append(record | said | {"likeness": likeness(record)})
+        said: dict[str, Any] = {"preferred": preferred(record), "unread": unread(record), "harm": harm(record)}
+        said |= {"likeness": likeness(record), "reads": reads(record), "apart": apart(record)}
+        found.append(record | said)
     return found
 
 
@@ -44,6 +45,15 @@ def preferred(record: dict[str, Any]) -> list[dict[str, Any]]:
                     | {"p": p_values[expert]}
                 )
     return rows
+
+
+def reads(record: dict[str, Any]) -> list[list[str]]:
+    """For every expert, in the order of `experts`, the classes whose tokens it reads beyond chance."""
+    labels, p_values = record["data"]["labels"], np.array(record["class_p"])
+    return [
+        [label for c, label in enumerate(labels) if p_values[c, row["layer"], row["expert"]] < ALPHA]
+        for row in record["experts"]
+    ]
 
 
 def unread(record: dict[str, Any]) -> list[str]:
@@ -72,6 +82,13 @@ def likeness(record: dict[str, Any]) -> list[list[float]]:
         values = [value for row, line in enumerate(layer) for column, value in enumerate(line) if row != column]
         found.append([min(values), max(values)])
     return found
+
+
+def apart(record: dict[str, Any]) -> list[float] | None:
+    """Silhouettes by class of the dense model and of the one with experts, where the latter is not above by 0.02."""
+    found = {cluster["title"]: cluster["by_label"]["silhouette"] for cluster in record["clusters"]}
+    pair = [found.get("dense"), found.get("experts")]
+    return pair if None not in pair and pair[1] - pair[0] < 0.02 else None
 
 
 def harm(record: dict[str, Any]) -> dict[str, Any] | None:

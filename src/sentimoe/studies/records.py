@@ -11,8 +11,11 @@ from uuid import uuid4
 def write_json(path: Path, value: Any) -> None:
     """Write whole or not at all, also where several processes write the same file."""
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-    partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

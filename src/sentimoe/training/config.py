@@ -37,7 +37,8 @@ class TrainConfig:
     distillation_hidden_weight: weight of the hidden states of one dense teacher of the same backbone; None: 1 for
         `moe-split`, whose layers were the teacher's, else 0.
     distillation_token_dropout: share of the tokens that a teacher which runs along and its student both do not read.
-    dropout: probability of every dropout of the model; None: its own. At 0 a student follows its teacher more closely.
+    dropout: probability of every dropout of the backbone and its head that is not 0; None: its own. At 0 a student
+        follows its teacher more closely. LoRA's is the setting `lora_dropout`.
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).

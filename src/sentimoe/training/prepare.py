@@ -72,9 +72,9 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     default = default_learning_rate(model) * method.rate_scale * config.learning_rate_factor
     rate = config.learning_rate or default
     texts = list(_batches(_shuffled(train.texts, config.seed), tokenizer)) if method.needs_texts else []
-    model = adapt(model, config.method, config.method_settings, texts)
     if config.dropout is not None:
-        set_dropout(model, config.dropout)
+        set_dropout(model, config.dropout)  # before adapting: experts take theirs from the FFN, LoRA has a setting
+    model = adapt(model, config.method, config.method_settings, texts)
     if config.load_in_4bit:
         freeze_packed(model)
     if config.unlabelled is not None:
@@ -98,10 +98,11 @@ def finished(ready: Prepared) -> Any:
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:
-    """Give every dropout module of a model this probability; its config, and so what is saved, keeps its own."""
+    """Give every dropout of a model that is above 0 this probability; its config, so what is saved, keeps its own."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = probability
+        name = "p" if isinstance(module, nn.Dropout) else "attention_dropout"
+        if isinstance(getattr(module, name, None), float) and getattr(module, name) > 0:
+            setattr(module, name, probability)
 
 
 def default_learning_rate(model: PreTrainedModel) -> float:

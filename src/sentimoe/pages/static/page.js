@@ -1,6 +1,6 @@
 // The interactive page. All text goes into the document as text nodes, never as markup.
 
-const WAIT = 150; // ms after the last key before the model is asked
+const WAIT = 60; // ms after the last key before the model is asked
 
 const models = await (await fetch("/api/models")).json();
 const panels = document.getElementById("panels");
@@ -56,6 +56,7 @@ class Panel {
 
   restart() {
     this.closed = new Set();
+    this.found = undefined; // of another model, with other layers
     this.part("routing").hidden = this.model.layers === 0;
     this.part("layer").max = Math.max(0, this.model.layers - 1);
     this.part("layer").value = this.part("layer").max;
@@ -161,12 +162,12 @@ class Panel {
         const side = piece.score > 0 ? "--up" : "--down";
         const share = Math.round((60 * Math.abs(piece.score)) / most);
         token.style.background = `color-mix(in srgb, var(${side}) ${share}%, transparent)`;
-        token.title = piece.score.toFixed(3);
+        token.append(element("sub", "", piece.score.toFixed(2)));
         return token;
       });
       this.part("attribution").replaceChildren(`For ${found.label} (green) or against it (red): `, ...parts);
     } catch (error) {
-      this.part("problem").textContent = error.message;
+      if (number === this.asked) this.part("problem").textContent = error.message;
     }
   }
 
