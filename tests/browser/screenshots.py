@@ -31,7 +31,7 @@ def main(model: Path, report: Path, folder: Path, port: int = 8799) -> None:
         with page.expect_response("**/api/attribution"):
             page.locator(".why").click()
         page.wait_for_selector(".attribution span")
-        page.screenshot(path=folder / "explore.png")
+        page.screenshot(path=folder / "explore.png", full_page=True)
         page.goto(report.resolve().as_uri())
         page.locator("#classes").screenshot(path=folder / "report-classes.png")
         page.locator("article").nth(1).screenshot(path=folder / "report-text.png")
