@@ -87,8 +87,8 @@ def likeness(record: dict[str, Any]) -> list[list[float]]:
 def apart(record: dict[str, Any]) -> list[float] | None:
     """Silhouettes by class of the dense model and of the one with experts, where the latter is not above by 0.02."""
     found = {cluster["title"]: cluster["by_label"]["silhouette"] for cluster in record["clusters"]}
-    pair = [found.get("dense"), found.get("experts")]
-    return pair if None not in pair and pair[1] - pair[0] < 0.02 else None
+    dense, experts = found.get("dense"), found.get("experts")
+    return None if dense is None or experts is None or experts - dense >= 0.02 else [dense, experts]
 
 
 def harm(record: dict[str, Any]) -> dict[str, Any] | None:
