@@ -138,6 +138,14 @@ def test_dropout_is_given_where_the_model_has_some(teacher):
     assert rates("lora", lora_dropout=0.2) == [0.2, 0.3]
 
 
+def test_a_dropout_of_0_stays_and_one_of_attention_alone_is_given():
+    attention = torch.nn.Module()
+    attention.attention_dropout = 0.1
+    model = torch.nn.Sequential(torch.nn.Dropout(0.0), torch.nn.Dropout(0.1), attention)
+    import_module("sentimoe.training.prepare").set_dropout(model, 0.3)
+    assert (model[0].p, model[1].p, attention.attention_dropout) == (0.0, 0.3, 0.3)
+
+
 def test_without_a_teacher_the_backbone_is_divided(teacher):
     _, told = teacher
     model = SentimentClassifier(method="moe-split", epochs=1, **{k: v for k, v in told.items() if k != "data"})
