@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..evaluation import confusion_picture
 from .ablation_picture import ablation_picture
 from .interpretability import interpretability
+from .recipes import gains, trials
 from .records import read_json
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
@@ -20,7 +21,7 @@ MARKS = ("<!-- results -->", "<!-- /results -->")
 
 
 def render(results_folder: Path, docs: Path, readme: Path) -> None:
-    """Write `docs/results.md`, `docs/performance.md`, `docs/figures/*.png` and the README between its marks.
+    """Write the rendered pages of `docs/`, their `figures/*.png` and the README between its marks.
 
     Raises ConfigError, before anything is written, for a README that does not have both marks once.
     """
@@ -52,6 +53,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     environment.filters |= {
         "score": lambda value: f"{value:.4f}",
         "signed": lambda value: f"{100 * value:+.2f}",
+        "p": lambda value: "-" if value is None else f"{value:.2g}",
         "three": lambda value: "-" if value is None else f"{value:.3f}",
         "millions": lambda value: f"{value / 1e6:.2f}",
         "processor": lambda told: ", ".join([told["processor"], *told.get("bfloat16", [])]),
@@ -67,6 +69,11 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if records:
         page = environment.get_template("interpretability.md.jinja").render(records=records)
         (docs / "interpretability.md").write_text(page, encoding="utf-8")
+    gain = results_folder / "declared" / "gain.json"
+    if gain.exists():
+        found = {"gains": gains(results, gain), "trials": trials(results_folder / "search")}
+        page = environment.get_template("recipes.md.jinja").render(found)
+        (docs / "recipes.md").write_text(page, encoding="utf-8")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
     readme.write_text(f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}", encoding="utf-8")
