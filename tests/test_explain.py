@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from backbone import write_backbone
+from sklearn.metrics import f1_score
 from tiny import batch, dense, scatter, texts
 from tokenizers.processors import Sequence
 from typer.testing import CliRunner
@@ -41,6 +42,7 @@ from sentimoe.explain import (
     write_trace,
     written,
 )
+from sentimoe.explain.controls import changed, controls, mean_expert
 from sentimoe.explain.findings import Sizes, find, without_texts
 from sentimoe.explain.report import fitting, pieces, read_part, report_html, write_report
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
@@ -122,8 +124,12 @@ def test_the_measures_find_the_planted_expert(engine, dataset):
     assert len(set(HOT) & {row["token"] for row in best}) >= 3
 
 
-def test_knock_out_and_attribution_find_the_planted_words(secret, engine, dataset):
-    """The trained model reads the words in its first layer too, so its expert is made the only one that can say it."""
+@pytest.fixture(scope="module")
+def lonely(engine, dataset):
+    """The trained model reads the words in its first layer too; here its expert is the only one that can say the class.
+
+    An engine, and the expert.
+    """
     part, hot = dataset.splits["test"], dataset.label_names.index("hot")
     activation, _ = counted(engine, part)
     ids = engine.tokenizer.convert_tokens_to_ids(list(HOT))
@@ -141,6 +147,13 @@ def test_knock_out_and_attribution_find_the_planted_words(secret, engine, datase
         odds = np.log(lonely.predict_proba(part.texts)).dot([-1, 1] if hot else [1, -1])
         labels = np.asarray(part.labels)
         head.bias[hot] -= float(odds[labels == hot].mean() + odds[labels != hot].mean()) / 2
+    return lonely, expert
+
+
+def test_knock_out_and_attribution_find_the_planted_words(secret, engine, lonely, dataset):
+    part, hot = dataset.splits["test"], dataset.label_names.index("hot")
+    lonely, expert = lonely
+    labels = np.asarray(part.labels)
     _, rows = knock_out_each(lonely, part.texts, labels)
     losses = [row["change"][hot] for row in rows]
     assert int(np.argmin(losses)) == expert and losses[expert] < -80
@@ -153,6 +166,34 @@ def test_knock_out_and_attribution_find_the_planted_words(secret, engine, datase
         best = max(scores, key=lambda token: token["score"])
         found += part.texts[row][best["start"] : best["end"]] in HOT
     assert found >= 8
+
+
+def test_what_is_lost_without_experts(engine, lonely, dataset):
+    """Copies need neither their router nor one another; an expert that alone can say a class is missed."""
+    part = dataset.splits["test"]
+    labels = np.asarray(part.labels)
+    copies = changed(engine, mean_expert)
+    told = controls(copies, part.texts, labels)
+    as_it_is, routed, meant = told["rows"]
+    assert max(told["distance"]) < 1e-6 and routed["flipped"] == meant["flipped"] == 0
+    assert routed["log_loss"] == pytest.approx(as_it_is["log_loss"], rel=1e-5)
+
+    alone = lonely[0]
+    told = controls(alone, part.texts, labels)
+    as_it_is, routed, meant = told["rows"]
+    right = alone.predict_proba(part.texts).argmax(axis=1)
+    assert (
+        as_it_is["f1_weighted"] == pytest.approx(f1_score(labels, right, average="weighted"))
+        and as_it_is["flipped"] == 0
+    )
+    assert min(as_it_is["f1_weighted"] - other["f1_weighted"] for other in (routed, meant)) > 0.2
+    weights = [moe_layers(alone.model)[0].experts.in_proj, moe_layers(alone.model)[0].experts.down_proj]
+    apart = sum((each - each.mean(0)).square().sum() for each in weights) / sum(each.square().sum() for each in weights)
+    assert told["distance"] == [pytest.approx(apart.sqrt().item())]
+    assert (
+        engine.predict_proba(part.texts[:4]).tolist()
+        == changed(engine, lambda layer: None).predict_proba(part.texts[:4]).tolist()
+    )  # the engine itself is left alone
 
 
 def test_shuffled_labels_show_nothing(engine, dataset):

@@ -2,6 +2,7 @@
 
 from .activation import Activation, by_class, entropy, shares, top_texts, top_tokens
 from .attribution import attribute
+from .controls import controls
 from .information import class_preferences, information_with_baseline, mutual_information
 from .knockout import knock_out_each, knocked_out
 from .mistakes import confident_errors, label_suspects
@@ -15,6 +16,7 @@ __all__ = [
     "by_class",
     "class_preferences",
     "confident_errors",
+    "controls",
     "entropy",
     "expert_similarity",
     "information_with_baseline",

@@ -18,6 +18,7 @@ from ..inference import Engine, in_precision
 from ..upcycle import moe_layers
 from .activation import Activation, by_class, entropy, shares, top_texts, top_tokens
 from .attribution import attribute, has_captum
+from .controls import controls
 from .information import class_preferences, information_with_baseline
 from .knockout import can_close, knock_out_each
 from .mistakes import confident_errors, label_suspects
@@ -98,12 +99,14 @@ def find(
     sample = _sample(part, sizes.compared)
     say("comparing the experts")
     found["similarity"] = expert_similarity(engine, sample.texts).tolist()
+    say("taking the experts away")
+    some = _sample(part, sizes.knocked_out)
+    found["controls"] = controls(engine, some.texts, some.labels)
     say("projecting")
     found["clusters"] = _clusters(engine, dense, part, sizes)
     found["knock_out"] = found["flipped_by_some_expert"] = None
     if can_close(engine):
         say("knocking out each expert")
-        some = _sample(part, sizes.knocked_out)
         without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), say)
         whole = predicted_labels(engine.predict_proba(some.texts))
         changed = (without.argmax(axis=-1) != whole).any(axis=(0, 1))

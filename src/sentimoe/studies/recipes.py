@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..evaluation import paired_bootstrap, paired_t
+from ..evaluation.confusion import Metric
 from .records import read_json
 from .tables import DATA_TITLES, Cell, Results, Stored
 
-METRICS = ("f1_weighted", "f1_macro")
+METRICS: tuple[Metric, ...] = ("f1_weighted", "f1_macro")
 
 
 def gains(results: Results, study: Path) -> list[dict[str, Any]]:
