@@ -46,10 +46,12 @@ from sentimoe.explain.controls import changed, controls, mean_expert
 from sentimoe.explain.findings import Sizes, find, without_texts
 from sentimoe.explain.report import fitting, pieces, read_part, report_html, write_report
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
+from sentimoe.inference import Engine
+from sentimoe.methods import adapt
 from sentimoe.moe import EXPERTS_BACKENDS, closed_experts
 from sentimoe.studies.interpretability import interpretability
 from sentimoe.training import TrainConfig, train
-from sentimoe.upcycle import moe_layers
+from sentimoe.upcycle import load_classifier, moe_layers
 
 HOT = ("fire", "flame", "burning", "heat")
 FILLER = (
@@ -194,6 +196,21 @@ def test_what_is_lost_without_experts(engine, lonely, dataset):
         engine.predict_proba(part.texts[:4]).tolist()
         == changed(engine, lambda layer: None).predict_proba(part.texts[:4]).tolist()
     )  # the engine itself is left alone
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("moe-lora", {"init_noise": 0.5}), ("moe-split", {"num_experts": 3, "num_experts_per_tok": 1})],
+)
+def test_parts_and_updates_have_no_mean(engine, tmp_path, method, settings):
+    """Neurons of a divided FFN are no copies; updates that lie beside the weights would be left out of a mean."""
+    model = load_classifier(write_backbone(tmp_path / "backbone"), ["calm", "hot"])
+    batches = [dict(engine.tokenizer(["fire in the house", "the tree went home"], return_tensors="pt", padding=True))]
+    model = adapt(model, method, settings, batches).eval()
+    given = [f"the {word} went home with some {other}" for word in HOT for other in FILLER]
+    told = controls(Engine(model, engine.tokenizer, precision="float32"), given, [0, 1] * (len(given) // 2))
+    assert told["distance"] is None and [row["name"] for row in told["rows"]] == ["as it is", "another router"]
+    assert told["rows"][0]["log_loss"] != told["rows"][1]["log_loss"]
 
 
 def test_shuffled_labels_show_nothing(engine, dataset):
