@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.data import load_dataset
-from sentimoe.errors import ConfigError
+from sentimoe.errors import ConfigError, DataError
 from sentimoe.explain import (
     Activation,
     attribute,
@@ -42,7 +42,7 @@ from sentimoe.explain import (
     write_trace,
     written,
 )
-from sentimoe.explain.controls import changed, controls, mean_expert
+from sentimoe.explain.controls import changed, controls, mean_expert, other_router
 from sentimoe.explain.findings import Sizes, find, without_texts
 from sentimoe.explain.report import fitting, pieces, read_part, report_html, write_report
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
@@ -174,28 +174,42 @@ def test_what_is_lost_without_experts(engine, lonely, dataset):
     """Copies need neither their router nor one another; an expert that alone can say a class is missed."""
     part = dataset.splits["test"]
     labels = np.asarray(part.labels)
-    copies = changed(engine, mean_expert)
-    told = controls(copies, part.texts, labels)
-    as_it_is, routed, meant = told["rows"]
-    assert max(told["distance"]) < 1e-6 and routed["flipped"] == meant["flipped"] == 0
+    as_it_is, routed, meant = controls(changed(engine, mean_expert), part.texts, labels)
+    assert routed["flipped"] == meant["flipped"] == routed["test"]["difference"] == 0
     assert routed["log_loss"] == pytest.approx(as_it_is["log_loss"], rel=1e-5)
 
     alone = lonely[0]
-    told = controls(alone, part.texts, labels)
-    as_it_is, routed, meant = told["rows"]
-    right = alone.predict_proba(part.texts).argmax(axis=1)
-    assert (
-        as_it_is["f1_weighted"] == pytest.approx(f1_score(labels, right, average="weighted"))
-        and as_it_is["flipped"] == 0
-    )
-    assert min(as_it_is["f1_weighted"] - other["f1_weighted"] for other in (routed, meant)) > 0.2
-    weights = [moe_layers(alone.model)[0].experts.in_proj, moe_layers(alone.model)[0].experts.down_proj]
-    apart = sum((each - each.mean(0)).square().sum() for each in weights) / sum(each.square().sum() for each in weights)
-    assert told["distance"] == [pytest.approx(apart.sqrt().item())]
-    assert (
-        engine.predict_proba(part.texts[:4]).tolist()
-        == changed(engine, lambda layer: None).predict_proba(part.texts[:4]).tolist()
-    )  # the engine itself is left alone
+    before = copy.deepcopy(alone.model.state_dict())
+    as_it_is, routed, meant = controls(alone, [*part.texts, "", None], [*labels, 0, 0])  # two without an answer
+    assert all(torch.equal(value, before[name]) for name, value in alone.model.state_dict().items())
+    answers = alone.predict_proba(part.texts)
+    said = answers.argmax(axis=1)
+    assert as_it_is["f1_weighted"] == pytest.approx(f1_score(labels, said, average="weighted"))
+    exact = answers.astype(float)[np.arange(len(labels)), labels]
+    assert as_it_is["log_loss"] == pytest.approx(-np.log(exact.clip(1e-15)).mean(), rel=1e-3)
+    assert as_it_is["flipped"] == 0 and as_it_is["test"] is None
+    for row in (routed, meant):
+        assert row["test"]["difference"] == pytest.approx(row["f1_weighted"] - as_it_is["f1_weighted"])
+        assert row["test"]["difference"] < -0.2 and row["flipped"] > 0.2
+    assert meant["test"]["interval"][1] < -0.2  # of another router one draw may be lucky
+    assert (routed["test"]["n_seeds_a"], meant["test"]["n_seeds_a"]) == (3, 1)
+    with pytest.raises(DataError, match="none of the 2 texts"):
+        controls(alone, ["", None], [0, 1])
+
+
+def test_another_router_is_another_one_in_every_layer_and_draw():
+    layers = moe_layers(upcycle(dense(), MoEConfig(layers_to_transform=[0, 1])))
+    deviations = []
+    for layer in layers:
+        layer.router.weight.data.mul_(7)
+        layer.router.bias = torch.nn.Parameter(torch.ones(4))
+        deviations.append(layer.router.weight.std().item())
+    drawn = []
+    for place, draw in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        other_router(layers[place], place, draw)
+        drawn.append(layers[place].router.weight.detach() / deviations[place])
+        assert drawn[-1].std().item() == pytest.approx(1, rel=0.3) and not layers[place].router.bias.any()
+    assert all((one - other).abs().max() > 0.1 for at, one in enumerate(drawn) for other in drawn[:at])
 
 
 @pytest.mark.parametrize(
@@ -209,8 +223,8 @@ def test_parts_and_updates_have_no_mean(engine, tmp_path, method, settings):
     model = adapt(model, method, settings, batches).eval()
     given = [f"the {word} went home with some {other}" for word in HOT for other in FILLER]
     told = controls(Engine(model, engine.tokenizer, precision="float32"), given, [0, 1] * (len(given) // 2))
-    assert told["distance"] is None and [row["name"] for row in told["rows"]] == ["as it is", "another router"]
-    assert told["rows"][0]["log_loss"] != told["rows"][1]["log_loss"]
+    assert [row["name"] for row in told] == ["as it is", "another router"]
+    assert told[0]["log_loss"] != told[1]["log_loss"]
 
 
 def test_shuffled_labels_show_nothing(engine, dataset):
@@ -612,6 +626,10 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     alike = np.array(record["similarity"][0])[~np.eye(4, dtype=bool)]
     assert record["likeness"] == [[alike.min(), alike.max()]]
     assert record["harm"]["points"] == min(min(row["change"]) for row in found["knock_out"])
+    routed = found["controls"][1]
+    low, high = (100 * bound for bound in routed["test"]["interval"])
+    shown = f"<td>{100 * routed['test']['difference']:+.2f} ({low:+.2f} to {high:+.2f})</td>"
+    assert shown in report_html(found) and f"<td>{100 * routed['flipped']:.1f}%</td>" in report_html(found)
 
 
 @pytest.fixture(scope="module")

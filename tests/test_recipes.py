@@ -2,21 +2,24 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score
 
+from sentimoe.evaluation import paired_bootstrap
 from sentimoe.studies.perform import write_run
 from sentimoe.studies.recipes import gains, trials
 from sentimoe.studies.records import write_json
 from sentimoe.studies.render import render
 from sentimoe.studies.tables import Results
 
-LABELS = np.arange(200) % 4
+LABELS = np.repeat(range(4), (100, 50, 30, 20))  # unequal, so that weighted and macro F1 differ
 
 
 def plant(results, method, seed, wrong, *, recipe="default", gflops=1.0, epochs=3):
-    """A finished run that answers 0 to `wrong` texts, other ones for every seed."""
+    """A finished run that answers the next class to `wrong` texts, other ones for every seed."""
     predictions = LABELS.copy()
-    predictions[np.random.default_rng(seed).permutation(200)[:wrong]] = 0
+    predictions[np.random.default_rng(seed).permutation(200)[:wrong]] += 1
+    predictions %= 4
     scores = {
         "f1_weighted": f1_score(LABELS, predictions, average="weighted"),
         "f1_macro": f1_score(LABELS, predictions, average="macro"),
@@ -60,16 +63,19 @@ def test_gated_experts_less_each_recipe_over_the_seeds_of_both(results):
     assert [row["name"] for row in table["rows"]] == ["full", "full, longer", "moe-gated", "moe-plain"]
     assert dense["seeds"] == 4 and dense["less"]["seeds"] == 3 and "less" not in gated
     # seed 7 has no gated run, seed 3 no dense one
-    both = [
-        [plant(results, method, seed, wrong)[1]["f1_weighted"] for seed, wrong in zip((0, 1, 2), wrongs, strict=True)]
-        for method, wrongs in (("moe-gated", (30, 30, 30)), ("full", (60, 61, 62)))
-    ]
-    found = dense["less"]["f1_weighted"]
-    assert (
-        found["test"]["difference"] == pytest.approx(np.mean(both[0]) - np.mean(both[1]))
-        and found["test"]["distinguishable"]
-    )
-    assert found["over_seeds"]["difference"] == pytest.approx(found["test"]["difference"])
+    stored = Results(results).cells
+    ours, theirs = (stored["sst5", "tiny", method, "default"][:3] for method in ("moe-gated", "full"))
+    for metric in ("f1_weighted", "f1_macro"):
+        found = dense["less"][metric]
+        differences = [a.record["test"][metric] - b.record["test"][metric] for a, b in zip(ours, theirs, strict=True)]
+        assert found["test"]["difference"] == pytest.approx(np.mean(differences))
+        assert found["over_seeds"]["p_value"] == pytest.approx(ttest_1samp(differences, 0).pvalue)
+        expected = paired_bootstrap(
+            LABELS, [run.predictions for run in ours], [run.predictions for run in theirs], metric, paired_seeds=True
+        )
+        assert found["test"]["interval"] == expected["interval"] and found["test"]["interval"][0] > 0
+    weighted, macro = (dense["less"][metric]["test"]["difference"] for metric in ("f1_weighted", "f1_macro"))
+    assert weighted != pytest.approx(macro, rel=1e-3)
     assert longer["less"]["f1_macro"]["test"]["difference"] < 0
     assert [row.get("compute") for row in table["rows"]] == [1.0, 2.0, 1.5, None]
     assert dense["validation"] == pytest.approx(0.525) and plain["missing"] == "pending"
@@ -81,9 +87,16 @@ def test_what_was_tried_is_the_mean_of_its_seeds(results):
         (results / "search").mkdir(exist_ok=True)
         write_json(results / "search" / f"{variant}-{seed}.json", told | {"validation": {"weighted F1": score}})
     (table,) = trials(results / "search")
-    assert table["rows"][0] == {"name": "dense", "seeds": 2, "minutes": 3.0, "weighted F1": pytest.approx(0.6)}
+    assert table["rows"][0] == {"name": "dense", "seeds": [0, 1], "minutes": 1.5, "weighted F1": pytest.approx(0.6)}
     (results / "README.md").write_text("<!-- results --><!-- /results -->")
     render(results, results / "docs", results / "README.md")
     page = (results / "docs" / "recipes.md").read_text()
-    assert "| dense | 2 | 0.6000 | 3 |" in page and "| moe-plain | 0 of 1 | pending |" in page
+    assert "| dense | 0, 1 | 0.6000 | 2 |" in page and "| moe-plain | 0 of 1 | pending |" in page
+    less = gains(Results(results), results / "declared" / "gain.json")[0]["rows"][0]["less"]
+    cells = [
+        f"{100 * d['difference']:+.2f} ({100 * d['interval'][0]:+.2f} to {100 * d['interval'][1]:+.2f}), "
+        f"p = {d['p_value']:.2g}; {less[metric]['over_seeds']['p_value']:.2g}, 3 seeds"
+        for metric, d in ((metric, less[metric]["test"]) for metric in ("f1_weighted", "f1_macro"))
+    ]
+    assert f"| {cells[0]} | {cells[1]} |" in page
     assert "| full, longer | 2 | 0.0001 | 2.00 | 60 | 0.5050 |" in page

@@ -1,4 +1,4 @@
-"""Are there experts at all? The model beside one whose experts are all the same, and one that routes without reason."""
+"""Are the experts needed? The model beside one whose experts are all the same, and one that routes without reason."""
 
 from __future__ import annotations
 
@@ -9,75 +9,75 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import log_loss
 
-from ..evaluation import predicted_labels
+from ..errors import DataError
+from ..evaluation import paired_bootstrap, predicted_labels
 from ..inference import Engine
 from ..moe import Experts, MoE, SplitMoE
 from ..upcycle import moe_layers
 
+Change = Callable[[MoE, int], None]  # a layer and its place
+
 
 @torch.no_grad()
-def mean_expert(layer: MoE) -> None:
+def mean_expert(layer: MoE, place: int) -> None:
     """Every expert becomes the mean of all, so that it does not matter which one reads a token."""
     for parameter in layer.experts.parameters():
         parameter.copy_(parameter.mean(dim=0, keepdim=True).expand_as(parameter))
 
 
 @torch.no_grad()
-def other_router(layer: MoE, seed: int = 0) -> None:
-    """Weights drawn anew, with the deviation of the trained ones: tokens go somewhere, but not for a reason."""
+def other_router(layer: MoE, place: int, draw: int = 0) -> None:
+    """Weights drawn anew for each layer, with the deviation of the trained ones: tokens go somewhere, for no reason."""
     weight = layer.router.weight
-    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1000 * draw + place))
     weight.copy_(drawn.to(weight) * weight.float().std())
     if layer.router.bias is not None:
         layer.router.bias.zero_()
 
 
-def controls(engine: Engine, texts: Sequence[str], labels: Sequence[int], draws: int = 3) -> dict[str, Any]:
+def controls(engine: Engine, texts: Sequence[str], labels: Sequence[int], draws: int = 3) -> list[dict[str, Any]]:
     """The engine beside copies of its model in which one thing is taken away.
 
-    Returns `distance`, for each layer how far the experts' weights lie from their mean, relative to their size (0:
-    copies; noise at the start counts), and `rows`: the model as it is, with another router (mean of `draws`), and with
-    the mean expert (not of a divided FFN, whose experts are different neurons, nor under LoRA that is not merged). A
-    row has `name`, `f1_weighted`, `log_loss` and `flipped`, the share of texts whose label is another than the model's.
+    Returns rows: the model as it is, with another router (mean of `draws`), and with the mean expert (not of a divided
+    FFN, whose experts are different neurons, nor under LoRA that is not merged). A row has `name`, `f1_weighted`,
+    `log_loss` and `flipped`, the share of texts whose label is another than the model's, and `test`, the paired bootstrap
+    over texts of its weighted F1 less the model's (None: the model itself). Texts without an answer are left out.
+
+    Raises DataError when no text has an answer.
     """
     layers = moe_layers(engine.model)
-    whole_ffns = all(isinstance(layer.experts, Experts) and not isinstance(layer, SplitMoE) for layer in layers)
-    whole = engine.predict_proba(texts)
+    answers = engine.predict_proba(texts)
+    able = ~np.isnan(answers).any(axis=1)
+    if not able.any():
+        raise DataError(f"none of the {len(texts)} texts has an answer; give texts with at least one token")
+    known, whole = np.asarray(labels)[able], answers[able]
 
-    def row(name: str, *changes: Callable[[MoE], None]) -> dict[str, Any]:
-        answers = [changed(engine, change).predict_proba(texts) for change in changes] or [whole]
-        scores = [_scores(each, whole, labels) for each in answers]
-        return {"name": name} | {key: float(np.mean([score[key] for score in scores])) for key in scores[0]}
+    def row(name: str, *changes: Change) -> dict[str, Any]:
+        others = [changed(engine, change).predict_proba(texts)[able] for change in changes] or [whole]
+        found, before = np.stack([predicted_labels(each) for each in others]), predicted_labels(whole)
+        exact = [each.astype(np.float64) / each.sum(axis=1, keepdims=True, dtype=np.float64) for each in others]
+        classes = whole.shape[1]
+        test = paired_bootstrap(known, found, before, num_classes=classes)
+        return {
+            "name": name,
+            "f1_weighted": test["mean_a"],
+            "log_loss": float(np.mean([log_loss(known, each, labels=range(classes)) for each in exact])),
+            "flipped": float((found != before).mean()),
+            "test": test if changes else None,
+        }
 
-    rows = [row("as it is"), row("another router", *(partial(other_router, seed=seed) for seed in range(draws)))]
-    if whole_ffns:
+    rows = [row("as it is"), row("another router", *(partial(other_router, draw=draw) for draw in range(draws)))]
+    if all(isinstance(layer.experts, Experts) and not isinstance(layer, SplitMoE) for layer in layers):
         rows.append(row("their mean in place of all experts", mean_expert))
-    return {"distance": [_distance(layer) for layer in layers] if whole_ffns else None, "rows": rows}
+    return rows
 
 
-def changed(engine: Engine, change: Callable[[MoE], None]) -> Engine:
+def changed(engine: Engine, change: Change) -> Engine:
     """An engine whose model is a copy with every MoE layer changed."""
     other = copy.copy(engine)
     other.model = copy.deepcopy(engine.model)
-    for layer in moe_layers(other.model):
-        change(layer)
+    for place, layer in enumerate(moe_layers(other.model)):
+        change(layer, place)
     return other
-
-
-def _scores(probabilities: np.ndarray, whole: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
-    classes = list(range(probabilities.shape[1]))
-    found, exact = predicted_labels(probabilities), probabilities.astype(np.float64)
-    return {
-        "f1_weighted": float(f1_score(labels, found, labels=classes, average="weighted", zero_division=0)),
-        "log_loss": float(log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=classes)),
-        "flipped": float((found != predicted_labels(whole)).mean()),
-    }
-
-
-@torch.no_grad()
-def _distance(layer: MoE) -> float:
-    weights = [layer.experts.in_proj.float(), layer.experts.down_proj.float()]
-    apart = torch.stack([(each - each.mean(dim=0, keepdim=True)).square().sum() for each in weights]).sum()
-    return float((apart / torch.stack([each.square().sum() for each in weights]).sum()).sqrt())

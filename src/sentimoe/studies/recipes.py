@@ -71,7 +71,7 @@ def training_flops(runs: list[Stored]) -> float:
 def trials(folder: Path) -> list[dict[str, Any]]:
     """What was tried on validation, from `results/search/*.json`: one table for each question, a row for each variant.
 
-    A record has `question`, `variant`, `seed`, `validation` (scores) and `seconds`.
+    A record has `question`, `variant`, `seed`, `validation` (scores) and `seconds` (0: nothing was trained).
     """
     tables: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(folder.glob("*.json")):
@@ -81,7 +81,11 @@ def trials(folder: Path) -> list[dict[str, Any]]:
     for question, variants in tables.items():
         keys = list(next(iter(variants.values()))[0]["validation"])
         rows = [
-            {"name": name, "seeds": len(records), "minutes": sum(record["seconds"] for record in records) / 60}
+            {
+                "name": name,
+                "seeds": sorted(record["seed"] for record in records),
+                "minutes": mean(record["seconds"] for record in records) / 60,
+            }
             | {key: mean(record["validation"][key] for record in records) for key in keys}
             for name, records in variants.items()
         ]
