@@ -42,8 +42,9 @@ def controls(engine: Engine, texts: Sequence[str], labels: Sequence[int], draws:
 
     Returns rows: the model as it is, with another router (mean of `draws`), and with the mean expert (not of a divided
     FFN, whose experts are different neurons, nor under LoRA that is not merged). A row has `name`, `f1_weighted`,
-    `log_loss` and `flipped`, the share of texts whose label is another than the model's, and `test`, the paired bootstrap
-    over texts of its weighted F1 less the model's (None: the model itself). Texts without an answer are left out.
+    `log_loss` and `flipped`, the share of texts whose label is another than the model's, and `test`, the paired
+    bootstrap over texts of its weighted F1 less the model's (None: the model itself). Texts without an answer are left
+    out.
 
     Raises DataError when no text has an answer.
     """
