@@ -24,10 +24,12 @@ from sentimoe.studies.records import read_json, write_json
 from sentimoe.studies.render import render
 from sentimoe.studies.runner import Trainer, read_study, run_study
 from sentimoe.studies.tables import Results, split_rows
+from sentimoe.training.trainer import SentimentTrainer
 
 
 @pytest.fixture
-def study(tmp_path):
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where models go by default
     texts, labels = labelled_texts(120)
     frame = pd.DataFrame({"text": texts, "label": labels})
     (tmp_path / "toy").mkdir()
@@ -54,7 +56,7 @@ def study(tmp_path):
 
 
 def files(folder):
-    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("[!.]*")}
 
 
 def test_a_study_from_file_to_results(study, tmp_path):
@@ -283,12 +285,48 @@ def test_models_are_kept_when_asked(study, tmp_path):
     told = {"wanted": lambda run: run.method == "moe-gated" and run.seed == 1, "say": lambda line: None}
     told |= {"data_root": tmp_path, "models": tmp_path / "models"}
     run_study(read_study(study), tmp_path / "without", **told)
-    assert not (tmp_path / "models").exists()
+    assert not files(tmp_path / "models") and not list((tmp_path / "models").glob(".unfinished/*"))
     run_study(read_study(study), tmp_path / "with", keep_models=True, **told)
-    (folder,) = (tmp_path / "models").iterdir()
+    (folder,) = (tmp_path / "models").glob("[!.]*")
     kept = SentimentClassifier.from_pretrained(folder, precision="float32", long_texts="windows")
     found = kept.predict_proba(pd.read_csv(tmp_path / "toy" / "test.csv").text.tolist()).argmax(axis=1)
     assert found.tolist() == np.load(tmp_path / "with" / "runs" / f"{folder.name}.npz")["predictions"].tolist()
+
+
+def test_a_killed_run_of_a_study_goes_on(study, tmp_path, monkeypatch):
+    """It ends as if it had not been killed, and its seconds are those of both parts."""
+    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s1"), "say": lambda line: None}
+    told |= {"data_root": tmp_path, "models": tmp_path / "models"}
+    run_study(read_study(study), tmp_path / "whole", **told)
+    step, done = SentimentTrainer.training_step, []
+
+    def dies(self, *args, **kwargs):
+        done.append(self.state.global_step)
+        if done[-1] == 12 and len(done) == 13:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(SentimentTrainer, "training_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(read_study(study), tmp_path / "killed", **told)
+    (mark,) = (tmp_path / "models").glob(".unfinished/*/checkpoints/checkpoint-10/complete")
+    mark.write_text(str(float(mark.read_text()) + 1000))
+    run_study(read_study(study), tmp_path / "killed", **told)
+    assert done == [*range(13), *range(10, 20)]
+    whole, resumed = (read_json(next((tmp_path / name / "runs").glob("*.json"))) for name in ("whole", "killed"))
+    assert resumed["test"] == whole["test"] and resumed["validation"] == whole["validation"]
+    assert 1000 < resumed["cost"]["training_seconds"] < 1000 + 3 * whole["cost"]["training_seconds"] + 10
+    assert not list((tmp_path / "models").glob(".unfinished/*"))
+
+
+def test_a_run_that_another_process_is_at_is_passed_over(study, tmp_path):
+    runs, said = read_study(study), []
+    told = {"wanted": lambda run: run.method == "moe-gated", "data_root": tmp_path, "say": said.append}
+    told |= {"models": tmp_path / "models"}
+    with Trainer(runs, tmp_path, tmp_path, tmp_path / "models", said.append).lock(runs[3]):
+        assert run_study(runs, tmp_path / "results", **told) == 1
+    assert [line for line in said if ": another process" in line] == [f"{runs[3].name}: another process is at it"]
+    assert run_study(runs, tmp_path / "results", **told) == 0
 
 
 def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -76,10 +75,12 @@ class Outcome:
     training_seconds: float | None = None
 
 
-def trained(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
-    """Train the model that the run declares. keep: a folder to save it to."""
-    with tempfile.TemporaryDirectory() as folder:
-        done = train_model(config, Path(folder), progress=False)
+def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = None) -> Outcome:
+    """Train the model that the run declares, in `folder`, where one that was killed goes on after its last epoch.
+
+    keep: a folder to save the model to. Raises ConfigError when training began in `folder` with other settings.
+    """
+    done = train_model(config, folder, resume=True, progress=False)
     if keep is not None:
         partial = keep.with_name(f"{keep.name}.partial")
         save_adapted(done.model, partial)
@@ -87,6 +88,7 @@ def trained(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
         (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
         shutil.rmtree(keep, ignore_errors=True)
         partial.rename(keep)
+    shutil.rmtree(folder)
     engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
     hyperparameters = done.config.to_dict()
     for key in ("model", "data", "method", "seed", "text_column", "label_column"):
@@ -114,18 +116,18 @@ def asked(run: Run, config: TrainConfig) -> Outcome:
     return Outcome(engine, dataset, told | {"prompt": prompt})
 
 
-def outcome_of(run: Run, config: TrainConfig, keep: Path | None = None) -> Outcome:
+def outcome_of(run: Run, config: TrainConfig, folder: Path, keep: Path | None = None) -> Outcome:
     """Train, or ask where the method trains nothing."""
-    return asked(run, config) if METHODS[run.method].adapt is None else trained(run, config, keep)
+    return asked(run, config) if METHODS[run.method].adapt is None else trained(run, config, folder, keep)
 
 
-def perform(run: Run, results: Path, data_root: Path | None, keep: Path | None = None) -> dict[str, Any]:
+def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep: Path | None = None) -> dict[str, Any]:
     """Train or ask, evaluate and store one run: its JSON, and beside it the predictions on the test texts (`.npz`).
 
-    keep: a folder to save the trained model to.
+    folder: where it trains. keep: a folder to save the trained model to.
     """
     started = time.monotonic()
-    outcome = outcome_of(run, run.config(data_root), keep)
+    outcome = outcome_of(run, run.config(data_root), folder, keep)
     engine, dataset = outcome.engine, outcome.dataset
     describe_data(run.data, dataset, results)
     test = _texts(run, dataset, "test")

@@ -1,5 +1,7 @@
 """A declared study: a YAML file of runs, each of which leaves one JSON under `results/runs/` and is never run twice.
 
+Any number of processes may run one study: each takes the runs that no other is at.
+
 The file has four parts. `data`, `models` and `methods` hold the settings of each name (fields of `TrainConfig`, and
 `tune`: factors of the default learning rate to choose from on validation, with seed 0). `runs` lists what to run:
 `data`, `model`, `method` and `seed` may be lists and stand for all combinations; `recipe` names a variation, `settings`
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -84,7 +87,7 @@ def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterato
 
 @dataclass(frozen=True)
 class Trainer:
-    """Makes the runs of a study ready, and keeps the models that others learn from. models: where."""
+    """Does the runs of a study, and keeps the models that others learn from. models: where."""
 
     study: list[Run]
     results: Path
@@ -121,13 +124,24 @@ class Trainer:
         """Where the model of a run is kept."""
         return self.models / run.name
 
+    def unfinished(self, run: Run) -> Path:
+        """Where a run trains: there one that was killed goes on."""
+        return self.models / ".unfinished" / run.name
+
+    def lock(self, run: Run) -> FileLock:
+        """Held by the one process that trains a run."""
+        folder = self.models / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{run.name}.lock")
+
     def kept(self, run: Run) -> Path:
         """The folder of the trained model of a run, which is trained again where it was not kept."""
         folder, run = self.place(run), self.tuned(run)
-        if not (folder.is_dir() and _has_rate(run, yaml.safe_load((folder / "config.yaml").read_text("utf-8")))):
-            run = self.taught(run)
-            self.say(f"training {run.name} for its weights")
-            trained(run, run.config(self.data_root), keep=folder)
+        with self.lock(run):
+            if not (folder.is_dir() and _has_rate(run, yaml.safe_load((folder / "config.yaml").read_text("utf-8")))):
+                run = self.taught(run)
+                self.say(f"training {run.name} for its weights")
+                trained(run, run.config(self.data_root), self.unfinished(run), keep=folder)
         return folder
 
     def tuned(self, run: Run) -> Run:
@@ -145,13 +159,39 @@ class Trainer:
             prefix = f"{chosen.recipe}-" if chosen.own_tune else ""
             trial = replace(chosen, recipe=f"{prefix}rate-x{factor:g}")
             path = self.results / "tuning" / f"{trial.name}.json"
-            if not path.exists():
-                _try(self.taught(trial), factor, path, self.data_root, self.say)
+            with self.lock(trial):
+                if not path.exists():
+                    self._try(self.taught(trial), factor, path)
             stored = read_json(path)
             score = stored["validation"]["f1_weighted"]
             if score > best[0]:  # of equal ones the first factor stands
                 best = (score, stored["hyperparameters"]["learning_rate"])
         return replace(run, settings=run.settings | {"learning_rate": best[1]})
+
+    def _try(self, trial: Run, factor: float, path: Path) -> None:
+        started = time.monotonic()
+        config = replace(trial.config(self.data_root), learning_rate_factor=factor)
+        outcome = outcome_of(trial, config, self.unfinished(trial))
+        scores = validation_scores(trial, outcome)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, head(trial, outcome) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
+        self.say(f"tuning {trial.name}: validation {scores['f1_weighted']:.4f}")
+
+    def finish(self, run: Run, keep_model: bool) -> None:
+        """Run what has no result yet, or one of another learning rate than tuning chooses now."""
+        path = _path(run, self.results)
+        if path.exists() and not run.tune:
+            return
+        run = self.tuned(run)
+        if path.exists() and _has_rate(run, read_json(path)["hyperparameters"]):
+            return
+        run = self.taught(run)
+        self.say(f"{run.name} ...")
+        keep = METHODS[run.method].adapt is not None and (keep_model or self.teaches(run))
+        place = self.place(run) if keep else None
+        record = perform(run, self.results, self.data_root, self.unfinished(run), keep=place)
+        scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
+        self.say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
 
 
 def run_study(
@@ -170,9 +210,10 @@ def run_study(
 
     budget: seconds; a run that would probably not end in time (by the longest one on the same data and model so far)
     is not started. A finished run is run again only when its grid was changed and now chooses another learning rate. A
-    run whose weights are not at hand, or whose method does not exist for its model, is passed over.
-    `results/declared/NAME.json` lists every run of the study, and for those without a result the reason. models: where
-    trained teachers are kept, with `keep_models` every trained model.
+    run whose weights are not at hand, whose method does not exist for its model, or that another process is at, is
+    passed over. `results/declared/NAME.json` lists every run of the study, and for those without a result the reason.
+    models: where trained teachers are kept, with `keep_models` every trained model, and where runs train: one that was
+    killed goes on after its last epoch. Raises ConfigError when its settings were changed since.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
     trainer = Trainer(study, results, data_root, models, say)
@@ -190,20 +231,14 @@ def run_study(
         if left is not None and left < max(60.0, _longest(results, run)):
             continue
         try:
-            run = trainer.tuned(run)
-            if finished and _has_rate(run, read_json(_path(run, results))["hyperparameters"]):
-                continue
-            run = trainer.taught(run)
-            say(f"{run.name} ...")
-            keep = METHODS[run.method].adapt is not None and (keep_models or trainer.teaches(run))
-            record = perform(run, results, data_root, keep=trainer.place(run) if keep else None)
+            with trainer.lock(run).acquire(timeout=0):
+                trainer.finish(run, keep_models)
+        except Timeout:
+            say(f"{run.name}: another process is at it")
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
             write_json(_refusal(run, results), {"reason": str(refusal)})
             say(f"{run.name}: {NOT_SUPPORTED}: {refusal}")
-            continue
-        scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
-        say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
     _declare(study, results, name)
     return sum(not _path(run, results).exists() for run in chosen)
 
@@ -272,18 +307,10 @@ def _refusal(run: Run, results: Path) -> Path:
     return results / "refused" / f"{replace(run, seed=0).name}.json"
 
 
-def _try(trial: Run, factor: float, path: Path, data_root: Path | None, say: Callable[[str], None]) -> None:
-    started = time.monotonic()
-    outcome = outcome_of(trial, replace(trial.config(data_root), learning_rate_factor=factor))
-    scores = validation_scores(trial, outcome)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, head(trial, outcome) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
-    say(f"tuning {trial.name}: validation {scores['f1_weighted']:.4f}")
-
-
 def _longest(results: Path, run: Run) -> float:
     """Seconds of the longest stored run on the same data and model; 0 when there is none."""
     seconds = [0.0]
     for path in (results / "runs").glob(f"{run.data}__{run.model.replace('/', '-')}__*.json"):
-        seconds.append(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        record = json.loads(path.read_text(encoding="utf-8"))
+        seconds += [record["seconds"], record["cost"]["training_seconds"] or 0.0]  # longer, if the run went on
     return max(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -24,10 +25,20 @@ class LogRows(TrainerCallback):
 
 
 class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once it is whole: a run killed while writing one resumes from the one before."""
+    """Marks a checkpoint once it is whole: a run killed while writing one resumes from the one before.
+
+    The mark holds the seconds of training that the checkpoint took, `earlier` ones among them.
+    """
+
+    def __init__(self, earlier: float):
+        self.earlier = earlier
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.started = time.monotonic()
 
     def on_save(self, args, state, control, **kwargs):
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        mark = Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE
+        mark.write_text(str(self.earlier + time.monotonic() - self.started), encoding="utf-8")
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:

@@ -24,7 +24,7 @@ from transformers import (
 
 from ..data import Split, clean_text
 from ..inference import compute_dtype
-from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
+from .callbacks import COMPLETE, LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
 from .config import TrainConfig
 from .distillation import ANSWERS
 from .prepare import Prepared
@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 class FitResult:
     """What training did: `history` holds the logged rows (loss, rate, validation metrics) in order.
 
-    truncated: training texts longer than `max_length`. seconds: of the Trainer. best: the best validation metric.
+    truncated: training texts longer than `max_length`. seconds: of the Trainer, with those before the checkpoint that a
+    resumed run started from. best: the best validation metric.
     """
 
     history: list[dict[str, Any]]
@@ -53,6 +54,8 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
     """
     model, tokenizer, config = ready.model, ready.tokenizer, ready.config
     checkpoints = folder / "checkpoints"
+    checkpoint = last_complete_checkpoint(checkpoints) if resume else None
+    earlier = float((Path(checkpoint) / COMPLETE).read_text(encoding="utf-8")) if checkpoint else 0.0
     train_set, truncated = _tokenise(ready.train, tokenizer, config.max_length)
     if ready.answers is not None:
         train_set = train_set.add_column(ANSWERS, ready.answers.tolist())
@@ -67,7 +70,7 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
-        callbacks=[EarlyStoppingCallback(config.patience), MarkComplete(), LogRows(folder / "log.jsonl")],
+        callbacks=[EarlyStoppingCallback(config.patience), MarkComplete(earlier), LogRows(folder / "log.jsonl")],
         rates=_rates(config),
         class_weights=inverse_frequency(ready.train) if config.class_weights else None,
         distillation=ready.distillation,
@@ -76,9 +79,10 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         trainer.remove_callback(printer)
     if progress:
         trainer.add_callback(ProgressBar(config.metric))
-    output = trainer.train(resume_from_checkpoint=last_complete_checkpoint(checkpoints) if resume else None)
+    output = trainer.train(resume_from_checkpoint=checkpoint)
     model.eval()
-    return FitResult(trainer.state.log_history, truncated, output.metrics["train_runtime"], trainer.state.best_metric)
+    seconds = earlier + output.metrics["train_runtime"]
+    return FitResult(trainer.state.log_history, truncated, seconds, trainer.state.best_metric)
 
 
 def inverse_frequency(split: Split) -> torch.Tensor:

@@ -132,7 +132,9 @@ def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         differing = sorted(key for key, value in config.to_dict().items() if stored.get(key) != value)
         if differing:
-            raise ConfigError(f"{folder} was started with other settings for {differing}; resume with the same ones")
+            raise ConfigError(
+                f"{folder} was started with other settings for {differing}; resume with the same ones, or remove it"
+            )
     elif any(folder.glob("*")) and not resume:
         raise ConfigError(f"{folder} is not empty; choose another output, or go on with --resume")
     folder.mkdir(parents=True, exist_ok=True)
