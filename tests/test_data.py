@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sentimoe.data import PRESETS, SentimentDataset, Split, load_dataset, read_texts
+from sentimoe.data import PRESETS, SentimentDataset, Split, dataset_from_texts, load_dataset, read_texts
 from sentimoe.data.dataset import content_hash
 from sentimoe.data.splitting import normalise
 from sentimoe.data.tweets import tweet_key
@@ -191,6 +191,27 @@ def test_other_files_of_a_folder_are_ignored(tmp_path: Path) -> None:
     source = folder(tmp_path / "d", train=rows(60), unsupervised=pd.DataFrame({"text": ["x"]}), train_phrases=rows(9))
     loaded = load_dataset(source)
     assert sum(map(len, loaded.splits.values())) == 60
+
+
+def test_more_rows_for_train_alone(tmp_path: Path) -> None:
+    """Phrases: what stands in a split of the data set, case and whitespace aside, is left out and told."""
+    source = folder(tmp_path / "d", train=rows(4), validation=rows(6)[4:], test=rows(8)[6:])
+    alone = load_dataset(source)
+    texts = ["Review  number 0", "review number 5", "REVIEW NUMBER 7", "number", "number", "review"]
+    more = write(tmp_path / "more.csv", pd.DataFrame({"text": texts, "label": ["bad", "good"] * 3}))
+    whole = load_dataset(source, more_train=str(more))
+    assert whole.splits["train"].texts == [*alone.splits["train"].texts, "number", "number", "review"]
+    assert whole.splits["train"].labels == [*alone.splits["train"].labels, 1, 0, 1]
+    assert whole.splits["validation"] == alone.splits["validation"] and whole.splits["test"] == alone.splits["test"]
+    assert whole.sha256 != alone.sha256
+    assert whole.warnings[0] == f"3 of 6 rows of {more} stand in the data set; left out."
+    given = rows(60)
+    fitted = dataset_from_texts(given["text"], given["label"], more_train=str(more))
+    assert fitted.splits["train"].texts[-3:] == ["number", "number", "review"] and len(fitted.splits["validation"]) > 0
+    assert 'more_train "none.csv" not found' in message(source, more_train="none.csv")
+    assert "row 2: unknown label" in message(
+        source, more_train=str(write(tmp_path / "odd.csv", pd.DataFrame({"text": ["x", "y"], "label": ["bad", "no"]})))
+    )
 
 
 def test_other_column_names(tmp_path: Path) -> None:

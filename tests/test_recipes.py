@@ -15,7 +15,7 @@ from sentimoe.studies.tables import Results
 LABELS = np.repeat(range(4), (100, 50, 30, 20))  # unequal, so that weighted and macro F1 differ
 
 
-def plant(results, method, seed, wrong, *, recipe="default", gflops=1.0, epochs=3):
+def plant(results, method, seed, wrong, *, recipe="default", gflops=1.0, epochs=3, texts="a"):
     """A finished run that answers the next class to `wrong` texts, other ones for every seed."""
     predictions = LABELS.copy()
     predictions[np.random.default_rng(seed).permutation(200)[:wrong]] += 1
@@ -28,6 +28,7 @@ def plant(results, method, seed, wrong, *, recipe="default", gflops=1.0, epochs=
     cell = {"data": "sst5", "model": "tiny", "method": method, "recipe": recipe, "seed": seed}
     matrix = np.histogram2d(LABELS, predictions, bins=range(5))[0].astype(int).tolist()
     record = cell | {
+        "data_sha256": texts,
         "hyperparameters": {"epochs": epochs, "learning_rate": 1e-4, "method_settings": {}},
         "validation": {"f1_weighted": 0.5 + seed / 100},
         "test": scores | {"n": 200, "ece": 0.0, "confusion_matrix": matrix},
@@ -49,9 +50,11 @@ def results(tmp_path):
     dense = [plant(tmp_path, "full", seed, 60 + seed) for seed in (0, 1, 2, 7)]
     longer = [plant(tmp_path, "full", seed, 20, recipe="longer", epochs=6) for seed in (0, 1)]
     gated = [plant(tmp_path, "moe-gated", seed, 30, gflops=1.5) for seed in (0, 1, 2, 3)]
+    phrases = [plant(tmp_path, "full", 0, 10, recipe="phrases", epochs=1, texts="b")]
+    phrases += [plant(tmp_path, "moe-gated", 0, 14, recipe="phrases", epochs=1, texts="b", gflops=1.5)]
     pending = {"data": "sst5", "model": "tiny", "method": "moe-plain", "recipe": "default", "seed": 0}
     (tmp_path / "declared").mkdir()
-    declared = [cell for cell, _ in (*dense, *longer, *gated)]
+    declared = [cell for cell, _ in (*dense, *longer, *gated, *phrases)]
     write_json(tmp_path / "declared" / "gain.json", [*declared, pending | {"missing": "pending"}])
     (tmp_path / "paper.yaml").write_text("{table_1: {}, table_2: {}, table_3: {}, table_4: {}}")
     return tmp_path
@@ -59,8 +62,9 @@ def results(tmp_path):
 
 def test_gated_experts_less_each_recipe_over_the_seeds_of_both(results):
     (table,) = gains(Results(results), results / "declared" / "gain.json")
-    dense, longer, gated, plain = table["rows"]
-    assert [row["name"] for row in table["rows"]] == ["full", "full, longer", "moe-gated", "moe-plain"]
+    dense, longer, gated, phrases, gated_phrases, plain = table["rows"]
+    names = ["full", "full, longer", "moe-gated", "full, phrases", "moe-gated, phrases", "moe-plain"]
+    assert [row["name"] for row in table["rows"]] == names
     assert dense["seeds"] == 4 and dense["less"]["seeds"] == 3 and "less" not in gated
     # seed 7 has no gated run, seed 3 no dense one
     stored = Results(results).cells
@@ -77,7 +81,9 @@ def test_gated_experts_less_each_recipe_over_the_seeds_of_both(results):
     weighted, macro = (dense["less"][metric]["test"]["difference"] for metric in ("f1_weighted", "f1_macro"))
     assert weighted != pytest.approx(macro, rel=1e-3)
     assert longer["less"]["f1_macro"]["test"]["difference"] < 0
-    assert [row.get("compute") for row in table["rows"]] == [1.0, 2.0, 1.5, None]
+    # what was trained on other texts is compared among itself
+    assert phrases["less"]["f1_weighted"]["test"]["difference"] < 0 and "less" not in gated_phrases
+    assert [row.get("compute") for row in table["rows"]] == [1.0, 2.0, 1.5, 1.0, 1.5, None]
     assert dense["validation"] == pytest.approx(0.525) and plain["missing"] == "pending"
 
 

@@ -319,6 +319,25 @@ def test_a_killed_run_of_a_study_goes_on(study, tmp_path, monkeypatch):
     assert not list((tmp_path / "models").glob(".unfinished/*"))
 
 
+def test_a_study_takes_more_rows_for_train_from_the_folder_of_the_data(study, tmp_path):
+    declared = yaml.safe_load(study.read_text())
+    texts = [f"a {text}" for text in labelled_texts(40)[0]]
+    more = pd.DataFrame({"text": texts, "label": labelled_texts(40)[1]})
+    more.to_csv(tmp_path / "toy" / "phrases.csv", index=False)
+    entry = declared["runs"][0] | {"method": "moe-gated", "seed": 0}
+    declared["runs"] = [entry | {"recipe": "phrases", "settings": {"more_train": "phrases.csv"}}, entry]
+    study.write_text(yaml.safe_dump(declared))
+    told = {"data_root": tmp_path, "models": tmp_path / "models", "say": lambda line: None}
+    for _ in range(2):  # the second time nothing differs
+        assert run_study(read_study(study), tmp_path / "results", **told) == 0
+    with_more, without = (read_json(tmp_path / "results" / "runs" / f"{run.name}.json") for run in read_study(study))
+    assert with_more["hyperparameters"]["more_train"] == "phrases.csv"
+    assert without["hyperparameters"]["more_train"] is None
+    assert with_more["data_sha256"] != without["data_sha256"]
+    table_1 = read_json(tmp_path / "results" / "data" / "toy.json")
+    assert table_1["splits"]["train"]["rows"] == 80 and table_1["sha256"] == without["data_sha256"]
+
+
 def test_a_run_that_another_process_is_at_is_passed_over(study, tmp_path):
     runs, said = read_study(study), []
     told = {"wanted": lambda run: run.method == "moe-gated", "data_root": tmp_path, "say": said.append}

@@ -108,7 +108,7 @@ class SentimentClassifier:
 
         Raises DataError for blank texts, missing labels or a single class.
         """
-        dataset = dataset_from_texts(texts, labels)
+        dataset = dataset_from_texts(texts, labels, more_train=self.config.more_train)
         ready = prepare(self.config, dataset)
         with tempfile.TemporaryDirectory() as folder:
             fit(ready, Path(folder), progress=False)

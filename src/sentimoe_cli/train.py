@@ -50,6 +50,9 @@ def train(
     teacher: Annotated[
         list[str] | None, Option(help="Run folder to distil from (repeatable: their mean); moe-split divides it.")
     ] = None,
+    more_train: Annotated[
+        str | None, Option(help="File of more labelled texts, for training alone, such as phrases.")
+    ] = None,
     unlabelled: Annotated[
         str | None, Option(help="More texts to learn on from the teacher: a preset or a file.")
     ] = None,

@@ -12,7 +12,7 @@ from sentimoe.data.presets import PRESETS
 from sentimoe.data.reading import READERS, Table, read_table
 from sentimoe.data.repeats import repeat_warnings
 from sentimoe.data.rows import Rows, labelled_rows
-from sentimoe.data.splitting import split_off
+from sentimoe.data.splitting import normalise, split_off
 from sentimoe.errors import DataError
 
 TEST_FRACTION = 0.1
@@ -21,6 +21,7 @@ TEST_FRACTION = 0.1
 def load_dataset(
     source: str,
     *,
+    more_train: str | None = None,
     text_column: str | None = None,
     label_column: str | None = None,
     validation_fraction: float = 0.1,
@@ -31,6 +32,8 @@ def load_dataset(
         source: a name in ``PRESETS``; or a folder with a train and, if wanted, validation and test file; or one file,
             of which a tenth becomes test. A preset comes first: write ``./imdb`` for a folder of that name. A folder
             named like a preset has that preset's label names.
+        more_train: a file of more labelled rows, for train alone, such as phrases of its sentences. Rows whose text
+            stands in a split already, case and whitespace aside, are left out; a warning tells how many.
         text_column: "text" unless given.
         label_column: "label" unless given; strings or integers.
         validation_fraction: share in (0, 0.5] that validation gets where the source has none of its own. Which rows
@@ -45,11 +48,16 @@ def load_dataset(
         )
     name, tables, preset_names = _find(source)
     rows = {split: labelled_rows(t.frame, t.origin, text_column, label_column) for split, t in tables.items()}
-    return _checked(name, rows, preset_names, validation_fraction)
+    more = _more(more_train, text_column, label_column)
+    return _checked(name, rows, preset_names, validation_fraction, more)
 
 
 def dataset_from_texts(
-    texts: Sequence[str], labels: Sequence[str | int], *, validation_fraction: float = 0.1
+    texts: Sequence[str],
+    labels: Sequence[str | int],
+    *,
+    more_train: str | None = None,
+    validation_fraction: float = 0.1,
 ) -> SentimentDataset:
     """The same for texts and labels in memory: train, and a validation split carved from them.
 
@@ -60,13 +68,17 @@ def dataset_from_texts(
         raise DataError(f"{len(texts)} texts but {len(labels)} labels; give one label for each text")
     frame = pd.DataFrame({"text": pd.Series(list(texts), dtype=object), "label": pd.Series(list(labels), dtype=object)})
     rows = {"train": labelled_rows(frame, "the given texts", None, None)}
-    return _checked("texts", rows, None, validation_fraction)
+    return _checked("texts", rows, None, validation_fraction, _more(more_train, None, None))
 
 
 def _checked(
-    name: str, rows: dict[str, Rows], preset_names: tuple[str, ...] | None, validation_fraction: float
+    name: str,
+    rows: dict[str, Rows],
+    preset_names: tuple[str, ...] | None,
+    validation_fraction: float,
+    more: Rows | None,
 ) -> SentimentDataset:
-    """Carve the missing splits, index the labels, count what repeats."""
+    """Carve the missing splits, index the labels, add what is for train alone, count what repeats."""
     if "whole" in rows:
         rows["train"], rows["test"] = split_off(rows.pop("whole"), "test", 1 - TEST_FRACTION, 1)
     if "validation" not in rows:
@@ -74,7 +86,24 @@ def _checked(
 
     label_names, index = name_labels(rows["train"], preset_names)
     splits = {split: Split(rows[split].texts, label_indices(rows[split], index)) for split in SPLITS if split in rows}
-    return SentimentDataset(name, label_names, splits, content_hash(splits), repeat_warnings(splits))
+    warnings: tuple[str, ...] = ()
+    if more is not None:
+        known = {normalise(text) for split in splits.values() for text in split.texts}
+        added = more.take(i for i, text in enumerate(more.texts) if normalise(text) not in known)
+        train = splits["train"]
+        splits["train"] = Split(train.texts + added.texts, train.labels + label_indices(added, index))
+        warnings = (f"{len(more) - len(added)} of {len(more)} rows of {more.origin} stand in the data set; left out.",)
+    return SentimentDataset(name, label_names, splits, content_hash(splits), warnings + repeat_warnings(splits))
+
+
+def _more(source: str | None, text_column: str | None, label_column: str | None) -> Rows | None:
+    if source is None:
+        return None
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise DataError(f'more_train "{source}" not found; give a file ({", ".join(READERS)})')
+    table = read_table(path)
+    return labelled_rows(table.frame, table.origin, text_column, label_column)
 
 
 def _find(source: str) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:

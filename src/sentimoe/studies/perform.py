@@ -29,8 +29,9 @@ FLOP_TEXTS = 128
 class Run:
     """One run of a study: what is trained on what, with which seed; `recipe` names the variation.
 
-    settings: fields of `TrainConfig`. tune: factors of the method's default learning rate to choose from. own_tune:
-    they are tried with this recipe (else the choice of the default recipe holds).
+    settings: fields of `TrainConfig`; `more_train` is a file in the folder of the data set. tune: factors of the
+    method's default learning rate to choose from. own_tune: they are tried with this recipe (else the choice of the
+    default recipe holds).
     long_texts: what prediction does with them. limit: use that many texts of each evaluated split (None: all).
     teacher: the method of the runs that teach this one, teacher_seeds: their seeds (none: this one's), teacher_folders:
     where their models lie.
@@ -58,9 +59,12 @@ class Run:
     def config(self, data_root: Path | None) -> TrainConfig:
         """What `sentimoe train` would be told."""
         local = None if data_root is None else data_root / self.data
-        source = str(local) if local is not None and local.is_dir() else self.data
+        at_hand = local is not None and local.is_dir()
+        source = str(local) if at_hand else self.data
         fixed = {"model": self.model, "data": source, "method": self.method, "seed": self.seed}
         fixed["teacher"] = list(self.teacher_folders) or None
+        if at_hand and "more_train" in self.settings:
+            fixed["more_train"] = str(local / self.settings["more_train"])
         return TrainConfig.from_dict({**self.settings, **fixed})
 
 
@@ -94,6 +98,7 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
     for key in ("model", "data", "method", "seed", "text_column", "label_column"):
         hyperparameters.pop(key)
     hyperparameters |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
+    hyperparameters["more_train"] = run.settings.get("more_train")
     if run.teacher_seeds:
         hyperparameters["teacher_seeds"] = list(run.teacher_seeds)
     return Outcome(engine, done.dataset, hyperparameters, done.trainable_parameters, round(done.fitted.seconds, 1))
@@ -129,7 +134,8 @@ def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep:
     started = time.monotonic()
     outcome = outcome_of(run, run.config(data_root), folder, keep)
     engine, dataset = outcome.engine, outcome.dataset
-    describe_data(run.data, dataset, results)
+    if "more_train" not in run.settings:
+        describe_data(run.data, dataset, results)
     test = _texts(run, dataset, "test")
     probabilities = engine.predict_proba(test.texts)
     off_label = engine.off_label.most_common(20) if isinstance(engine, ZeroShot) else []

@@ -20,17 +20,18 @@ METRICS: tuple[Metric, ...] = ("f1_weighted", "f1_macro")
 def gains(results: Results, study: Path) -> list[dict[str, Any]]:
     """One table for each data set and model of a declared study (`results/declared/NAME.json`): its recipes in order.
 
-    `less` of a row is the default recipe of gated experts less that row, over the seeds that both have; `compute` is
-    what the row's training takes, as a multiple of the dense default's; `validation` the mean weighted F1 there.
+    A row is compared with the default recipe of gated experts and of dense models, or, when it was trained on other
+    texts than these (`more_train`), with its own recipe of them. `less` is the gated experts less that row, over the
+    seeds that both have; `compute` is what its training takes, as a multiple of the dense models'; `validation` the
+    mean weighted F1 there.
     """
     cells = list(dict.fromkeys(_cell(row) for row in read_json(study)))
     found = []
     for data, model in dict.fromkeys(cell[:2] for cell in cells):
-        gated = results.cells.get((data, model, "moe-gated", "default"), [])
-        dense = results.cells.get((data, model, "full", "default"), [])
         rows = []
         for cell in (cell for cell in cells if cell[:2] == (data, model)):
             runs = results.cells.get(cell, [])
+            gated, dense = (_same_texts(results, cell, method) for method in ("moe-gated", "full"))
             row = results.row(cell, name=cell[2] if cell[3] == "default" else f"{cell[2]}, {cell[3]}")
             if runs:
                 row["validation"] = mean(run.record["validation"]["f1_weighted"] for run in runs)
@@ -91,6 +92,16 @@ def trials(folder: Path) -> list[dict[str, Any]]:
         ]
         found.append({"question": question, "keys": keys, "rows": rows})
     return found
+
+
+def _same_texts(results: Results, cell: Cell, method: str) -> list[Stored]:
+    """The default runs of a method, or those of the cell's recipe, that were trained on what the cell's were."""
+    texts = {run.record["data_sha256"] for run in results.cells.get(cell, [])}
+    for recipe in ("default", cell[3]):
+        runs = results.cells.get((cell[0], cell[1], method, recipe), [])
+        if {run.record["data_sha256"] for run in runs} == texts:
+            return runs
+    return []
 
 
 def _cell(row: dict[str, Any]) -> Cell:

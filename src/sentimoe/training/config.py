@@ -32,6 +32,7 @@ class TrainConfig:
         `lora`, and `moe-plain` and `moe-gated`, which then train experts, routers and head alone.
     teacher: folder of a run with the same labels to distil from, or several, whose mean answer is learnt, see
         `Distillation`; `moe-split` divides the FFNs of the first one, which must be dense, and `model` is not read.
+    more_train: a file of more labelled texts, for training alone; what stands in the data set already is left out.
     unlabelled: more texts, without labels, to learn on from the teacher: a preset (its train texts) or a file.
     distillation_weight, distillation_temperature: share of the teacher's answers, how much they are softened.
     distillation_hidden_weight: weight of the hidden states of one dense teacher of the same backbone; None: 1 for
@@ -63,6 +64,7 @@ class TrainConfig:
     patience: int = 2
     load_in_4bit: bool = False
     teacher: str | list[str] | None = None
+    more_train: str | None = None
     unlabelled: str | None = None
     distillation_weight: float = 0.5
     distillation_temperature: float = 2.0

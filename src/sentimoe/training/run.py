@@ -48,7 +48,9 @@ def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, prog
 
     Raises DataError, ConfigError or ConversionError before anything is trained.
     """
-    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    dataset = load_dataset(
+        config.data, more_train=config.more_train, text_column=config.text_column, label_column=config.label_column
+    )
     ready = prepare(config, dataset)
     _prepare_folder(folder, ready.config, resume)
     fitted = fit(ready, folder, resume, progress)
