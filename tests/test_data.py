@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sentimoe.data import PRESETS, SentimentDataset, Split, dataset_from_texts, load_dataset, read_texts
+from sentimoe.data import PRESETS, SentimentDataset, Split, load_dataset, read_texts
 from sentimoe.data.dataset import content_hash
 from sentimoe.data.splitting import normalise
 from sentimoe.data.tweets import tweet_key
@@ -205,9 +205,9 @@ def test_more_rows_for_train_alone(tmp_path: Path) -> None:
     assert whole.splits["validation"] == alone.splits["validation"] and whole.splits["test"] == alone.splits["test"]
     assert whole.sha256 != alone.sha256
     assert whole.warnings[0] == f"3 of 6 rows of {more} stand in the data set; left out."
-    given = rows(60)
-    fitted = dataset_from_texts(given["text"], given["label"], more_train=str(more))
-    assert fitted.splits["train"].texts[-3:] == ["number", "number", "review"] and len(fitted.splits["validation"]) > 0
+    carved = folder(tmp_path / "e", train=rows(60), test=rows(8))
+    assert "needs data with a validation file of its own" in message(carved, more_train=str(more))
+    assert "needs data with" in message(write(tmp_path / "one.csv", rows(60)), more_train=str(more))
     assert 'more_train "none.csv" not found' in message(source, more_train="none.csv")
     assert "row 2: unknown label" in message(
         source, more_train=str(write(tmp_path / "odd.csv", pd.DataFrame({"text": ["x", "y"], "label": ["bad", "no"]})))

@@ -6,9 +6,9 @@ from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score
 
 from sentimoe.evaluation import paired_bootstrap
+from sentimoe.records import write_json
 from sentimoe.studies.perform import write_run
 from sentimoe.studies.recipes import gains, trials
-from sentimoe.studies.records import write_json
 from sentimoe.studies.render import render
 from sentimoe.studies.tables import Results
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,11 @@ from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError, NotSupportedError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
-from sentimoe.studies.records import read_json, write_json
+from sentimoe.records import read_json, write_json
+from sentimoe.studies import perform, runner
 from sentimoe.studies.render import render
-from sentimoe.studies.runner import Trainer, read_study, run_study
+from sentimoe.studies.runner import Trainer, run_study
+from sentimoe.studies.study_file import read_study
 from sentimoe.studies.tables import Results, split_rows
 from sentimoe.training.trainer import SentimentTrainer
 
@@ -134,12 +137,17 @@ def test_mistakes_in_a_study_file(study, change, reason):
         read_study(study)
 
 
-def test_the_papers_study_is_valid():
-    from pathlib import Path
-
-    runs = read_study(Path(__file__).parents[1] / "studies" / "paper.yaml")
-    assert len({run.name for run in runs}) == len(runs)
-    assert all(run.config(None).epochs >= 1 for run in runs)
+def test_the_studies_of_this_repository_are_valid_and_agree():
+    """Runs that two of them name are the same; what has a result was run as it is declared."""
+    root, seen = Path(__file__).parents[1], {}
+    for path in sorted((root / "studies").glob("*.yaml")):
+        for run in read_study(path):
+            other = seen.setdefault(run.name, run)
+            assert replace(other, tune=run.tune) == run
+            result = root / "results" / "runs" / f"{run.name}.json"
+            if result.exists():
+                runner.check_alike(run, read_json(result)["hyperparameters"], result)
+    assert len(seen) > 150
 
 
 def test_costs_are_measured_for_every_method(study, tmp_path):
@@ -309,8 +317,17 @@ def test_a_killed_run_of_a_study_goes_on(study, tmp_path, monkeypatch):
     monkeypatch.setattr(SentimentTrainer, "training_step", dies)
     with pytest.raises(KeyboardInterrupt):
         run_study(read_study(study), tmp_path / "killed", **told)
-    (mark,) = (tmp_path / "models").glob(".unfinished/*/checkpoints/checkpoint-10/complete")
-    mark.write_text(str(float(mark.read_text()) + 1000))
+    (mark,) = (tmp_path / "models").glob(".unfinished/*/checkpoints/checkpoint-10/complete.json")
+    write_json(mark, read_json(mark) | {"seconds": 1000})
+    write = perform.write_run
+
+    def dies_at_the_end(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(perform, "write_run", dies_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(read_study(study), tmp_path / "killed", **told)
+    monkeypatch.setattr(perform, "write_run", write)
     run_study(read_study(study), tmp_path / "killed", **told)
     assert done == [*range(13), *range(10, 20)]
     whole, resumed = (read_json(next((tmp_path / name / "runs").glob("*.json"))) for name in ("whole", "killed"))
@@ -338,14 +355,77 @@ def test_a_study_takes_more_rows_for_train_from_the_folder_of_the_data(study, tm
     assert table_1["splits"]["train"]["rows"] == 80 and table_1["sha256"] == without["data_sha256"]
 
 
-def test_a_run_that_another_process_is_at_is_passed_over(study, tmp_path):
+def test_a_run_that_another_process_is_at_is_left_to_the_end(study, tmp_path, monkeypatch):
+    """Here the other process is stopped without a result."""
+    monkeypatch.setattr(runner, "PAUSE", 0.0)
     runs, said = read_study(study), []
-    told = {"wanted": lambda run: run.method == "moe-gated", "data_root": tmp_path, "say": said.append}
-    told |= {"models": tmp_path / "models"}
-    with Trainer(runs, tmp_path, tmp_path, tmp_path / "models", said.append).lock(runs[3]):
-        assert run_study(runs, tmp_path / "results", **told) == 1
-    assert [line for line in said if ": another process" in line] == [f"{runs[3].name}: another process is at it"]
-    assert run_study(runs, tmp_path / "results", **told) == 0
+    theirs = Trainer(runs, tmp_path, tmp_path, tmp_path / "models", said.append).lock(runs[3])
+    theirs.acquire()
+
+    def say(line):
+        said.append(line)
+        if line.startswith("waiting"):
+            theirs.release()
+
+    told = {"wanted": lambda run: run.method == "moe-gated", "data_root": tmp_path, "say": say}
+    assert run_study(runs, tmp_path / "results", models=tmp_path / "models", **told) == 0
+    begun = [line.split(" ")[0] for line in said if line.endswith(" ...")]
+    assert begun == [runs[2].name, runs[4].name, runs[3].name]
+    assert f"waiting for what other processes are at: {runs[3].name}" in said
+
+    theirs.acquire()
+    arguments = ["study", "train", str(study), runs[3].name, "--data-root", str(tmp_path)]
+    done = CliRunner().invoke(sentimoe_cli.app, [*arguments, "--models", str(tmp_path / "models")])
+    assert done.exit_code == 1 and "another process is training" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"learning_rate": 1e-3}, "learning_rate: 0.005 in the result, 0.001 in the study"),
+        ({"long_texts": "truncate"}, "long_texts: 'windows' in the result, 'truncate' in the study"),
+        ({"more_train": "phrases.csv"}, "more_train: None in the result, 'phrases.csv' in the study"),
+        ({"limit": 5}, "limit: None in the result, 5 in the study"),
+        ({"epochs": None}, "epochs: 4 in the result, 3 in the study"),
+        ({"teacher": "full"}, "teacher: None in the result, 'full' in the study"),
+    ],
+)
+def test_a_result_is_compared_with_all_that_is_declared(study, tmp_path, change, reason):
+    run = read_study(study)[2]
+    stored = perform.told(run, run.config(None))
+    runner.check_alike(run, stored, tmp_path)
+    settings = {key: value for key, value in (run.settings | change).items() if value is not None}
+    fields = {key: settings.pop(key) for key in ("long_texts", "limit", "teacher") if key in settings}
+    with pytest.raises(ConfigError, match=reason):
+        runner.check_alike(replace(run, settings=settings, **fields), stored, tmp_path)
+
+
+def test_trials_and_teachers_of_other_settings_are_not_taken(study, tmp_path):
+    declared = yaml.safe_load(study.read_text())
+    done = declared["runs"][0] | {"seed": 0}
+    declared["methods"]["full"] = {"learning_rate": 0.01, "epochs": 1}
+    declared["runs"] = [done | {"method": "full"}]
+    study.write_text(yaml.safe_dump(declared))
+    said = []
+
+    def trainer():
+        return Trainer(read_study(study), tmp_path / "results", tmp_path, tmp_path / "models", said.append)
+
+    folder = trainer().kept(trainer().study[0])
+    trainer().kept(trainer().study[0])
+    assert len(said) == 1
+    declared["methods"]["full"]["epochs"] = 2
+    study.write_text(yaml.safe_dump(declared))
+    trainer().kept(trainer().study[0])
+    assert len(said) == 2 and yaml.safe_load((folder / "config.yaml").read_text())["epochs"] == 2
+
+    declared["methods"]["full"] = {"tune": [1], "epochs": 1}
+    study.write_text(yaml.safe_dump(declared))
+    assert trainer().tuned(trainer().study[0]).settings["learning_rate"] == 1e-4
+    declared["methods"]["full"]["epochs"] = 2
+    study.write_text(yaml.safe_dump(declared))
+    with pytest.raises(ConfigError, match=r"epochs: 1 in the result, 2 in the study.*results/tuning"):
+        trainer().tuned(trainer().study[0])
 
 
 def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):

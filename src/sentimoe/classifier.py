@@ -106,9 +106,11 @@ class SentimentClassifier:
     def fit(self, texts: Sequence[str], labels: Sequence[str | int]) -> SentimentClassifier:
         """Train on texts and labels; a tenth is held out to choose the best epoch. Returns the classifier.
 
-        Raises DataError for blank texts, missing labels or a single class.
+        Raises DataError for blank texts, missing labels or a single class, ConfigError for the setting `more_train`.
         """
-        dataset = dataset_from_texts(texts, labels, more_train=self.config.more_train)
+        if self.config.more_train is not None:
+            raise ConfigError("more_train is for `sentimoe train`; fit trains on all texts that it is given")
+        dataset = dataset_from_texts(texts, labels)
         ready = prepare(self.config, dataset)
         with tempfile.TemporaryDirectory() as folder:
             fit(ready, Path(folder), progress=False)

@@ -40,9 +40,9 @@ def bench(
     from sentimoe.data import load_dataset
     from sentimoe.errors import ConfigError, DataError
     from sentimoe.inference import BACKENDS
+    from sentimoe.records import write_json
     from sentimoe.studies import peers as others
     from sentimoe.studies import speed
-    from sentimoe.studies.records import write_json
 
     from .show import bench_table, prepare_process, print_tables
 

@@ -24,7 +24,8 @@ def run(
 ) -> None:
     """Run what has no result yet; a killed study goes on where it stopped."""
     from sentimoe.errors import ConfigError
-    from sentimoe.studies.runner import read_study, run_study
+    from sentimoe.studies.runner import run_study
+    from sentimoe.studies.study_file import read_study
 
     from .show import prepare_process
 
@@ -72,8 +73,11 @@ def train(
     ),
 ) -> None:
     """Train one run of a study again and keep its weights, to look at or to use."""
+    from filelock import Timeout
+
     from sentimoe.errors import ConfigError
-    from sentimoe.studies.runner import Trainer, read_study
+    from sentimoe.studies.runner import Trainer
+    from sentimoe.studies.study_file import read_study
 
     from .show import prepare_process
 
@@ -83,7 +87,10 @@ def train(
     if found is None:
         raise ConfigError(f"{study} declares no run {run!r}; names are such as {declared[0].name!r}")
     trainer = Trainer(declared, results, data_root, models, lambda line: typer.echo(line, err=True))
-    typer.echo(str(trainer.kept(found)))
+    try:
+        typer.echo(str(trainer.kept(found)))
+    except Timeout as busy:
+        raise ConfigError(f"another process is training {run} or what it needs; wait for its end") from busy
 
 
 @app.command("cost")
@@ -98,7 +105,7 @@ def cost(
     """Measure throughput and peak memory of every method on one data set and model; wants a quiet machine."""
     from sentimoe.errors import ConfigError
     from sentimoe.studies.costs import measure, rows_of
-    from sentimoe.studies.runner import read_study
+    from sentimoe.studies.study_file import read_study
 
     from .show import prepare_process
 

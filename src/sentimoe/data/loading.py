@@ -32,8 +32,9 @@ def load_dataset(
         source: a name in ``PRESETS``; or a folder with a train and, if wanted, validation and test file; or one file,
             of which a tenth becomes test. A preset comes first: write ``./imdb`` for a folder of that name. A folder
             named like a preset has that preset's label names.
-        more_train: a file of more labelled rows, for train alone, such as phrases of its sentences. Rows whose text
-            stands in a split already, case and whitespace aside, are left out; a warning tells how many.
+        more_train: a file of more labelled rows, for train alone, such as phrases of its sentences, beside data with
+            splits of its own. Rows whose text stands in a split already, case and whitespace aside, are left out; a
+            warning tells how many.
         text_column: "text" unless given.
         label_column: "label" unless given; strings or integers.
         validation_fraction: share in (0, 0.5] that validation gets where the source has none of its own. Which rows
@@ -56,7 +57,6 @@ def dataset_from_texts(
     texts: Sequence[str],
     labels: Sequence[str | int],
     *,
-    more_train: str | None = None,
     validation_fraction: float = 0.1,
 ) -> SentimentDataset:
     """The same for texts and labels in memory: train, and a validation split carved from them.
@@ -68,7 +68,7 @@ def dataset_from_texts(
         raise DataError(f"{len(texts)} texts but {len(labels)} labels; give one label for each text")
     frame = pd.DataFrame({"text": pd.Series(list(texts), dtype=object), "label": pd.Series(list(labels), dtype=object)})
     rows = {"train": labelled_rows(frame, "the given texts", None, None)}
-    return _checked("texts", rows, None, validation_fraction, _more(more_train, None, None))
+    return _checked("texts", rows, None, validation_fraction, None)
 
 
 def _checked(
@@ -79,6 +79,11 @@ def _checked(
     more: Rows | None,
 ) -> SentimentDataset:
     """Carve the missing splits, index the labels, add what is for train alone, count what repeats."""
+    if more is not None and "validation" not in rows:
+        raise DataError(
+            f"more_train needs data with a validation file of its own: {more.origin} may hold parts of rows that "
+            "would be taken from train. Give a folder with train, validation and test"
+        )
     if "whole" in rows:
         rows["train"], rows["test"] = split_off(rows.pop("whole"), "test", 1 - TEST_FRACTION, 1)
     if "validation" not in rows:

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from ..data import Split, load_dataset
+from ..data import Split
 from ..evaluation import in_turns, peak_memory_mib, rate
 from ..inference import Engine, keep_freed_memory
 from ..methods import METHODS
-from ..training import TrainConfig, finished, fit, hardware, prepare, versions
+from ..records import write_json
+from ..training import TrainConfig, dataset_of, finished, fit, hardware, prepare, versions
 from .perform import Run, asked
-from .records import write_json
 
 TEXTS = 1000
 MEMORY_TEXTS = 256
@@ -80,7 +80,7 @@ def build(run: Run, data_root: Path | None) -> tuple[Any, Any]:
     if METHODS[run.method].adapt is None:
         outcome = asked(run, config)
         return outcome.engine, outcome.dataset
-    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    dataset = dataset_of(config)
     ready = prepare(config, dataset)
     model = finished(ready).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return Engine(model, ready.tokenizer, precision=config.precision, long_texts=run.long_texts), dataset
@@ -110,7 +110,7 @@ def _predict(run: Run, data_root: Path | None) -> None:
 def _train(run: Run, data_root: Path | None) -> None:
     """The first steps of a training run, on its longest texts."""
     config: TrainConfig = run.config(data_root)
-    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    dataset = dataset_of(config)
     ready = prepare(replace(config, epochs=1), dataset)
     train, size = ready.train, STEPS * config.batch_size
     longest = sorted(range(len(train)), key=lambda index: -len(train.texts[index]))[:size]

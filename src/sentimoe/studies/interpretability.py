@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..evaluation import literal
-from .records import read_json
+from ..records import read_json
 
 ALPHA = 0.05
 

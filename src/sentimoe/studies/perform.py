@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
 import yaml
 
-from ..data import SentimentDataset, Split, clean_text, load_dataset
+from ..data import SentimentDataset, Split, clean_text
 from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
 from ..inference import Engine, compute_dtype, make_windows
 from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot, save_adapted
-from ..training import TrainConfig, hardware, train_model, versions
-from .records import write_json
+from ..records import write_json
+from ..training import TrainConfig, dataset_of, hardware, train_model, versions
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
 FLOP_TEXTS = 128
@@ -63,7 +64,7 @@ class Run:
         source = str(local) if at_hand else self.data
         fixed = {"model": self.model, "data": source, "method": self.method, "seed": self.seed}
         fixed["teacher"] = list(self.teacher_folders) or None
-        if at_hand and "more_train" in self.settings:
+        if at_hand and self.settings.get("more_train"):
             fixed["more_train"] = str(local / self.settings["more_train"])
         return TrainConfig.from_dict({**self.settings, **fixed})
 
@@ -92,21 +93,26 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
         (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
         shutil.rmtree(keep, ignore_errors=True)
         partial.rename(keep)
-    shutil.rmtree(folder)
     engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
-    hyperparameters = done.config.to_dict()
-    for key in ("model", "data", "method", "seed", "text_column", "label_column"):
-        hyperparameters.pop(key)
-    hyperparameters |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
-    hyperparameters["more_train"] = run.settings.get("more_train")
+    return Outcome(
+        engine, done.dataset, told(run, done.config), done.trainable_parameters, round(done.fitted.seconds, 1)
+    )
+
+
+def told(run: Run, config: TrainConfig) -> dict[str, Any]:
+    """What a result says of the settings of its run: names of teachers and files in place of where they lie."""
+    named = ("model", "data", "method", "seed", "text_column", "label_column")
+    found = {key: value for key, value in config.to_dict().items() if key not in named}
+    found |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
+    found["more_train"] = run.settings.get("more_train")
     if run.teacher_seeds:
-        hyperparameters["teacher_seeds"] = list(run.teacher_seeds)
-    return Outcome(engine, done.dataset, hyperparameters, done.trainable_parameters, round(done.fitted.seconds, 1))
+        found["teacher_seeds"] = list(run.teacher_seeds)
+    return found
 
 
 def asked(run: Run, config: TrainConfig) -> Outcome:
     """Put the language model's question; nothing is trained."""
-    dataset = load_dataset(config.data, text_column=config.text_column, label_column=config.label_column)
+    dataset = dataset_of(config)
     settings = check_settings(run.method, config.method_settings)
     engine = load_zero_shot(
         run.model,
@@ -116,9 +122,9 @@ def asked(run: Run, config: TrainConfig) -> Outcome:
         max_length=config.max_length,
         **settings,
     )
-    told = {"method_settings": {"mode": engine.mode}, "max_length": config.max_length, "precision": config.precision}
+    answer = {"method_settings": {"mode": engine.mode}, "max_length": config.max_length, "precision": config.precision}
     prompt = {"before": engine.tokenizer.decode(engine.before), "after": engine.tokenizer.decode(engine.after)}
-    return Outcome(engine, dataset, told | {"prompt": prompt})
+    return Outcome(engine, dataset, answer | {"prompt": prompt})
 
 
 def outcome_of(run: Run, config: TrainConfig, folder: Path, keep: Path | None = None) -> Outcome:
@@ -134,7 +140,7 @@ def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep:
     started = time.monotonic()
     outcome = outcome_of(run, run.config(data_root), folder, keep)
     engine, dataset = outcome.engine, outcome.dataset
-    if "more_train" not in run.settings:
+    if not run.settings.get("more_train"):
         describe_data(run.data, dataset, results)
     test = _texts(run, dataset, "test")
     probabilities = engine.predict_proba(test.texts)
@@ -164,7 +170,10 @@ def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep:
 def write_run(stem: Path, record: dict[str, Any], labels: np.ndarray, predictions: np.ndarray) -> None:
     """The predictions first: a run exists when its JSON does."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(f"{stem}.npz", labels=labels.astype(np.int8), predictions=predictions.astype(np.int8))
+    partial = stem.with_name(f"{stem.name}.{uuid4().hex}.partial")
+    with partial.open("wb") as stream:
+        np.savez_compressed(stream, labels=labels.astype(np.int8), predictions=predictions.astype(np.int8))
+    partial.replace(f"{stem}.npz")
     write_json(Path(f"{stem}.json"), record)
 
 

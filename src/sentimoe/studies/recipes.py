@@ -11,8 +11,8 @@ import numpy as np
 
 from ..evaluation import paired_bootstrap, paired_t
 from ..evaluation.confusion import Metric
-from .records import read_json
-from .tables import DATA_TITLES, Cell, Results, Stored
+from ..records import read_json
+from .tables import DATA_TITLES, Cell, Results, Stored, cell_of
 
 METRICS: tuple[Metric, ...] = ("f1_weighted", "f1_macro")
 
@@ -25,7 +25,7 @@ def gains(results: Results, study: Path) -> list[dict[str, Any]]:
     seeds that both have; `compute` is what its training takes, as a multiple of the dense models'; `validation` the
     mean weighted F1 there.
     """
-    cells = list(dict.fromkeys(_cell(row) for row in read_json(study)))
+    cells = list(dict.fromkeys(cell_of(row) for row in read_json(study)))
     found = []
     for data, model in dict.fromkeys(cell[:2] for cell in cells):
         rows = []
@@ -102,7 +102,3 @@ def _same_texts(results: Results, cell: Cell, method: str) -> list[Stored]:
         if {run.record["data_sha256"] for run in runs} == texts:
             return runs
     return []
-
-
-def _cell(row: dict[str, Any]) -> Cell:
-    return row["data"], row["model"], row["method"], row["recipe"]

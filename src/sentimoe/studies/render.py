@@ -10,10 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import ConfigError
 from ..evaluation import confusion_picture
+from ..records import read_json
 from .ablation_picture import ablation_picture
 from .interpretability import interpretability
 from .recipes import gains, trials
-from .records import read_json
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
 

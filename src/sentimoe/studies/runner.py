@@ -1,21 +1,15 @@
-"""A declared study: a YAML file of runs, each of which leaves one JSON under `results/runs/` and is never run twice.
+"""Running a declared study: each of its runs leaves one JSON under `results/runs/` and is never run twice.
 
 Any number of processes may run one study: each takes the runs that no other is at.
-
-The file has four parts. `data`, `models` and `methods` hold the settings of each name (fields of `TrainConfig`, and
-`tune`: factors of the default learning rate to choose from on validation, with seed 0). `runs` lists what to run:
-`data`, `model`, `method` and `seed` may be lists and stand for all combinations; `recipe` names a variation, `settings`
-and `method_settings` say what varies. The setting `teacher` names a method: its default run of the same data, model and
-seed teaches, and is trained first where its weights are not kept yet; `teacher_seeds` are those of several teachers.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,65 +18,17 @@ from filelock import FileLock, Timeout
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from ..config import read_yaml
 from ..errors import ConfigError, NotSupportedError
-from ..methods import METHODS, check_settings
+from ..methods import METHODS
+from ..records import read_json, write_json
+from ..training import TrainConfig
 from ..upcycle import PACKAGED, backbone_path
-from .perform import Run, head, outcome_of, perform, trained, validation_scores
-from .records import read_json, write_json
+from .perform import Run, head, outcome_of, perform, told, trained, validation_scores
 
+PAUSE = 10.0  # seconds
 PENDING = "pending"
 NOT_AT_HAND = "weights not at hand"
 NOT_SUPPORTED = "not supported"
-
-
-def read_study(path: Path) -> list[Run]:
-    """The runs of a study file, in order. Raises ConfigError for what does not fit, before anything runs."""
-    study = read_yaml(path, "study file", f"the parts {', '.join(PARTS)}")
-    if set(study) != set(PARTS):
-        raise ConfigError(f"{path} has the parts {sorted(study)}; it must have {', '.join(PARTS)}")
-    runs = [run for entry in study["runs"] for run in _expand(entry, study, path)]
-    seen: dict[str, Run] = {}
-    for run in runs:
-        check_settings(run.method, run.settings["method_settings"])
-        # a stand-in, because settings such as `unlabelled` want a teacher
-        replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None)
-        if seen.setdefault(run.name, run) != run:
-            raise ConfigError(f"{path}: {run.name} is declared twice with different settings; name one with `recipe`")
-    return list(seen.values())
-
-
-PARTS = ("data", "models", "methods", "runs")
-ENTRY = {"data", "model", "method", "seed", "recipe", "settings", "method_settings", "tune"}
-# fields of Run among the settings; the others are fields of TrainConfig
-OF_THE_RUN = ("long_texts", "limit", "teacher", "teacher_seeds")
-
-
-def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterator[Run]:
-    if unknown := sorted(set(entry) - ENTRY):
-        raise ConfigError(f"{path}: a run has unknown keys {unknown}; allowed are {sorted(ENTRY)}")
-    if absent := sorted({"data", "model", "method", "seed"} - set(entry)):
-        raise ConfigError(f"{path}: a run does not say {', '.join(absent)}")
-    axes = [entry[key] if isinstance(entry[key], list) else [entry[key]] for key in ("data", "model", "method", "seed")]
-    for data, model, method, seed in product(*axes):
-        parts = []
-        for kind, name in (("data", data), ("models", model), ("methods", method)):
-            if name not in study[kind]:
-                raise ConfigError(f"{path}: {name!r} is not listed under {kind}; add it there")
-            parts.append(dict(study[kind][name] or {}))
-        parts.append(dict(entry.get("settings", {})) | {"method_settings": entry.get("method_settings", {})})
-        method_settings = {k: v for part in parts for k, v in part.pop("method_settings", {}).items()}
-        merged = {key: value for part in parts for key, value in part.items()}
-        tune = tuple(entry.get("tune", merged.pop("tune", ())))
-        own_tune = "tune" in entry and entry.get("recipe", "default") != "default"
-        merged.pop("tune", None)
-        of_the_run = {key: merged.pop(key) for key in OF_THE_RUN if key in merged}
-        if "teacher_seeds" in of_the_run:
-            if "teacher" not in of_the_run:
-                raise ConfigError(f"{path}: teacher_seeds needs a teacher, the method of the runs that teach")
-            of_the_run["teacher_seeds"] = tuple(of_the_run["teacher_seeds"])
-        merged["method_settings"] = method_settings
-        yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, own_tune, **of_the_run)
 
 
 @dataclass(frozen=True)
@@ -129,19 +75,27 @@ class Trainer:
         return self.models / ".unfinished" / run.name
 
     def lock(self, run: Run) -> FileLock:
-        """Held by the one process that trains a run."""
+        """Held by the one process that trains a run; raises filelock.Timeout where another one holds it."""
         folder = self.models / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{run.name}.lock")
+        return FileLock(folder / f"{run.name}.lock", timeout=0)
+
+    def forget(self, run: Run) -> None:
+        """Remove what a run left to go on from, once its result is written."""
+        if self.unfinished(run).exists():  # a method that only asks leaves nothing
+            shutil.rmtree(self.unfinished(run))
 
     def kept(self, run: Run) -> Path:
-        """The folder of the trained model of a run, which is trained again where it was not kept."""
+        """The folder of the trained model of a run, which is trained again where none of these settings was kept."""
         folder, run = self.place(run), self.tuned(run)
         with self.lock(run):
-            if not (folder.is_dir() and _has_rate(run, yaml.safe_load((folder / "config.yaml").read_text("utf-8")))):
+            config = folder / "config.yaml"
+            stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None
+            if stored is None or not _has_rate(run, stored) or differing(run, stored, but=NOT_KEPT):
                 run = self.taught(run)
                 self.say(f"training {run.name} for its weights")
                 trained(run, run.config(self.data_root), self.unfinished(run), keep=folder)
+                self.forget(run)
         return folder
 
     def tuned(self, run: Run) -> Run:
@@ -163,6 +117,7 @@ class Trainer:
                 if not path.exists():
                     self._try(self.taught(trial), factor, path)
             stored = read_json(path)
+            check_alike(trial, stored["hyperparameters"], path)
             score = stored["validation"]["f1_weighted"]
             if score > best[0]:  # of equal ones the first factor stands
                 best = (score, stored["hyperparameters"]["learning_rate"])
@@ -175,6 +130,7 @@ class Trainer:
         scores = validation_scores(trial, outcome)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, head(trial, outcome) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
+        self.forget(trial)
         self.say(f"tuning {trial.name}: validation {scores['f1_weighted']:.4f}")
 
     def finish(self, run: Run, keep_model: bool) -> None:
@@ -190,6 +146,7 @@ class Trainer:
         keep = METHODS[run.method].adapt is not None and (keep_model or self.teaches(run))
         place = self.place(run) if keep else None
         record = perform(run, self.results, self.data_root, self.unfinished(run), keep=place)
+        self.forget(run)
         scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
         self.say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
 
@@ -210,8 +167,9 @@ def run_study(
 
     budget: seconds; a run that would probably not end in time (by the longest one on the same data and model so far)
     is not started. A finished run is run again only when its grid was changed and now chooses another learning rate. A
-    run whose weights are not at hand, whose method does not exist for its model, or that another process is at, is
-    passed over. `results/declared/NAME.json` lists every run of the study, and for those without a result the reason.
+    run whose weights are not at hand, or whose method does not exist for its model, is passed over; one that another
+    process is at is left to the end, when it has a result, or that process was stopped. `results/declared/NAME.json`
+    lists every run of the study, and for those without a result the reason.
     models: where trained teachers are kept, with `keep_models` every trained model, and where runs train: one that was
     killed goes on after its last epoch. Raises ConfigError when its settings were changed since.
     """
@@ -219,26 +177,36 @@ def run_study(
     trainer = Trainer(study, results, data_root, models, say)
     _declare(study, results, name)
     for run in chosen:
+        if _path(run, results).exists():
+            check_alike(run, read_json(_path(run, results))["hyperparameters"], _path(run, results))
+
+    def busy(run: Run) -> bool:
+        """Do a run if it is to be done; whether another process is at it, or at what it needs."""
         finished = _path(run, results).exists()
-        if finished:
-            check_alike(run, read_json(_path(run, results))["hyperparameters"])
         if _refusal(run, results).exists() or (finished and not (run.tune and at_hand(run.model))):
-            continue
+            return False
         if not at_hand(run.model):
             say(f"{run.name}: {NOT_AT_HAND}")
-            continue
-        left = None if budget is None else budget - (time.monotonic() - started)
-        if left is not None and left < max(60.0, _longest(results, run)):
-            continue
+            return False
+        if budget is not None and budget - (time.monotonic() - started) < max(60.0, _longest(results, run)):
+            return False
         try:
-            with trainer.lock(run).acquire(timeout=0):
+            with trainer.lock(run):
                 trainer.finish(run, keep_models)
         except Timeout:
-            say(f"{run.name}: another process is at it")
+            return True
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
             write_json(_refusal(run, results), {"reason": str(refusal)})
             say(f"{run.name}: {NOT_SUPPORTED}: {refusal}")
+        return False
+
+    left = [run for run in chosen if busy(run)]
+    if left:
+        say(f"waiting for what other processes are at: {', '.join(run.name for run in left)}")
+    while left:
+        time.sleep(PAUSE)
+        left = [run for run in left if busy(run)]
     _declare(study, results, name)
     return sum(not _path(run, results).exists() for run in chosen)
 
@@ -259,20 +227,39 @@ def status(run: Run, results: Path) -> str:
     return PENDING if at_hand(run.model) else NOT_AT_HAND
 
 
-def check_alike(run: Run, stored: dict[str, Any]) -> None:
-    """Raises ConfigError when a stored run had other settings than are declared now; a tuned rate is not looked at."""
-    wanted = run.config(None).to_dict()
-    wanted["method_settings"] = run.settings["method_settings"]
-    differing = [
-        f"{key}: {stored[key]!r} in the result, {wanted[key]!r} in the study"
-        for key in run.settings
-        if key in stored and key != "learning_rate" and stored[key] != wanted[key]
-    ]
-    if differing:
+def check_alike(run: Run, stored: dict[str, Any], path: Path) -> None:
+    """Raises ConfigError when a stored run had other settings than are declared now."""
+    if different := differing(run, stored):
         raise ConfigError(
-            f"{run.name} has a result with other settings ({'; '.join(differing)}); give the changed run a `recipe` of "
-            "its own, or remove its result"
+            f"{run.name} has a result with other settings ({'; '.join(different)}); give the changed run a `recipe` of "
+            f"its own, or remove {path}"
         )
+
+
+def differing(run: Run, stored: dict[str, Any], but: tuple[str, ...] = ()) -> list[str]:
+    """What is declared otherwise now than stored. A learning rate that tuning chose is not looked at.
+
+    What a result does not say, because it is older than the setting, is the default. A value that is left open (None)
+    was filled in. The data are not looked at: their hash is in the result.
+    """
+    config = replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None)
+    wanted = {"limit": run.limit, "teacher_seeds": None} | told(run, config)
+    default = TrainConfig().to_dict() | {"long_texts": "windows"}
+    skipped = [*but, *(key for key in OPEN if wanted[key] is None)]
+    if run.tune and "learning_rate" not in run.settings:
+        skipped += ["learning_rate", "learning_rate_factor"]
+    if METHODS[run.method].adapt is None:  # a language model is asked, and most settings do not concern it
+        skipped += set(wanted) - set(stored)
+        wanted["method_settings"] = stored["method_settings"] | wanted["method_settings"]
+    return [
+        f"{key}: {stored.get(key, default.get(key))!r} in the result, {value!r} in the study"
+        for key, value in wanted.items()
+        if key not in skipped and stored.get(key, default.get(key)) != value
+    ]
+
+
+OPEN = ("learning_rate", "distillation_hidden_weight")
+NOT_KEPT = ("long_texts", "limit", "teacher", "teacher_seeds", "more_train")  # of a folder's config: paths, or nothing
 
 
 def _cell(run: Run) -> tuple[str, str, str]:

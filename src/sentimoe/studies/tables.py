@@ -18,7 +18,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from ..errors import ConfigError
 from ..evaluation import mcnemar, paired_bootstrap, summarise
 from ..methods.moe import moe_split
-from .records import read_json
+from ..records import read_json
 
 DATA_TITLES = {"imdb": "IMDb", "tweeteval-emotion": "TweetEval emotion", "sst5": "SST-5"}
 METHOD_ORDER = ("full", "bitfit", "lora", "p-tuning", "moe-plain", "moe-gated", "moe-lora", "zero-shot")
@@ -48,12 +48,12 @@ class Results:
             record = read_json(path)
             with np.load(path.with_suffix(".npz")) as stored:
                 run = Stored(record, stored["labels"].astype(int), stored["predictions"].astype(int))
-            self.cells[_cell(record)].append(run)
+            self.cells[cell_of(record)].append(run)
         for runs in self.cells.values():
             runs.sort(key=lambda run: run.record["seed"])
         self.declared: dict[Cell, list[str]] = defaultdict(list)
         declared = sorted((folder / "declared").glob("*.json"))
-        wanted = {(_cell(row), row["seed"]): row["missing"] for path in declared for row in read_json(path)}
+        wanted = {(cell_of(row), row["seed"]): row["missing"] for path in declared for row in read_json(path)}
         for (cell, _), missing in wanted.items():
             self.declared[cell].append(missing)
         self.data = {path.stem: read_json(path) for path in sorted((folder / "data").glob("*.json"))}
@@ -106,7 +106,8 @@ class Results:
         return row
 
 
-def _cell(record: dict[str, Any]) -> Cell:
+def cell_of(record: dict[str, Any]) -> Cell:
+    """Which cell a result, or a row of what is declared, belongs to."""
     return record["data"], record["model"], record["method"], record["recipe"]
 
 

@@ -2,7 +2,7 @@
 
 from .config import TrainConfig
 from .fit import FitResult, fit
-from .prepare import Prepared, finished, prepare, training_texts
+from .prepare import Prepared, dataset_of, finished, prepare, training_texts
 from .run import TrainedModel, evaluate_split, hardware, train, train_model, versions
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Prepared",
     "TrainConfig",
     "TrainedModel",
+    "dataset_of",
     "evaluate_split",
     "finished",
     "fit",

@@ -24,7 +24,7 @@ from transformers import (
 
 from ..data import Split, clean_text
 from ..inference import compute_dtype
-from .callbacks import COMPLETE, LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
+from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
 from .config import TrainConfig
 from .distillation import ANSWERS
 from .prepare import Prepared
@@ -50,12 +50,19 @@ class FitResult:
 def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = True) -> FitResult:
     """Train `ready.model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
 
-    With `resume` training goes on from the last complete checkpoint in `folder`, from the start when there is none.
+    With `resume` training goes on from the last complete checkpoint in `folder`, from the start when there is none, and
+    ends as if it had not been stopped.
     """
     model, tokenizer, config = ready.model, ready.tokenizer, ready.config
     checkpoints = folder / "checkpoints"
     checkpoint = last_complete_checkpoint(checkpoints) if resume else None
-    earlier = float((Path(checkpoint) / COMPLETE).read_text(encoding="utf-8")) if checkpoint else 0.0
+    earlier = checkpoint.seconds if checkpoint else 0.0
+    patience = EarlyStoppingCallback(config.patience)
+    arguments = training_arguments(config, checkpoints, model, len(ready.train))
+    if checkpoint:  # the Trainer forgets this
+        patience.early_stopping_patience_counter = checkpoint.worse
+        if checkpoint.worse >= config.patience:
+            arguments.num_train_epochs = checkpoint.epochs
     train_set, truncated = _tokenise(ready.train, tokenizer, config.max_length)
     if ready.answers is not None:
         train_set = train_set.add_column(ANSWERS, ready.answers.tolist())
@@ -64,13 +71,13 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(ready.train), config.max_length)
     trainer = SentimentTrainer(
         model,
-        training_arguments(config, checkpoints, model, len(ready.train)),
+        arguments,
         train_dataset=train_set,
         eval_dataset=validation_set,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
-        callbacks=[EarlyStoppingCallback(config.patience), MarkComplete(earlier), LogRows(folder / "log.jsonl")],
+        callbacks=[patience, MarkComplete(earlier), LogRows(folder / "log.jsonl")],
         rates=_rates(config),
         class_weights=inverse_frequency(ready.train) if config.class_weights else None,
         distillation=ready.distillation,
@@ -79,7 +86,7 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         trainer.remove_callback(printer)
     if progress:
         trainer.add_callback(ProgressBar(config.metric))
-    output = trainer.train(resume_from_checkpoint=checkpoint)
+    output = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     model.eval()
     seconds = earlier + output.metrics["train_runtime"]
     return FitResult(trainer.state.log_history, truncated, seconds, trainer.state.best_metric)

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..config import MoEConfig
-from ..data import SentimentDataset, Split, clean_text, load_unlabelled
+from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
 from ..methods import METHODS, adapt, check_trains, freeze_packed, load_adapted, merge
 from ..upcycle import backbone_path, load_classifier, moe_layers
@@ -38,6 +38,13 @@ class Prepared:
     validation: Split
     distillation: Distillation | None
     answers: np.ndarray | None = None
+
+
+def dataset_of(config: TrainConfig) -> SentimentDataset:
+    """The checked data set that a config names. Raises DataError."""
+    return load_dataset(
+        config.data, more_train=config.more_train, text_column=config.text_column, label_column=config.label_column
+    )
 
 
 def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:

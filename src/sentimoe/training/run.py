@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import platform
 import shutil
@@ -17,16 +15,18 @@ import torch
 import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import SentimentDataset, Split, load_dataset
+from ..data import SentimentDataset, Split
 from ..errors import ConfigError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
 from ..methods import save_adapted
+from ..records import read_json, write_json
 from .config import TrainConfig
 from .fit import FitResult, fit
-from .prepare import finished, prepare
+from .prepare import dataset_of, finished, prepare
 
-logger = logging.getLogger(__name__)
+FINISHED = "run.json"  # its presence says so
+PLACES = ("data", "more_train")  # a hash stands for what they hold
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
 
@@ -46,13 +46,12 @@ class TrainedModel:
 def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, progress: bool = True) -> TrainedModel:
     """Load the data, build the model, train it; `folder` gets `config.yaml`, `log.jsonl` and checkpoints.
 
-    Raises DataError, ConfigError or ConversionError before anything is trained.
+    With `resume` a run that was killed there goes on after its last epoch. Raises DataError, ConfigError or
+    ConversionError before anything is trained.
     """
-    dataset = load_dataset(
-        config.data, more_train=config.more_train, text_column=config.text_column, label_column=config.label_column
-    )
+    dataset = dataset_of(config)
     ready = prepare(config, dataset)
-    _prepare_folder(folder, ready.config, resume)
+    _prepare_folder(folder, ready.config, dataset.sha256, resume)
     fitted = fit(ready, folder, resume, progress)
     trainable = sum(p.numel() for p in ready.model.parameters() if p.requires_grad)
     return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, len(ready.train))
@@ -85,8 +84,8 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
         "hardware": hardware(),
         "history": done.fitted.history,
     }
-    _write_json(folder / "run.json", record)
-    _write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / FINISHED, record)
     shutil.rmtree(folder / "checkpoints")
     return record | {"metrics": metrics}
 
@@ -128,23 +127,27 @@ def _cpuinfo() -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _prepare_folder(folder: Path, config: TrainConfig, resume: bool) -> None:
-    path = folder / "config.yaml"
+def _prepare_folder(folder: Path, config: TrainConfig, sha256: str, resume: bool) -> None:
+    path, start = folder / "config.yaml", folder / "checkpoints" / "start.json"
+    if resume and (folder / FINISHED).exists():
+        raise ConfigError(f"{folder} holds a finished run; choose another output for a new one")
     if resume and path.exists():
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key, value in config.to_dict().items() if stored.get(key) != value)
+        differing = [key for key, value in config.to_dict().items() if key not in PLACES and stored.get(key) != value]
+        before = read_json(start) if start.exists() else {}
+        now = _start(sha256)
+        differing += [f"{key} ({value}, now {now[key]})" for key, value in before.items() if value != now[key]]
         if differing:
             raise ConfigError(
-                f"{folder} was started with other settings for {differing}; resume with the same ones, or remove it"
+                f"{folder} was started with another {', '.join(differing)}; resume with the same, or remove the folder"
             )
-    elif any(folder.glob("*")) and not resume:
+    elif any(folder.glob("*")):
         raise ConfigError(f"{folder} is not empty; choose another output, or go on with --resume")
-    folder.mkdir(parents=True, exist_ok=True)
+    start.parent.mkdir(parents=True, exist_ok=True)
+    write_json(start, _start(sha256))
     path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
 
 
-def _write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+def _start(sha256: str) -> dict[str, str]:
+    """What must not change while a run is stopped, besides its config."""
+    return {"data": sha256} | versions()

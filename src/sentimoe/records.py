@@ -1,4 +1,4 @@
-"""Reading and writing the JSON of results."""
+"""Reading and writing the JSON of runs and results."""
 
 from __future__ import annotations
 
