@@ -1,6 +1,7 @@
 """The command line, from a file of labelled texts to a file of predictions."""
 
 import inspect
+import itertools
 import json
 
 import pandas as pd
@@ -83,6 +84,10 @@ def test_zero_shot_on_the_command_line(made, language_model_folder):
     [
         (("--method", "zero-shot"), "two or more labels"),
         (("--method", "lora"), "read from the run folder"),
+        (("--labels", "a,b"), "add --method zero-shot"),
+        (("--mode", "generate"), "add --method zero-shot"),
+        (("--method", "zero-shot", "--labels", "a,b", "--experts-per-token", "2"), "does not have num_experts_per_tok"),
+        (("--method", "zero-shot", "--labels", "a,b", "--backend", "openvino"), "does not have backend"),
     ],
 )
 def test_zero_shot_mistakes(language_model_folder, given, reason):
@@ -150,8 +155,29 @@ def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
     assert "--overwrite" in str(again.exception)
 
 
+def test_predictions_can_be_predicted_again(made, tmp_path):
+    """What the file said first is never lost."""
+    folder, _ = made
+    names = ["0.csv", "1.csv", "2.csv"]
+    pd.DataFrame({"text": ["the lovely thing"], "label": ["gold"]}).to_csv(tmp_path / names[0], index=False)
+    for given, found in itertools.pairwise(names):
+        assert (
+            invoke("predict", folder / "run", "--input", tmp_path / given, "--output", tmp_path / found).exit_code == 0
+        )
+    last = pd.read_csv(tmp_path / "2.csv")
+    assert last["input_label"].tolist() == ["gold"] and last["input_input_label"].tolist() == ["positive"]
+    assert last["label"].tolist() == ["positive"] and last.columns.is_unique
+    nowhere = invoke("predict", folder / "run", "a text", "--output", tmp_path / "no" / "x.csv")
+    assert "there is no folder" in str(nowhere.exception)
+
+
 def test_predict_reads_arguments_and_standard_input(made):
     folder, _ = made
+    odd = invoke("predict", folder / "run", text="the best\u2028 thing\r\nthe worst\x0c thing").stdout
+    assert [json.loads(line)["text"] for line in odd.rstrip("\n").split("\n")] == [
+        "the best\u2028 thing",
+        "the worst\x0c thing",
+    ]
     rows = [json.loads(line) for line in invoke("predict", folder / "run", "the best thing", " ").stdout.splitlines()]
     assert [row["label"] for row in rows] == ["positive", None] and rows[1]["score"] is None
     lines = invoke("predict", folder / "run", text="the best thing\n\nthe worst thing\n").stdout.splitlines()

@@ -1,5 +1,7 @@
 """Back to a dense model: exact where it can be, measured where it is not."""
 
+import sys
+
 import pytest
 import torch
 from tiny import CASES, NATIVELY_GATED, batch, dense, sparse, texts
@@ -8,6 +10,8 @@ from transformers import AutoModelForSequenceClassification
 from sentimoe import MoEConfig, collapse, upcycle
 from sentimoe.errors import ConversionError
 from sentimoe.upcycle import moe_layers
+
+collapse_module = sys.modules["sentimoe.upcycle.collapse"]
 
 
 def logits(model, given):
@@ -68,6 +72,28 @@ def test_f1_is_against_the_labels_when_there_are_some():
     labels[:5] = (labels[:5] + 1) % 3
     collapse(model, [given | {"labels": labels}])
     assert 0.6 < model.collapse_report.f1_before < 0.9
+
+
+@pytest.mark.parametrize("when", ["in the first forward", "in the fit of the second layer"])
+def test_what_fails_half_way_leaves_the_model_as_it_was(when, monkeypatch):
+    model, given = upcycle(dense("bert"), MoEConfig(init_noise=0.5)).train(), batch(texts(5, 4))
+    modules, config = list(model.modules()), model.config.to_dict()
+    if when == "in the first forward":
+        given["input_ids"] = given["input_ids"] + 1000
+    else:
+        fitted, calls = collapse_module._fitted, []
+
+        def fails(*args):
+            calls.append(None)
+            if len(calls) == 2:
+                raise IndexError
+            return fitted(*args)
+
+        monkeypatch.setattr(collapse_module, "_fitted", fails)
+    with pytest.raises(IndexError):
+        collapse(model, [given])
+    assert list(model.modules()) == modules and model.config.to_dict() == config
+    assert all(module.training and not module._forward_hooks for module in modules)
 
 
 def test_refusals_leave_the_model_untouched():

@@ -211,7 +211,7 @@ def test_answers_of_several_teachers_are_their_softened_mean(teacher, tmp_path):
     assert ready.distillation.teacher is None and ready.config.distillation_hidden_weight == 0
     expected = 0
     for each in both:
-        classifier = SentimentClassifier.from_pretrained(each)
+        classifier = SentimentClassifier.from_pretrained(each, precision="float32")
         probabilities = torch.tensor(classifier.predict_proba(ready.train.texts), dtype=torch.float64)
         expected = expected + (probabilities.log() / 3).softmax(-1) / 2
     assert_close(torch.tensor(ready.answers), expected, rtol=1e-5, atol=1e-7)

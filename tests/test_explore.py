@@ -1,6 +1,7 @@
 """The server of `sentimoe explore`: what it answers, and whom."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from backbone import write_backbone
@@ -51,6 +52,24 @@ def test_what_the_models_are(client):
     keys = ("name", "layers", "experts", "experts_per_token")
     assert tuple(experts[key] for key in keys) == ("experts", 2, 4, 2)
     assert dense["layers"] == 0 and dense["labels"] == ["negative", "positive"]
+
+
+def test_several_people_at_once_get_the_answers_of_one(client, classifiers):
+    """Attribution hooks the model that it reads: it has a copy of its own, and one reader at a time."""
+    pytest.importorskip("captum")
+    texts = [TEXT, "bad", "a fine and great thing that was bad", "dull " * 9]
+    asked = [(way, text) for text in texts for way in ("attribution", "answer")]
+
+    def ask(question):
+        found = client.post(f"/api/{question[0]}", json={"text": question[1], "model": "experts"})
+        assert found.status_code == 200, found.text
+        return {key: value for key, value in found.json().items() if key != "milliseconds"}
+
+    alone = [ask(question) for question in asked]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, asked * 4))
+    assert together == alone * 4
+    assert not classifiers["experts"].model.get_input_embeddings()._forward_hooks
 
 
 def test_an_answer_is_that_of_the_engine(client, classifiers):

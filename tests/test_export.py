@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.errors import ConfigError
+from sentimoe.errors import ConfigError, ConversionError
 from sentimoe.inference import Engine, openvino
 
 WAYS = {
@@ -38,6 +38,8 @@ WAYS = {
         ("mpnet", "split"),
         ("modernbert-mean", "split"),  # sliding windows: rows that see nothing but padding
         ("nomicbert-mean", "split"),
+        ("gpt2-mean", "copies"),
+        ("llama", "split"),
     ],
 )
 def test_the_same_logits_for_any_batch_and_length(case, way):
@@ -47,6 +49,28 @@ def test_the_same_logits_for_any_batch_and_length(case, way):
     for lengths, extra in (((9, 5, 12), 0), ((4,), 3), ((7, 7), 0)):
         inputs = batch(texts(*lengths), extra=extra)
         np.testing.assert_allclose(compiled(**inputs).logits, model(**inputs).logits, rtol=1e-3, atol=2e-4)
+
+
+def test_a_size_that_the_tracer_fixed_is_found(monkeypatch):
+    """It is right for the batch that was traced, and wrong for any other."""
+    model = dense("bert")
+    plain = type(model.bert.encoder).forward
+
+    def fixed(self, hidden, *args, **kwargs):
+        output = plain(self, hidden, *args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state * (32 / int(hidden.shape[1]))
+        return output
+
+    monkeypatch.setattr(type(model.bert.encoder), "forward", fixed)
+    with pytest.raises(ConversionError, match="answers differently"):
+        openvino.convert(model)
+
+
+def test_what_cannot_be_traced_is_refused():
+    model = dense("bert")
+    model.classifier.forward = lambda hidden: hidden.to_sparse().to_dense()[:, :3]
+    with pytest.raises(ConversionError, match="cannot convert this BertForSequenceClassification"):
+        openvino.convert(model)
 
 
 def test_experts_stay_sparse():

@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LEVELS = [
-    {"config", "errors"},
+    {"config", "errors", "records"},
     {"moe"},
     {"upcycle", "data"},
     {"methods"},

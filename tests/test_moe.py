@@ -127,6 +127,21 @@ def test_backends_agree_under_autocast():
             assert_close(backend(made, tokens, chosen, weights).float(), exact, rtol=0.05, atol=0.3)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["sorted", "grouped"])
+def test_an_activation_that_widens_under_autocast_does_no_harm(backend):
+    """As `torch.pow` does on a GPU, in GPT-2's activation."""
+    made, tokens = Experts(E, 16, 8, F.gelu, gated=True, bias=True), torch.randn(9, 16)
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    plain, (weights, chosen) = made.act_fn, top_k(torch.randn(9, E), 2)
+    expected = EXPERTS_BACKENDS["reference"](made, tokens, chosen, weights)
+    made.act_fn = lambda hidden: plain(hidden).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = EXPERTS_BACKENDS[backend](made, tokens.bfloat16(), chosen, weights)
+    assert_close(found.float(), expected, rtol=0.05, atol=0.3)
+
+
 # --- router
 
 

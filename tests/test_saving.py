@@ -13,8 +13,9 @@ from tiny import CASES, CONFIGS, FAMILIES, LABELS, MEAN, batch, dense, scatter, 
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from sentimoe import MoEConfig, upcycle
-from sentimoe.errors import ConfigError
+from sentimoe import MoEConfig, load_classifier, upcycle
+from sentimoe.errors import ConfigError, WeightsError
+from sentimoe.methods import load_adapted, save_adapted
 from sentimoe.upcycle import moe_layers
 
 
@@ -186,6 +187,26 @@ def test_missing_experts_are_not_filled_with_chance(tmp_path):
     )
     with pytest.raises(Exception, match="experts"):
         reload(tmp_path)
+
+
+def test_what_was_not_trained_is_not_loaded_as_if_it_were(tmp_path):
+    """A backbone alone, in place of a classifier, and one that lacks a layer of its backbone."""
+    model = dense("bert")
+    model.base_model.save_pretrained(tmp_path / "backbone")
+    with pytest.raises(WeightsError, match=r"is not a trained classifier: it lacks .*classifier"):
+        load_adapted(tmp_path / "backbone")
+    weights = {name: tensor for name, tensor in model.state_dict().items() if ".layer.1." not in name}
+    model.save_pretrained(tmp_path / "part", state_dict=weights)
+    with pytest.raises(ConfigError, match=r"lacks weights of its backbone .*layer.1"):
+        load_classifier(str(tmp_path / "part"), ["bad", "fair", "good"], head="native")
+    assert load_classifier(str(tmp_path / "backbone"), ["bad", "fair", "good"], head="native").num_labels == 3
+
+
+@pytest.mark.parametrize("other", ["adapter_config.json", "sentimoe_export.json"])
+def test_a_folder_of_another_kind_is_not_saved_over(tmp_path, other):
+    (tmp_path / other).write_text("{}")
+    with pytest.raises(ConfigError, match=f"holds another kind of model .{other}"):
+        save_adapted(dense("bert"), tmp_path)
 
 
 def test_an_unfilled_model_is_not_memory_garbage():

@@ -187,6 +187,14 @@ def test_what_cannot_be_split_is_left_alone(case, told, given, reason):
     assert not moe_layers(model)
 
 
+def test_a_split_that_fails_on_its_texts_leaves_no_hook():
+    model = dense("bert")
+    odd = {"input_ids": torch.full((2, 5), 10_000), "attention_mask": torch.ones(2, 5, dtype=torch.long)}
+    with pytest.raises(IndexError):
+        upcycle(model, MoEConfig(init="split", expert="plain", num_experts=6), texts=[odd])
+    assert not any(module._forward_pre_hooks for module in model.modules()) and not moe_layers(model)
+
+
 @pytest.mark.parametrize("count", [0, 6])
 def test_the_dial_has_ends(count):
     with pytest.raises(ConfigError, match="between 1 and 5"):

@@ -249,6 +249,21 @@ def test_texts_that_the_model_cannot_read_are_refused_before_training(backbone, 
     assert not (tmp_path / "run").exists()
 
 
+def test_virtual_tokens_count_against_the_position_limit(backbone, data, tmp_path):
+    told = {"method": "p-tuning", "method_settings": {"num_virtual_tokens": 4}}
+    limit = position_limit(load_classifier(backbone, ["a", "b"]))
+    with pytest.raises(ConfigError, match=rf"with 4 virtual tokens is more than the {limit} tokens"):
+        train(settings(backbone, data, max_length=limit - 3, **told), tmp_path / "run", progress=False)
+
+
+def test_a_loaded_classifier_is_not_fitted_from_scratch(run):
+    loaded = SentimentClassifier.from_pretrained(run[0])
+    with pytest.raises(ConfigError, match="fit starts from a backbone"):
+        loaded.fit(["good", "bad"], [0, 1])
+    with pytest.raises(ConfigError, match="more_train is for"):
+        SentimentClassifier(more_train="x.csv").fit(["good", "bad"], [0, 1])
+
+
 def test_position_limit_of_roberta_like_models():
     from tiny import dense
 

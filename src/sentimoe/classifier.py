@@ -28,7 +28,7 @@ class SentimentClassifier:
     """
 
     def __init__(self, **settings: Any):
-        self.config = TrainConfig.from_dict(settings)
+        self.config: TrainConfig | None = TrainConfig.from_dict(settings)
         self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: Engine | ZeroShot | None = None
@@ -53,6 +53,7 @@ class SentimentClassifier:
         """
         folder = Path(folder)
         classifier = cls()
+        classifier.config = None
         if is_exported(folder):
             if num_experts_per_tok is not None:
                 raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
@@ -100,6 +101,7 @@ class SentimentClassifier:
         """
         dtype = compute_dtype(precision, _device())
         classifier = cls()
+        classifier.config = None
         classifier._engine = load_zero_shot(model, label_names, dtype=dtype, prompt=prompt, **settings)
         return classifier
 
@@ -108,6 +110,11 @@ class SentimentClassifier:
 
         Raises DataError for blank texts, missing labels or a single class, ConfigError for the setting `more_train`.
         """
+        if self.config is None:
+            raise ConfigError(
+                "this classifier was loaded, and fit starts from a backbone: SentimentClassifier(model=...).fit(...), "
+                "where model may be a folder (with head='native' to keep its head)"
+            )
         if self.config.more_train is not None:
             raise ConfigError("more_train is for `sentimoe train`; fit trains on all texts that it is given")
         dataset = dataset_from_texts(texts, labels)

@@ -21,9 +21,16 @@ def load_model(
     from sentimoe.methods import PROMPTS
 
     if method is None:
+        if mode != "calibrated":
+            raise ConfigError(f"--mode {mode} is of language models that are asked; add --method zero-shot")
         return SentimentClassifier.from_pretrained(name, precision=precision, **settings)
     if method != "zero-shot":
         raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
+    usual = {"long_texts": "windows", "backend": "torch", "num_experts_per_tok": None}
+    if other := [name for name, value in settings.items() if value != usual.get(name, value)]:
+        raise ConfigError(
+            f"zero-shot does not have {', '.join(other)}: they are of trained classifiers; leave them out"
+        )
     if len(labels) < 2:
         raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
     return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, precision=precision)

@@ -45,7 +45,7 @@ def predict(
 ) -> None:
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 
-    A column of the input that has one of these names is kept as `input_NAME`. Blank texts get no label. With
+    A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read.
     """
     import pandas as pd
@@ -62,15 +62,19 @@ def predict(
         raise ConfigError("give texts as arguments or --input FILE, not both")
     if output is not None and output.suffix not in WRITERS:
         raise ConfigError(f"{output} must end in {', '.join(WRITERS)}")
+    if output is not None and not output.parent.is_dir():
+        raise ConfigError(f"{output} cannot be written: there is no folder {output.parent}; make it first")
     if output is not None and output.exists() and not overwrite:
         raise ConfigError(f"{output} exists; choose another file or add --overwrite")
+    if labels and method is None:
+        raise ConfigError("--labels are of language models that are asked; add --method zero-shot")
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     classifier = load_model(model, method, names, mode, "", precision, **settings)
     if input_file is not None:
         frame, column = read_texts(input_file, text_column)
     else:
-        given = texts or sys.stdin.buffer.read().decode("utf-8", "replace").splitlines()
+        given = texts or _lines_of(sys.stdin.buffer.read().decode("utf-8", "replace"))
         frame, column = pd.DataFrame({"text": pd.Series(map(clean_text, given), dtype=object)}), "text"
     probabilities = probabilities_with_bar(classifier.engine, frame[column].tolist())
     cut = classifier.engine.truncated_rows
@@ -86,6 +90,12 @@ def predict(
         typer.echo(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}", err=True)
 
 
+def _lines_of(text: str) -> list[str]:
+    """Lines as `wc -l` and `paste` count them: a text may hold other characters that end a line elsewhere."""
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
 def with_predictions(frame: pd.DataFrame, classifier, probabilities) -> pd.DataFrame:
     """The frame with `label`, `score` and `prob_CLASS` columns; columns in their way become `input_NAME`."""
     import pandas as pd
@@ -98,8 +108,14 @@ def with_predictions(frame: pd.DataFrame, classifier, probabilities) -> pd.DataF
         "score": [answer["score"] for answer in found],
         **{f"prob_{name}": probabilities[:, index] for index, name in enumerate(classifier.label_names)},
     }
-    kept = frame.rename(columns={name: f"input_{name}" for name in added if name in frame.columns})
-    return kept.assign(**added)
+    names, taken = {}, {*frame.columns, *added}
+    for name in added:
+        if name in frame.columns:
+            names[name] = name
+            while names[name] in taken:
+                names[name] = f"input_{names[name]}"
+            taken.add(names[name])
+    return frame.rename(columns=names).assign(**added)
 
 
 def _lines(frame: pd.DataFrame) -> str:

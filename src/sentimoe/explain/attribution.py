@@ -23,9 +23,9 @@ def has_captum() -> bool:
 def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) -> dict[str, Any]:
     """What each token of a text adds to the logit of class `target`, against the text blanked out by padding tokens.
 
-    model: the engine's model in float32. Returns `tokens` (per token `start`, `end`, `score`) and `gap`: how far the
-    scores are from adding up to the difference of the two logits, relative to it. Routing changes along the path in
-    steps, so the gap is not 0.
+    model: the engine's model in float32; it has hooks meanwhile, so nothing else may use it. Returns `tokens` (per
+    token `start`, `end`, `score`) and `gap`: how far the scores are from adding up to the difference of the two logits,
+    relative to it. Routing changes along the path in steps, so the gap is not 0.
     """
     from captum.attr import LayerIntegratedGradients
 
@@ -50,8 +50,10 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
         whole, blanked = logit(ids, mask), embeddings(blank)
         # the blank embeddings under the real ids: a decoder finds its last token by the ids
         handle = embeddings.register_forward_hook(lambda module, inputs, output: blanked)
-        difference = float(whole - logit(ids, mask))
-        handle.remove()
+        try:
+            difference = float(whole - logit(ids, mask))
+        finally:
+            handle.remove()
     gap = abs(float(scores.sum()) - difference) / max(abs(difference), 1e-6)
     tokens = [
         {"start": start, "end": end, "score": float(score)} for (start, end), score in zip(offsets, scores, strict=True)

@@ -29,7 +29,7 @@ class Trace:
     """The routing of some texts, token by token in text order; special tokens are real ones and are in it.
 
     texts: B strings, first: the row of the first of them. text `[T]`: the row of each token's text. token_id `[T]`.
-    start, end `[T]`: the token's characters in its text (both 0 for a special token). experts `[T, N, K]` int8, the
+    start, end `[T]`: the token's characters in its text (both 0 for a special token). experts `[T, N, K]` int16, the
     best one first; weights `[T, N, K]` float32, what each counts, as the layer used them; probabilities `[B, C]`: the
     model's answer, NaN for a blank text. truncated: how many of the texts were cut.
     """
@@ -101,7 +101,7 @@ def _table(part: Trace) -> pa.Table:
             "start": pa.array(per_layer(part.start), pa.int32()),
             "end": pa.array(per_layer(part.end), pa.int32()),
             "layer": pa.array(np.tile(np.arange(layers), count), pa.int8()),
-            "experts": chosen(part.experts, pa.int8()),
+            "experts": chosen(part.experts, pa.int16()),
             "weights": chosen(part.weights, pa.float32()),
         }
     )
@@ -130,7 +130,7 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
         token_id=np.array([token for each in encodings for token in each["input_ids"]], dtype=np.int32),
         start=spans[:, 0],
         end=spans[:, 1],
-        experts=np.concatenate([part[0] for part in parts] or none).astype(np.int8),
+        experts=np.concatenate([part[0] for part in parts] or none).astype(np.int16),
         weights=np.concatenate([part[1] for part in parts] or none).astype(np.float32),
         probabilities=probabilities,
         truncated=len(windows.truncated),

@@ -24,7 +24,8 @@ LONGEST = 10_000_000  # transformers writes 1e30 where it knows no length
 class Engine:
     """Runs a classifier over any number of texts.
 
-    model: its weights are copied once to the compute precision; the model itself is not changed.
+    model: it is not changed. Where it is in evaluation mode and in the compute precision already it is used itself, so
+        leave it in that mode; else a copy is.
     max_length: tokens per window, special tokens included (default: the tokenizer's `model_max_length`).
     long_texts: "windows" (probabilities averaged by window length) or "truncate".
     tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.

@@ -1,5 +1,6 @@
 """The ways of adapting a pre-trained classifier, and of asking a language model that was not trained."""
 
+from .p_tuning import VIRTUAL_TOKENS
 from .packed import freeze_packed
 from .prompts import PROMPTS, Prompt
 from .registry import METHODS, Method, adapt, check_settings, check_trains, find_method, merge
@@ -9,6 +10,7 @@ from .zero_shot import ZeroShot, load_zero_shot
 __all__ = [
     "METHODS",
     "PROMPTS",
+    "VIRTUAL_TOKENS",
     "Method",
     "Prompt",
     "ZeroShot",

@@ -9,23 +9,40 @@ from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from ..errors import ConfigError, WeightsError
+
 BASE = "base"
+OTHERS = ("adapter_config.json", "sentimoe_export.json")
 
 
 def save_adapted(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Write a trained model; an adapter also writes the frozen model under it, without which it is worth nothing."""
+    """Write a trained model; an adapter also writes the frozen model under it, without which it is worth nothing.
+
+    Raises ConfigError for a folder that holds an adapter or an export, which would be loaded in place of the model.
+    """
+    if found := [name for name in OTHERS if (Path(folder) / name).exists()]:
+        raise ConfigError(f"{folder} holds another kind of model ({', '.join(found)}); choose another folder")
     model.save_pretrained(str(folder))
     if isinstance(model, PeftModel):
         _bare(model).save_pretrained(folder / BASE)
 
 
 def load_adapted(folder: str | Path) -> PreTrainedModel | PeftModel:
-    """Load what `save_adapted` wrote, in evaluation mode."""
+    """Load what `save_adapted` wrote, in evaluation mode. Raises WeightsError where some would be random."""
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
-        return AutoModelForSequenceClassification.from_pretrained(folder)
-    base = AutoModelForSequenceClassification.from_pretrained(folder / BASE)
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+        return _whole(folder)
+    return PeftModel.from_pretrained(_whole(folder / BASE), str(folder)).eval()
+
+
+def _whole(folder: Path) -> PreTrainedModel:
+    model, found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+    if found["missing_keys"]:
+        raise WeightsError(
+            f"{folder} is not a trained classifier: it lacks {sorted(found['missing_keys'])[:3]}, which would be "
+            f"random; train it first: sentimoe train --model {folder}"
+        )
+    return model
 
 
 def _bare(model: PeftModel) -> PreTrainedModel:

@@ -86,7 +86,7 @@ def _without_gradient(
     for expert, mine in enumerate(rows.split(groups.sizes)):
         biases = [None] * parts if in_bias is None else in_bias[expert].chunk(parts)
         projected = [F.linear(mine, w, b) for w, b in zip(in_proj[expert].chunk(parts), biases, strict=True)]
-        hidden, down = experts.activate(*projected), down_proj[expert].T
+        hidden, down = experts.activate(*projected).to(dtype), down_proj[expert].T
         if down_bias is None:
             torch.mm(hidden, down, out=mine)
         else:
@@ -144,7 +144,8 @@ def grouped(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weight
     projected = F.grouped_mm(rows, experts.in_proj.to(dtype).transpose(1, 2), offs=ends)
     if experts.in_proj_bias is not None:
         projected = projected + experts.in_proj_bias.to(dtype)[owner]
-    hidden = experts.activate(*projected.chunk(2 if experts.has_gate else 1, dim=-1))
+    # some activations widen what they are given
+    hidden = experts.activate(*projected.chunk(2 if experts.has_gate else 1, dim=-1)).to(dtype)
     result = F.grouped_mm(hidden.contiguous(), experts.down_proj.to(dtype).transpose(1, 2), offs=ends)
     if experts.has_down_bias:
         result = result + experts.down_proj_bias.to(dtype)[owner]

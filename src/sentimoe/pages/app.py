@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +48,8 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
     app = FastAPI(title="SentiMoE", docs_url=None, redoc_url=None, openapi_url=None)
     # a page elsewhere must not reach this server under a name of its own
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-    exact: dict[str, Any] = {}
+    exact: dict[str, Any] = {}  # copies, because attribution hooks the model it reads
+    attributing = threading.Lock()
 
     @app.middleware("http")
     async def headers(request: Request, call_next):
@@ -100,16 +103,18 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
         text = clean_text(question.text)
         if not text.strip():
             raise HTTPException(422, "the text is blank; type something")
-        if question.model not in exact:
-            exact[question.model] = in_precision(classifier.model, torch.float32)
-        model = exact[question.model]
-        told = {
-            layer: [expert for number, expert in question.closed if number == place]
-            for place, layer in enumerate(moe_layers(model))
-        }
-        with knocked_out(engine, question.closed), closed_experts(told):
-            target = int(engine.predict_proba([text])[0].argmax())
-            scores = attribute(engine, model, text, target)
+        with attributing:
+            if question.model not in exact:
+                widened = in_precision(classifier.model, torch.float32)
+                exact[question.model] = copy.deepcopy(widened) if widened is classifier.model else widened
+            model = exact[question.model]
+            told = {
+                layer: [expert for number, expert in question.closed if number == place]
+                for place, layer in enumerate(moe_layers(model))
+            }
+            with knocked_out(engine, question.closed), closed_experts(told):
+                target = int(engine.predict_proba([text])[0].argmax())
+                scores = attribute(engine, model, text, target)
         parts = [
             {"text": piece, "score": None if token is None else token["score"]}
             for piece, token in pieces(text, scores["tokens"])

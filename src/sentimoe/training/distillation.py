@@ -83,7 +83,12 @@ def without_some(mask: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def soft_answers(
-    folders: Sequence[str], texts: Sequence[str], label_names: Sequence[str], temperature: float, max_length: int
+    folders: Sequence[str],
+    texts: Sequence[str],
+    label_names: Sequence[str],
+    temperature: float,
+    max_length: int,
+    precision: str = "auto",
 ) -> np.ndarray:
     """Mean over trained models of their answers at temperature `T`, `[B, C]`: each text is asked once.
 
@@ -98,7 +103,7 @@ def soft_answers(
             raise ConfigError(f"teacher={folder!r} is not the folder of a trained model: {error}") from None
         check_labels(model, label_names)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        engine = Engine(model, tokenizer, max_length=max_length, long_texts="truncate")
+        engine = Engine(model, tokenizer, max_length=max_length, long_texts="truncate", precision=precision)
         softened = engine.predict_proba(texts).astype(np.float64) ** (1 / temperature)
         total += softened / softened.sum(axis=1, keepdims=True)
     return total / len(folders)

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..config import MoEConfig
 from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
-from ..methods import METHODS, adapt, check_trains, freeze_packed, load_adapted, merge
+from ..methods import METHODS, VIRTUAL_TOKENS, adapt, check_trains, freeze_packed, load_adapted, merge
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
 from .distillation import NO_LABEL, Distillation, check_labels, soft_answers
@@ -69,7 +69,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         model, source = _load_teacher(folders[0], dataset.label_names), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
-    tokenizer = load_tokenizer(source, model, config.max_length)
+    before = config.method_settings.get("num_virtual_tokens", VIRTUAL_TOKENS) if config.method == "p-tuning" else 0
+    tokenizer = load_tokenizer(source, model, config.max_length, before)
     teacher = _running_teacher(folders, dataset.label_names, model, tokenizer) if hidden and folders else None
     if config.distillation_token_dropout and teacher is None:
         raise ConfigError(
@@ -92,7 +93,9 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         told = config.distillation_weight, config.distillation_temperature
         distillation = Distillation(*told, hidden, teacher, config.distillation_token_dropout)
         if teacher is None:
-            answers = soft_answers(folders, train.texts, dataset.label_names, told[1], config.max_length)
+            answers = soft_answers(
+                folders, train.texts, dataset.label_names, told[1], config.max_length, config.precision
+            )
     complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
     return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, answers)
 
@@ -164,14 +167,15 @@ def _batches(
         yield dict(tokenizer(part, truncation=True, padding=True, return_tensors="pt"))
 
 
-def load_tokenizer(name: str, model: PreTrainedModel, max_length: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, model: PreTrainedModel, max_length: int, before: int = 0) -> PreTrainedTokenizerBase:
     """The backbone's tokenizer, limited to `max_length` tokens; where there is no padding token the end token pads.
 
-    Raises ConfigError when the model cannot read texts of that length.
+    before: virtual tokens that stand before every text. Raises ConfigError when the model cannot read that many.
     """
     limit = position_limit(model)
-    if limit is not None and max_length > limit:
-        raise ConfigError(f"max_length={max_length} is more than the {limit} tokens that {name} can read; lower it")
+    if limit is not None and before + max_length > limit:
+        given = f"max_length={max_length}" + (f" with {before} virtual tokens" if before else "")
+        raise ConfigError(f"{given} is more than the {limit} tokens that {name} can read; lower it")
     tokenizer = AutoTokenizer.from_pretrained(backbone_path(name))
     tokenizer.model_max_length = max_length
     if tokenizer.pad_token is None:

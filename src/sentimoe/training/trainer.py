@@ -72,7 +72,7 @@ def parameter_groups(
     kinds: dict[int, str] = {}
     for module in model.modules():
         if isinstance(module, Router):
-            kinds[id(module.weight)] = "router"
+            kinds |= {id(tensor): "router" for tensor in module.parameters()}
         elif isinstance(module, Experts) and module.has_gate:
             kinds |= {id(tensor): "gate" for tensor in (module.in_proj, module.in_proj_bias) if tensor is not None}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -48,18 +48,25 @@ def load_classifier(
         count = config.get_text_config().num_hidden_layers
         weights = frozen_weights([index % count for index in keep_layers])
     if head == "native":
-        return AutoModelForSequenceClassification.from_pretrained(path, **weights, **labels)
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            path, output_loading_info=True, **weights, **labels
+        )
+        of_backbone = [key for key in found["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
+        _check_whole(name, [key for key in of_backbone if "pooler" not in key])  # a part of the head, and new as it is
+        return model
     base = type(config)
     if base.model_type == "sentimoe":
         raise ConfigError(f"{name} is a sentimoe classifier already; load it with AutoModelForSequenceClassification")
     body_class = backbone_class(base)
     arguments: dict[str, Any] = without_pooler(body_class)
     body, found = body_class.from_pretrained(path, output_loading_info=True, **weights, **arguments)
-    if found["missing_keys"]:
-        raise ConfigError(
-            f"{name} lacks weights of its backbone ({sorted(found['missing_keys'])[:3]}, ...): they would be random"
-        )
+    _check_whole(name, found["missing_keys"])
     return with_mean_head(body, labels, head_dropout)
+
+
+def _check_whole(name: str, missing: Iterable[str]) -> None:
+    if missing:
+        raise ConfigError(f"{name} lacks weights of its backbone ({sorted(missing)[:3]}, ...): they would be random")
 
 
 def with_mean_head(body: PreTrainedModel, labels: dict, head_dropout: float = 0.1) -> PreTrainedModel:

@@ -66,7 +66,8 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
     config = model.moe_config if isinstance(model, SentiMoEModel) else None
     if config is None or config.ffn is None:
         raise ConversionError("the model has no experts to collapse")
-    texts, moes, native = [dict(batch) for batch in batches], moe_layers(model), config.ffn.gated
+    texts = [{name: value.to(model.device) for name, value in batch.items()} for batch in batches]
+    moes, native = moe_layers(model), config.ffn.gated
     if expert is not None and not 0 <= expert < config.num_experts:
         raise ConversionError(f"expert={expert} does not exist; choose 0 to {config.num_experts - 1}")
     if isinstance(moes[0], SplitMoE) and expert is not None:
@@ -83,11 +84,17 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
             "collapse(model, [tokenizer(texts, padding=True, return_tensors='pt')])"
         )
     put_back = restore_dense(model, config)
-    was_training = model.training
+    was_training, undo = model.training, []
     model.eval()
-    before = [model(**_inputs(batch)).logits.float() for batch in texts]
-    for position, moe in enumerate(moes):
-        put_back(position, exact[position] or _fitted(model, moe, texts, native))
+    try:
+        before = [model(**_inputs(batch)).logits.float() for batch in texts]
+        for position, moe in enumerate(moes):
+            undo.append(put_back(position, exact[position] or _fitted(model, moe, texts, native)))
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        model.train(was_training)
+        raise
     model.config.moe = model.config.moe_receipt = None
     if model.config.head == "native":
         revert(model)
@@ -151,9 +158,11 @@ def _fitted(model: Any, moe: MoE, batches: Sequence[Batch], native: bool) -> Den
         seen.append((inputs[0], output))
 
     handle = moe.register_forward_hook(keep)
-    for batch in batches:
-        model(**_inputs(batch))
-    handle.remove()
+    try:
+        for batch in batches:
+            model(**_inputs(batch))
+    finally:
+        handle.remove()
     masks = [batch["attention_mask"].bool() if "attention_mask" in batch else ... for batch in batches]
     pairs = [(hidden[mask], output[mask]) for (hidden, output), mask in zip(seen, masks, strict=True)]
     tokens = torch.cat([hidden.flatten(0, -2) for hidden, _ in pairs])

@@ -179,15 +179,17 @@ def ffn_inputs(
     name = layout.bypass or layout.replace
     handles = [layer.get_submodule(name).register_forward_pre_hook(keep(i)) for i, layer in enumerate(layers)]
     count = 0
-    for batch in batches:
-        given = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
-        mask = given.get("attention_mask", torch.ones_like(given["input_ids"])).bool()
-        model(**given)
-        count += int(mask.sum())
-        if count >= MAX_TOKENS:
-            break
-    for handle in handles:
-        handle.remove()
+    try:
+        for batch in batches:
+            given = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
+            mask = given.get("attention_mask", torch.ones_like(given["input_ids"])).bool()
+            model(**given)
+            count += int(mask.sum())
+            if count >= MAX_TOKENS:
+                break
+    finally:
+        for handle in handles:
+            handle.remove()
     if not count:
         raise ConfigError("init='split' looks at what neurons do on real text: give upcycle tokenised `texts`")
     return [torch.cat(parts)[:MAX_TOKENS] for parts in seen]

@@ -182,10 +182,11 @@ def _replace(layer: nn.Module, layout: FFNLayout, moe: MoE) -> Undo:
     return undo
 
 
-def restore_dense(model: PreTrainedModel, config: MoEConfig) -> Callable[[int, DenseFFN], None]:
-    """A function `(position, weights)` that puts a dense FFN back at the position-th converted layer.
+def restore_dense(model: PreTrainedModel, config: MoEConfig) -> Callable[[int, DenseFFN], Undo]:
+    """A function `(position, weights)` that puts a dense FFN at the position-th converted layer.
 
-    The modules come from a fresh dense model of the same class, so that the result is the library's own model.
+    It returns the way back. The modules come from a fresh dense model of the same class, so that the result is the
+    library's own model.
     """
     assert config.ffn is not None
     layout, text_config = config.ffn, model.config.get_text_config()
@@ -196,12 +197,19 @@ def restore_dense(model: PreTrainedModel, config: MoEConfig) -> Callable[[int, D
         fresh = transformer_layers(type(model)(dense_config), text_config.num_hidden_layers)
     layers = transformer_layers(model, text_config.num_hidden_layers)
 
-    def put_back(position: int, weights: DenseFFN) -> None:
+    def put_back(position: int, weights: DenseFFN) -> Undo:
         source, target = fresh[indices[position]], layers[indices[position]]
         for path in filter(None, (layout.bypass, layout.replace)):
             source.get_submodule(path).to_empty(device=weights.up.device).to(weights.up.dtype)
         write_ffn(source, layout, weights)
-        for path in filter(None, (layout.bypass, layout.replace)):
+        saved = {path: target.get_submodule(path) for path in filter(None, (layout.bypass, layout.replace))}
+        for path in saved:
             target.set_submodule(path, source.get_submodule(path).train(target.training))
+
+        def undo() -> None:
+            for path, module in saved.items():
+                target.set_submodule(path, module)
+
+        return undo
 
     return put_back
