@@ -11,7 +11,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError
-from sentimoe.methods import METHODS, adapt, freeze_packed, load_adapted, merge, save_adapted
+from sentimoe.methods import METHODS, adapt, freeze_packed, load_adapted, merge, round_packed, save_adapted
 from sentimoe.upcycle import moe_layers
 
 CASES = [
@@ -128,6 +128,20 @@ def test_frozen_weights_stay_small_and_what_is_trained_is_float32(method):
     marks = ("lora_", "score") if method == "lora" else (".experts.", ".router.", "score")
     assert all(any(mark in name for mark in marks) for name in trained)
     assert all(any(mark in name for name in trained) for mark in marks)
+
+
+def test_experts_beside_frozen_weights_reload_bit_for_bit(tmp_path):
+    model = adapt(dense("llama", torch.bfloat16), "moe-gated")
+    freeze_packed(model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    round_packed(model)
+    save_adapted(model.eval(), tmp_path)
+    loaded = load_adapted(tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
 
 
 def test_four_bits_where_cuda_is(monkeypatch):

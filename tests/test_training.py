@@ -21,6 +21,7 @@ from sentimoe.training.callbacks import COMPLETE, last_complete_checkpoint
 from sentimoe.training.fit import inverse_frequency
 from sentimoe.training.prepare import position_limit
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
+from sentimoe.upcycle import moe_layers
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +198,14 @@ def test_routers_and_gates_have_their_own_rate(backbone):
     assert found[f"{place}.experts.gate_up_proj_bias"][0] == 2.0
     assert found[f"{place}.experts.down_proj"] == (None, 0.01)
     assert found["classifier.bias"] == (None, 0.0)
+
+    divided = MoEConfig(init="split", expert="plain", num_experts=3, num_shared_experts=1, num_experts_per_tok=1)
+    given = [{"input_ids": torch.randint(5, 50, (4, 12)), "attention_mask": torch.ones(4, 12, dtype=torch.long)}]
+    model = upcycle(load_classifier(backbone, ["a", "b"]), divided, texts=given)
+    (routers,) = (group["params"] for group in parameter_groups(model, set(), 0.0, {"router": 1.0}) if "lr" in group)
+    assert len(routers) == 2 * len(moe_layers(model)) and {p.dim() for p in routers} == {1, 2}
+    with pytest.raises(ConfigError, match="gate_learning_rate is given, but no gate is trained"):
+        parameter_groups(model, set(), 0.0, {"gate": 1.0})
 
 
 def test_class_weights_enter_the_loss_beside_the_auxiliary_losses(backbone, tmp_path):

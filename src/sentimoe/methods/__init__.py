@@ -1,7 +1,7 @@
 """The ways of adapting a pre-trained classifier, and of asking a language model that was not trained."""
 
 from .p_tuning import VIRTUAL_TOKENS
-from .packed import freeze_packed
+from .packed import freeze_packed, round_packed
 from .prompts import PROMPTS, Prompt
 from .registry import METHODS, Method, adapt, check_settings, check_trains, find_method, merge
 from .storage import load_adapted, save_adapted
@@ -22,5 +22,6 @@ __all__ = [
     "load_adapted",
     "load_zero_shot",
     "merge",
+    "round_packed",
     "save_adapted",
 ]

@@ -20,3 +20,11 @@ def freeze_packed(model: PreTrainedModel | PeftModel) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:  # the steps of an optimizer are too small for bfloat16
             parameter.data = parameter.data.float()
+
+
+def round_packed(model: PreTrainedModel | PeftModel) -> None:
+    """Round what `freeze_packed` widened to bfloat16, in which its folder will be loaded; adapters stay as they are."""
+    if not isinstance(model, PeftModel):
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..config import MoEConfig
 from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
-from ..methods import METHODS, VIRTUAL_TOKENS, adapt, check_trains, freeze_packed, load_adapted, merge
+from ..methods import METHODS, VIRTUAL_TOKENS, adapt, check_trains, freeze_packed, load_adapted, merge, round_packed
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
 from .distillation import NO_LABEL, Distillation, check_labels, soft_answers
@@ -101,8 +101,10 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
 
 
 def finished(ready: Prepared) -> Any:
-    """The trained model as it is used: low-rank updates added to the weights, if the config says so."""
+    """The trained model as it is used and saved: low-rank updates added to the weights, if the config says so."""
     config = ready.config
+    if config.load_in_4bit:
+        round_packed(ready.model)
     # adding to packed weights would round the updates away
     return merge(ready.model, config.method) if config.merge and not config.load_in_4bit else ready.model
 

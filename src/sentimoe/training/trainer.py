@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import Trainer
 
+from ..errors import ConfigError
 from ..moe import Experts, Router
 from .distillation import ANSWERS, Distillation
 
@@ -68,7 +69,10 @@ class SentimentTrainer(Trainer):
 def parameter_groups(
     model: nn.Module, decayed: set[str], weight_decay: float, rates: dict[str, float]
 ) -> list[dict[str, Any]]:
-    """Optimizer groups: routers, gate projections and the rest, each with and without weight decay."""
+    """Optimizer groups: routers, gate projections and the rest, each with and without weight decay.
+
+    Raises ConfigError for a rate that no trained parameter would have.
+    """
     kinds: dict[int, str] = {}
     for module in model.modules():
         if isinstance(module, Router):
@@ -79,6 +83,8 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault((kinds.get(id(parameter), "rest"), name in decayed), []).append(parameter)
+    for kind in set(rates) - {kind for kind, _ in groups}:
+        raise ConfigError(f"{kind}_learning_rate is given, but no {kind} is trained here; leave it out")
     return [
         {"params": parameters, "weight_decay": weight_decay if decays else 0.0}
         | ({"lr": rates[kind]} if kind in rates else {})
