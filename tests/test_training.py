@@ -114,6 +114,9 @@ def test_a_killed_run_goes_on_where_it_stopped(run, backbone, data, tmp_path, mo
     with pytest.raises(ConfigError, match="--resume"):
         train(settings(backbone, data), folder, progress=False)
 
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 2')  # it was killed while it wrote a row
+
     # the data may lie elsewhere, if they are the same; nothing may be another version
     moved = shutil.copytree(data, tmp_path / "moved")
     start, config = folder / "checkpoints" / "start.json", settings(backbone, str(moved))

@@ -25,7 +25,8 @@ class LogRows(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        kept = [row for row in rows if json.loads(row)["step"] <= state.global_step]
+        whole = [row for row in rows if row.endswith("\n")]  # a run may be killed while it writes one
+        kept = [row for row in whole if json.loads(row)["step"] <= state.global_step]
         self.path.write_text("".join(kept), encoding="utf-8")
 
     def on_log(self, args, state, control, logs=None, **kwargs):

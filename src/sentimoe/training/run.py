@@ -132,7 +132,7 @@ def _prepare_folder(folder: Path, config: TrainConfig, sha256: str, resume: bool
     if resume and (folder / FINISHED).exists():
         raise ConfigError(f"{folder} holds a finished run; choose another output for a new one")
     if resume and path.exists():
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}  # empty: killed while it was written
         differing = [key for key, value in config.to_dict().items() if key not in PLACES and stored.get(key) != value]
         before = read_json(start) if start.exists() else {}
         now = _start(sha256)
@@ -143,9 +143,10 @@ def _prepare_folder(folder: Path, config: TrainConfig, sha256: str, resume: bool
             )
     elif any(folder.glob("*")):
         raise ConfigError(f"{folder} is not empty; choose another output, or go on with --resume")
-    start.parent.mkdir(parents=True, exist_ok=True)
-    write_json(start, _start(sha256))
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
+    start.parent.mkdir(exist_ok=True)
+    write_json(start, _start(sha256))
 
 
 def _start(sha256: str) -> dict[str, str]:
