@@ -36,8 +36,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 
+# by files, because their fixtures train models
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --dist loadfile
 
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 test-browser: $(INSTALLED)
