@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from sentimoe.upcycle import backbone_path
 
@@ -13,9 +13,8 @@ WORDS = {"negative": ["awful", "hate", "broken", "worst"], "positive": ["lovely"
 def write_backbone(folder: Path) -> str:
     """Write it and return its path."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(backbone_path("all-MiniLM-L6-v2"))
     config = BertConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer()),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -23,8 +22,13 @@ def write_backbone(folder: Path) -> str:
         max_position_embeddings=128,
     )
     BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def tokenizer() -> PreTrainedTokenizerBase:
+    """That of all-MiniLM-L6-v2."""
+    return AutoTokenizer.from_pretrained(backbone_path("all-MiniLM-L6-v2"))
 
 
 def labelled_texts(count: int) -> tuple[list[str], list[str]]:

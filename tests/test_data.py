@@ -7,10 +7,11 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from sentimoe.data import PRESETS, SentimentDataset, Split, load_dataset, read_texts
+from sentimoe.data import PRESETS, SentimentDataset, Split, dataset_from_texts, load_dataset, read_texts
 from sentimoe.data.dataset import content_hash
 from sentimoe.data.splitting import normalise
 from sentimoe.data.tweets import tweet_key
@@ -283,6 +284,13 @@ def test_a_gap_does_not_turn_integer_labels_into_floats(tmp_path: Path) -> None:
     assert 'x.parquet, row 42: column "label" has no label' in message(write(tmp_path / "x.parquet", frame))
     told = message(write(tmp_path / "y.parquet", rows(60, labels=(0.5, 1.0))))
     assert "row 1" in told and "float 0.5" in told and "strings or integers" in told
+
+
+def test_labels_in_memory_may_be_integers_of_numpy() -> None:
+    texts = [f"text {number}" for number in range(60)]
+    plain = dataset_from_texts(texts, [number % 2 for number in range(60)])
+    for labels in (np.arange(60) % 2, pd.Series(np.arange(60) % 2, dtype="Int64")):
+        assert dataset_from_texts(texts, labels) == plain
 
 
 def test_blank_csv_line_is_a_row_of_its_own(tmp_path: Path) -> None:

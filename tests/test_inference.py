@@ -71,14 +71,14 @@ def test_truncation_reads_the_start_and_is_counted(parts):
     np.testing.assert_allclose(rows[0], alone(parts, text), atol=2e-6)
 
 
-@pytest.mark.parametrize("blank", ["", "  \n\t", None, float("nan")])
+@pytest.mark.parametrize("blank", ["", "  \n\t", None, float("nan"), "\u202e\u200b", "\x00\x07"])
 def test_blank_texts_get_a_row_of_nan_and_no_row_is_lost(engine, blank):
     rows = engine.predict_proba(["one", blank, "two"])
     assert np.isnan(rows[1]).all() and not np.isnan(rows[[0, 2]]).any()
 
 
 def test_odd_texts_never_raise(engine):
-    odd = ["\ud800 half", "\x00\x07", "🤦🏽‍♀️" * 50, "a" * 5000, "\u202e\u200b", 7, b"bytes", "<script>", "é" * 300]
+    odd = ["\ud800 half", "\x00\x07x", "🤦🏽‍♀️" * 50, "a" * 5000, "\u202e\u200bé", 7, b"bytes", "<script>", "<NA>"]
     rows = engine.predict_proba(odd)
     assert rows.shape == (len(odd), 2) and np.isfinite(rows).all()
     np.testing.assert_array_equal(engine.predict_proba(["\ud800 half"]), engine.predict_proba(["\ufffd half"]))
@@ -120,10 +120,12 @@ def test_a_tokenizer_that_pads_on_the_left_changes_nothing(parts):
         np.testing.assert_allclose(row, alone((model, tokenizer), text), atol=2e-6)
 
 
-def test_a_tokenizer_must_say_its_padding_and_its_length(parts):
+def test_a_tokenizer_must_say_its_padding_and_its_length(parts, monkeypatch):
     model, tokenizer = parts[0], copy.deepcopy(parts[1])
     tokenizer.model_max_length = int(1e30)
-    with pytest.raises(ConfigError, match="give max_length"):
+    assert Engine(model, tokenizer, precision="float32").max_length == model.config.max_position_embeddings
+    monkeypatch.setattr("sentimoe.inference.engine.position_limit", lambda model: None)
+    with pytest.raises(ConfigError, match="model_max_length"):
         Engine(model, tokenizer)
     tokenizer.pad_token = None
     with pytest.raises(ConfigError, match="no padding token"):

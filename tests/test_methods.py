@@ -4,9 +4,10 @@ from importlib import import_module
 
 import pytest
 import torch
-from backbone import labelled_texts, write_backbone
+from backbone import labelled_texts, tokenizer, write_backbone
 from peft import PeftModel
 from tiny import batch, dense, texts
+from transformers import pipeline
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sentimoe import SentimentClassifier
@@ -89,7 +90,7 @@ def test_an_adapter_is_saved_with_the_model_it_belongs_to(method, tmp_path):
         if parameter.requires_grad:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     expected = adapted(**inputs).logits
-    save_adapted(adapted, tmp_path)
+    save_adapted(adapted, tokenizer(), tmp_path)
     torch.testing.assert_close(load_adapted(tmp_path)(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(adapted(**inputs).logits, expected)  # saving changes nothing
 
@@ -103,6 +104,20 @@ def test_p_tuning_from_texts_to_a_folder_and_back(tmp_path):
     classifier.save_pretrained(tmp_path / "saved")
     loaded = SentimentClassifier.from_pretrained(tmp_path / "saved", precision="float32")
     assert abs(loaded.predict_proba(examples) - classifier.predict_proba(examples)).max() < 1e-5
+
+
+@pytest.mark.parametrize("method", ["lora", "moe-lora"])
+def test_the_pipeline_reads_an_adapter_on_the_model_it_belongs_to(method, tmp_path):
+    examples, labels = labelled_texts(60)
+    backbone = write_backbone(tmp_path / "backbone")
+    told = {"epochs": 1, "max_length": 32, "precision": "float32", "merge": False, "learning_rate": 1e-2}
+    classifier = SentimentClassifier(model=backbone, method=method, **told).fit(examples, labels)
+    classifier.save_pretrained(tmp_path / "saved")
+    classifier.save_pretrained(tmp_path / "saved")  # an adapter over an adapter
+    answers = pipeline("text-classification", model=str(tmp_path / "saved"))(examples)
+    expected = classifier.predict(examples)
+    assert [answer["label"] for answer in answers] == [answer["label"] for answer in expected]
+    assert max(abs(a["score"] - b["score"]) for a, b in zip(answers, expected, strict=True)) < 1e-5
 
 
 def test_unknown_methods_and_settings_say_what_there_is():
@@ -137,7 +152,7 @@ def test_experts_beside_frozen_weights_reload_bit_for_bit(tmp_path):
         if parameter.requires_grad:
             parameter.data += 0.01 * torch.randn_like(parameter)
     round_packed(model)
-    save_adapted(model.eval(), tmp_path)
+    save_adapted(model.eval(), tokenizer(), tmp_path)
     loaded = load_adapted(tmp_path)
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)

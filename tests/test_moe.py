@@ -24,6 +24,7 @@ from sentimoe.moe import (
     top_k,
 )
 from sentimoe.upcycle import moe_layers
+from sentimoe.upcycle.mean_head import mean_over_real_tokens
 
 E, D, WIDTH = 4, 6, 5
 
@@ -273,7 +274,7 @@ def test_two_threads_do_not_see_each_others_masks():
                 for _ in range(25):
                     found = model(**each)
                     for field in ("logits", "aux_loss", "expert_load", "router_logits"):
-                        assert_close(found[field], wanted[field])
+                        assert_close(getattr(found, field), getattr(wanted, field))
         except BaseException as error:  # noqa: BLE001
             failures.append(error)
             barrier.abort()
@@ -351,7 +352,7 @@ def test_feed_forward_chunks_change_nothing(family):
     found = model(**inputs)
     assert lengths == [3, 3, 3, 3]
     for field in ("logits", "aux_loss", "expert_load", "router_logits"):
-        assert_close(found[field], expected[field])
+        assert_close(getattr(found, field), getattr(expected, field))
 
 
 @torch.no_grad()
@@ -360,7 +361,20 @@ def test_no_mask_is_a_mask_of_ones(case):
     model, ids = sparse(case), torch.stack(texts(8, 8))
     found, expected = model(input_ids=ids), model(input_ids=ids, attention_mask=torch.ones_like(ids))
     for field in ("logits", "aux_loss", "expert_load", "router_logits"):
-        assert_close(found[field], expected[field], rtol=1e-4, atol=1e-4)
+        assert_close(getattr(found, field), getattr(expected, field), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_mask_that_covers_a_cache_too_is_read_from_its_end():
+    model, ids = sparse("llama"), torch.stack(texts(6, 6))
+    mask = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
+    whole = model(input_ids=ids, attention_mask=mask)
+    cache = model.model(input_ids=ids[:, :3], attention_mask=mask[:, :3], use_cache=True).past_key_values
+    rest = model(input_ids=ids[:, 3:], attention_mask=mask, past_key_values=cache)
+    assert_close(rest.logits, whole.logits, rtol=1e-4, atol=1e-4)
+    assert [len(logits) for logits in rest.router_logits] == [6, 6]
+    hidden = torch.randn(2, 3, 4)
+    assert_close(mean_over_real_tokens(hidden, mask), hidden.mean(dim=1))
 
 
 def test_masks_that_do_not_say_which_tokens_are_real_are_refused():

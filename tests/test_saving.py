@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from backbone import tokenizer
 from tiny import CASES, CONFIGS, FAMILIES, LABELS, MEAN, batch, dense, scatter, sparse, texts
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
@@ -40,7 +41,7 @@ def test_reload_is_bit_for_bit(case, dtype, tmp_path):
     expected, found = model(**inputs), loaded(**inputs)
     assert found.logits.dtype == dtype and torch.equal(found.logits, expected.logits)
     for field in ("aux_loss", "expert_load", "router_logits"):
-        assert_close(found[field], expected[field], rtol=0, atol=0)
+        assert_close(getattr(found, field), getattr(expected, field), rtol=0, atol=0)
     state, again = model.state_dict(), loaded.state_dict()
     assert list(state) == list(again) and all(torch.equal(state[name], again[name]) for name in state)
 
@@ -202,11 +203,26 @@ def test_what_was_not_trained_is_not_loaded_as_if_it_were(tmp_path):
     assert load_classifier(str(tmp_path / "backbone"), ["bad", "fair", "good"], head="native").num_labels == 3
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("case", ["bert", "roberta", "gpt2"])
+def test_a_stored_head_answers_the_same_whatever_order_the_data_has_its_labels_in(case, tmp_path):
+    model, inputs = dense(case), batch(texts(9, 4, 12))
+    model.save_pretrained(tmp_path)
+    again = load_classifier(str(tmp_path), ["good", "bad", "fair"], head="native").eval()
+    assert_close(again(**inputs).logits, model(**inputs).logits[:, [2, 0, 1]], rtol=0, atol=0)
+    with pytest.raises(ConfigError, match=r"is a classifier of \['bad', 'fair', 'good'\].* head='mean'"):
+        load_classifier(str(tmp_path), ["bad", "fair", "great"], head="native")
+    model.config.id2label = {index: f"LABEL_{index}" for index in range(3)}
+    model.save_pretrained(tmp_path)
+    unnamed = load_classifier(str(tmp_path), ["good", "bad", "fair"], head="native").eval()
+    assert torch.equal(unnamed(**inputs).logits, model(**inputs).logits)
+
+
 @pytest.mark.parametrize("other", ["adapter_config.json", "sentimoe_export.json"])
 def test_a_folder_of_another_kind_is_not_saved_over(tmp_path, other):
     (tmp_path / other).write_text("{}")
     with pytest.raises(ConfigError, match=f"holds another kind of model .{other}"):
-        save_adapted(dense("bert"), tmp_path)
+        save_adapted(dense("bert"), tokenizer(), tmp_path)
 
 
 def test_an_unfilled_model_is_not_memory_garbage():

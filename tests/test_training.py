@@ -16,10 +16,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.data import Split
 from sentimoe.errors import ConfigError, DataError
+from sentimoe.inference import Engine, position_limit
 from sentimoe.training import TrainConfig, train
 from sentimoe.training.callbacks import COMPLETE, last_complete_checkpoint
 from sentimoe.training.fit import inverse_frequency
-from sentimoe.training.prepare import position_limit
+from sentimoe.training.prepare import load_tokenizer
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
 from sentimoe.upcycle import moe_layers
 
@@ -75,6 +76,8 @@ def test_the_folder_loads_everywhere_and_agrees(run):
     assert accuracy == record["metrics"]["test"]["accuracy"]
     pipe = pipeline("text-classification", model=str(folder))
     for answer, ours in zip(pipe(texts[200:210]), answers, strict=False):
+        assert answer["label"] == ours["label"] and math.isclose(answer["score"], ours["score"], abs_tol=1e-5)
+    for answer, ours in zip(pipe(texts[200:], batch_size=8), answers, strict=True):
         assert answer["label"] == ours["label"] and math.isclose(answer["score"], ours["score"], abs_tol=1e-5)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     assert model.config.id2label == {0: "negative", 1: "positive"}
@@ -223,7 +226,8 @@ def test_class_weights_enter_the_loss_beside_the_auxiliary_losses(backbone, tmp_
     expected = F.cross_entropy(outputs.logits, given["labels"], weight=weights) + outputs.aux_loss
     torch.testing.assert_close(loss, expected)
     assert abs(float((outputs.loss - loss).detach())) > 1e-4
-    assert inverse_frequency(Split(["a"] * 4, [0, 0, 0, 1])).tolist() == pytest.approx([4 / 6, 2.0])
+    assert inverse_frequency(Split(["a"] * 4, [0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 2.0])
+    assert len(inverse_frequency(Split(["a"] * 4, [0, 0, 0, 1]), 3)) == 3  # of a class that train_limit left none of
 
 
 def test_early_stopping_keeps_the_best_epoch(backbone, data, tmp_path):
@@ -276,6 +280,29 @@ def test_a_loaded_classifier_is_not_fitted_from_scratch(run):
         SentimentClassifier(more_train="x.csv").fit(["good", "bad"], [0, 1])
 
 
+def test_a_decoder_without_a_padding_token_sees_the_end_of_each_text(backbone, tmp_path):
+    """Its config may name a padding id that its tokenizer never writes."""
+    from tiny import dense
+
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    tokenizer.eos_token, tokenizer.pad_token = tokenizer.sep_token, None
+    tokenizer.save_pretrained(tmp_path)
+    model = dense("llama", vocab_size=len(tokenizer), pad_token_id=1)
+    engine = Engine(model, load_tokenizer(str(tmp_path), model, 32), precision="float32")
+    together = engine.predict_proba(["short", "a text that is a little longer than the other"])
+    assert abs(together[:1] - engine.predict_proba(["short"])).max() < 1e-5
+
+
+def test_a_rate_that_nothing_has_leaves_no_folder(backbone, data, tmp_path):
+    with pytest.raises(ConfigError, match="no router is trained"):
+        train(
+            settings(backbone, data, method="full", method_settings={}, router_learning_rate=1e-3),
+            tmp_path / "run",
+            progress=False,
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_position_limit_of_roberta_like_models():
     from tiny import dense
 
@@ -291,6 +318,8 @@ def test_position_limit_of_roberta_like_models():
         ({"metric": "loss"}, "f1_macro"),
         ({"warmup": 3}, "share"),
         ({"train_limit": 1}, "2 or"),
+        ({"precision": "fp16"}, "bfloat16"),
+        ({"head": "cls"}, "native"),
     ],
 )
 def test_wrong_settings_say_what_is_allowed(change, allowed):

@@ -361,6 +361,7 @@ def test_other_heads_are_refused():
     ("values", "match"),
     [
         ({"num_experts": 1}, "num_experts=1"),
+        ({"init_noise": "1e-2"}, "write 1.0e-4"),
         ({"num_experts_per_tok": 5}, "between 1 and num_experts=4"),
         ({"num_experts_per_tok": 0}, "between 1"),
         ({"expert": "fancy"}, "'gated' or 'plain'"),

@@ -151,8 +151,7 @@ class SentimentClassifier:
         """Write model and tokenizer as a Hugging Face folder."""
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to save; call fit(texts, labels) first")
-        save_adapted(self.model, Path(folder))
-        self.tokenizer.save_pretrained(folder)
+        save_adapted(self.model, self.tokenizer, Path(folder))
 
 
 def answers(probabilities: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -33,6 +33,15 @@ def check_rules(config: Any, rules: Iterable[tuple[str, bool, str]]) -> None:
             raise ConfigError(f"{name}={getattr(config, name)!r} is not allowed; it must be {allowed}")
 
 
+def check_numbers(config: Any, names: Iterable[str]) -> None:
+    """Raises ConfigError at the first of these fields that is neither a number of Python's nor None."""
+    for name in names:
+        if not isinstance(getattr(config, name), (int, float, type(None))):
+            raise ConfigError(
+                f"{name}={getattr(config, name)!r} is not a plain number (YAML reads 1e-4 as text; write 1.0e-4)"
+            )
+
+
 def known_fields(config_class: Any, values: dict[str, Any]) -> dict[str, Any]:
     """The values, if all of them are fields of the dataclass. Raises ConfigError for a key that is not."""
     known = {item.name for item in dataclasses.fields(config_class)}
@@ -110,6 +119,8 @@ class MoEConfig:
             object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
         if isinstance(self.ffn, dict):
             object.__setattr__(self, "ffn", FFNLayout(**self.ffn))
+        check_numbers(self, ("num_experts", "num_experts_per_tok", "num_shared_experts", "init_noise"))
+        check_numbers(self, ("router_aux_loss_coef", "router_z_loss_coef"))
         rules = (
             ("num_experts", self.num_experts >= 2, "at least 2"),
             (

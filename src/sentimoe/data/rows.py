@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import pandas as pd
@@ -92,6 +93,6 @@ def _text(value: Any, where: str) -> str:
 def _label(value: Any, where: str) -> str:
     if _missing(value) or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where} has no label; fill it or delete the row")
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | Integral):
         raise DataError(f"{where} holds {type(value).__name__} {value!r}; write labels as strings or integers")
     return str(value)

@@ -1,6 +1,6 @@
 """Texts in, probabilities out."""
 
-from .engine import BACKENDS, Engine, in_precision
+from .engine import BACKENDS, Engine, in_precision, position_limit
 from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
 from .openvino import Bare, OpenVINOClassifier, export, is_exported, load_exported, padded_probe
 from .precision import PRECISIONS, compute_dtype
@@ -22,5 +22,6 @@ __all__ = [
     "load_exported",
     "make_windows",
     "padded_probe",
+    "position_limit",
     "return_freed_memory",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import clean_text, token_batches
@@ -26,7 +27,8 @@ class Engine:
 
     model: it is not changed. Where it is in evaluation mode and in the compute precision already it is used itself, so
         leave it in that mode; else a copy is.
-    max_length: tokens per window, special tokens included (default: the tokenizer's `model_max_length`).
+    max_length: tokens per window, special tokens included (default: the tokenizer's `model_max_length`, of a tokenizer
+        that has none what the model can read).
     long_texts: "windows" (probabilities averaged by window length) or "truncate".
     tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.
     precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
@@ -52,7 +54,7 @@ class Engine:
         if tokenizer.pad_token is None:
             raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")
         self.tokenizer = tokenizer
-        self.max_length = max_length or _length(tokenizer)
+        self.max_length = max_length or _length(tokenizer, model)
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
         self.num_labels = model.config.num_labels
@@ -97,10 +99,26 @@ class Engine:
         return padded.to(self.model.device)
 
 
-def _length(tokenizer: PreTrainedTokenizerBase) -> int:
-    if tokenizer.model_max_length > LONGEST:
-        raise ConfigError("the tokenizer does not say how many tokens the model reads; give max_length")
-    return tokenizer.model_max_length
+def position_limit(model: PreTrainedModel) -> int | None:
+    """Tokens that learned position embeddings cover, else what the config says; None where there is no limit."""
+    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == stated:
+            # RoBERTa and MPNet number positions from the padding index + 1
+            return stated if module.padding_idx is None else stated - module.padding_idx - 1
+    return stated
+
+
+def _length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | OpenVINOClassifier) -> int:
+    if tokenizer.model_max_length <= LONGEST:
+        return tokenizer.model_max_length
+    limit = None if isinstance(model, OpenVINOClassifier) else position_limit(model)
+    if limit is None:
+        raise ConfigError(
+            "neither tokenizer nor model says how many tokens it reads; set the tokenizer's model_max_length, or give "
+            "max_length"
+        )
+    return limit
 
 
 def _known(backend: str) -> str:

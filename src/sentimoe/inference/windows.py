@@ -33,7 +33,7 @@ def make_windows(
     *,
     offsets: bool = False,
 ) -> Windows:
-    """Tokenise cleaned texts. Blank texts, and texts without a single token, get no window.
+    """Tokenise cleaned texts. Blank texts, and texts without a single token of their own, get no window.
 
     max_length counts special tokens; neighbouring windows share a quarter of it. offsets: encodings have an
     `offset_mapping`, the characters of each token. Raises ConfigError.
@@ -52,13 +52,14 @@ def make_windows(
         return_offsets_mapping=offsets,
         padding=False,
     )
+    special = tokenizer.num_special_tokens_to_add()
     owner = [asked[sample] for sample in batch.pop("overflow_to_sample_mapping")]
     encodings: list[dict[str, list[int]]] = []
     kept: list[int] = []
     truncated: list[int] = []
     for window, text in enumerate(owner):
         ids = {name: values[window] for name, values in batch.items()}
-        if not ids["input_ids"]:
+        if len(ids["input_ids"]) <= special:
             continue
         if long_texts == "truncate" and kept and kept[-1] == text:
             if not truncated or truncated[-1] != text:

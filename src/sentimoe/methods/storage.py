@@ -7,30 +7,37 @@ from pathlib import Path
 
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, WeightsError
+from ..records import read_json, write_json
 
 BASE = "base"
-OTHERS = ("adapter_config.json", "sentimoe_export.json")
+ADAPTER, EXPORT = "adapter_config.json", "sentimoe_export.json"
 
 
-def save_adapted(model: PreTrainedModel | PeftModel, folder: Path) -> None:
-    """Write a trained model; an adapter also writes the frozen model under it, without which it is worth nothing.
+def save_adapted(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a trained model and its tokenizer, and beside an adapter the frozen model that it belongs to.
 
     Raises ConfigError for a folder that holds an adapter or an export, which would be loaded in place of the model.
     """
-    if found := [name for name in OTHERS if (Path(folder) / name).exists()]:
+    folder, adapter = Path(folder), isinstance(model, PeftModel)
+    if found := [name for name in ((EXPORT,) if adapter else (ADAPTER, EXPORT)) if (folder / name).exists()]:
         raise ConfigError(f"{folder} holds another kind of model ({', '.join(found)}); choose another folder")
     model.save_pretrained(str(folder))
-    if isinstance(model, PeftModel):
+    tokenizer.save_pretrained(folder)
+    if adapter:
         _bare(model).save_pretrained(folder / BASE)
+        tokenizer.save_pretrained(folder / BASE)
+        # peft names the backbone that training began with, and `pipeline` would put this adapter on it without a word
+        told = read_json(folder / ADAPTER) | {"base_model_name_or_path": str((folder / BASE).resolve())}
+        write_json(folder / ADAPTER, told)
 
 
 def load_adapted(folder: str | Path) -> PreTrainedModel | PeftModel:
     """Load what `save_adapted` wrote, in evaluation mode. Raises WeightsError where some would be random."""
     folder = Path(folder)
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / ADAPTER).is_file():
         return _whole(folder)
     return PeftModel.from_pretrained(_whole(folder / BASE), str(folder)).eval()
 

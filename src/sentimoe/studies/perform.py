@@ -88,8 +88,7 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
     done = train_model(config, folder, resume=True, progress=False)
     if keep is not None:
         partial = keep.with_name(f"{keep.name}.partial")
-        save_adapted(done.model, partial)
-        done.tokenizer.save_pretrained(partial)
+        save_adapted(done.model, done.tokenizer, partial)
         (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
         shutil.rmtree(keep, ignore_errors=True)
         partial.rename(keep)

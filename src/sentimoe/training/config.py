@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import check_rules, known_fields
-from ..errors import ConfigError
+from ..config import check_numbers, check_rules, known_fields
+from ..inference import PRECISIONS
+from ..upcycle import HEADS
 
 NUMBERS = (
     *("epochs", "batch_size", "max_length", "learning_rate", "learning_rate_factor", "router_learning_rate"),
@@ -79,11 +80,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in NUMBERS:
-            if not isinstance(getattr(self, name), (int, float, type(None))):
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is not a number (YAML reads 1e-4 as text; write 1.0e-4)"
-                )
+        check_numbers(self, NUMBERS)
         rules = (
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
@@ -92,6 +89,8 @@ class TrainConfig:
             ("learning_rate_factor", self.learning_rate_factor > 0, "above 0"),
             ("warmup", 0 <= self.warmup < 1, "a share of the steps, 0 or more and below 1"),
             ("patience", self.patience >= 1, "1 or more epochs"),
+            ("precision", self.precision in PRECISIONS, f"one of {PRECISIONS}"),
+            ("head", self.head in HEADS, f"one of {HEADS}"),
             ("metric", self.metric in ("f1_weighted", "f1_macro", "accuracy"), "f1_weighted, f1_macro or accuracy"),
             ("unlabelled", self.unlabelled is None or self.teacher is not None, "None without a teacher"),
             (
@@ -111,6 +110,12 @@ class TrainConfig:
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
         check_rules(self, rules)
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The rates of parameter groups ("router", "gate") that differ from the common one."""
+        rates = {"router": self.router_learning_rate, "gate": self.gate_learning_rate}
+        return {group: rate for group, rate in rates.items() if rate is not None}
 
     @property
     def teachers(self) -> list[str]:

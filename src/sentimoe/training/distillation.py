@@ -66,7 +66,7 @@ class Distillation:
             real = given["attention_mask"].bool()
             mine, theirs = (each.hidden_states[-1][real].float() for each in (outputs, taught))
             loss = loss + self.hidden_weight * F.mse_loss(mine, theirs) / theirs.square().mean()
-        aux_loss = outputs.get("aux_loss")
+        aux_loss = getattr(outputs, "aux_loss", None)
         return loss if aux_loss is None else loss + aux_loss, outputs
 
 

@@ -78,8 +78,8 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
         callbacks=[patience, MarkComplete(earlier), LogRows(folder / "log.jsonl")],
-        rates=_rates(config),
-        class_weights=inverse_frequency(ready.train) if config.class_weights else None,
+        rates=config.rates,
+        class_weights=inverse_frequency(ready.train, model.config.num_labels) if config.class_weights else None,
         distillation=ready.distillation,
     )
     for printer in (ProgressCallback, PrinterCallback):  # they write to standard output
@@ -92,9 +92,9 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
     return FitResult(trainer.state.log_history, truncated, seconds, trainer.state.best_metric)
 
 
-def inverse_frequency(split: Split) -> torch.Tensor:
-    """Class weights `[C]` by inverse frequency, with mean 1 over the texts."""
-    counts = np.bincount(split.labels)
+def inverse_frequency(split: Split, num_labels: int) -> torch.Tensor:
+    """Class weights `[C]` by inverse frequency, with mean 1 over the texts when all classes are there."""
+    counts = np.bincount(split.labels, minlength=num_labels)
     return torch.tensor(len(split) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
 
 
@@ -128,11 +128,6 @@ def training_arguments(
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
     )
-
-
-def _rates(config: TrainConfig) -> dict[str, float]:
-    rates = {"router": config.router_learning_rate, "gate": config.gate_learning_rate}
-    return {group: rate for group, rate in rates.items() if rate is not None}
 
 
 def _tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, int]:

@@ -16,10 +16,12 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..config import MoEConfig
 from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
+from ..inference import position_limit
 from ..methods import METHODS, VIRTUAL_TOKENS, adapt, check_trains, freeze_packed, load_adapted, merge, round_packed
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
 from .distillation import NO_LABEL, Distillation, check_labels, soft_answers
+from .trainer import parameter_groups
 
 SAMPLE = 2048  # training texts that a method which looks at texts may look at
 
@@ -85,6 +87,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     model = adapt(model, config.method, config.method_settings, texts)
     if config.load_in_4bit:
         freeze_packed(model)
+    parameter_groups(model, set(), config.weight_decay, config.rates)  # raises before anything is written
     if config.unlabelled is not None:
         more = load_unlabelled(config.unlabelled, dataset, config.text_column)
         train = Split(train.texts + more, train.labels + [NO_LABEL] * len(more))
@@ -180,22 +183,12 @@ def load_tokenizer(name: str, model: PreTrainedModel, max_length: int, before: i
         raise ConfigError(f"{given} is more than the {limit} tokens that {name} can read; lower it")
     tokenizer = AutoTokenizer.from_pretrained(backbone_path(name))
     tokenizer.model_max_length = max_length
-    if tokenizer.pad_token is None:
+    text_config, pads = model.config.get_text_config(), tokenizer.pad_token is not None
+    if not pads:
         tokenizer.pad_token = tokenizer.eos_token
-    text_config = model.config.get_text_config()
-    if text_config.pad_token_id is None:
-        text_config.pad_token_id = tokenizer.pad_token_id
+    if not pads or text_config.pad_token_id is None:
+        text_config.pad_token_id = tokenizer.pad_token_id  # native heads of decoders look for the last other token
     return tokenizer
-
-
-def position_limit(model: PreTrainedModel) -> int | None:
-    """Tokens that learned position embeddings cover, else what the config says; None where there is no limit."""
-    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == stated:
-            # RoBERTa and MPNet number positions from the padding index + 1
-            return stated if module.padding_idx is None else stated - module.padding_idx - 1
-    return stated
 
 
 def training_texts(split: Split, config: TrainConfig) -> Split:

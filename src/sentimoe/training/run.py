@@ -67,8 +67,7 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
     folder, started = Path(output), time.perf_counter()
     done = train_model(config, folder, resume=resume, progress=progress)
     config, names = done.config, done.dataset.label_names
-    save_adapted(done.model, folder)
-    done.tokenizer.save_pretrained(folder)
+    save_adapted(done.model, done.tokenizer, folder)
     metrics = {
         name: evaluate_split(done.model, done.tokenizer, done.dataset.splits[name], names, config.precision)
         for name in ("validation", "test")

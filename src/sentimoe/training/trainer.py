@@ -61,7 +61,7 @@ class SentimentTrainer(Trainer):
         if self.class_weights is not None:
             weights = self.class_weights.to(outputs.logits.device)
             loss = F.cross_entropy(outputs.logits.float(), inputs["labels"], weight=weights)
-            aux_loss = outputs.get("aux_loss")
+            aux_loss = getattr(outputs, "aux_loss", None)
             loss = loss if aux_loss is None else loss + aux_loss
         return (loss, outputs) if return_outputs else loss
 

@@ -4,12 +4,13 @@ from .backbones import load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
 from .convert import upcycle
 from .layout import find_layout, transformer_layers
-from .modeling import MoESequenceClassifierOutput, SentiMoEModel, register
+from .modeling import HEADS, MoESequenceClassifierOutput, SentiMoEModel, register
 from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .structure import moe_layers, set_experts_per_token
 
 __all__ = [
+    "HEADS",
     "HUB",
     "PACKAGED",
     "CollapseReport",

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError
 from .frozen import frozen_weights
@@ -29,8 +29,9 @@ def load_classifier(
     """A dense classifier with a fresh head (`mean`) or with the head of its architecture (`native`).
 
     name: a short name (`PACKAGED`, `HUB`), a folder or a hub id. label_names: C names, in index order.
-    A folder that already is a classifier with these labels keeps its head under `native`. load_in_4bit: the weights
-    will be frozen, see `frozen_weights`; `keep_layers`, counted from either end, stay whole. Raises ConfigError.
+    A folder that already is a classifier with these labels, in any order, keeps its head under `native`; so does one
+    that never named its labels. load_in_4bit: the weights will be frozen, see `frozen_weights`; `keep_layers`, counted
+    from either end, stay whole. Raises ConfigError.
     """
     if head not in HEADS:
         raise ConfigError(f"head={head!r} must be one of {HEADS}")
@@ -48,11 +49,14 @@ def load_classifier(
         count = config.get_text_config().num_hidden_layers
         weights = frozen_weights([index % count for index in keep_layers])
     if head == "native":
+        order = _label_order(name, config, label_names)
         model, found = AutoModelForSequenceClassification.from_pretrained(
             path, output_loading_info=True, **weights, **labels
         )
         of_backbone = [key for key in found["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
         _check_whole(name, [key for key in of_backbone if "pooler" not in key])  # a part of the head, and new as it is
+        if order != sorted(order):
+            _reorder(model, order)
         return model
     base = type(config)
     if base.model_type == "sentimoe":
@@ -62,6 +66,30 @@ def load_classifier(
     body, found = body_class.from_pretrained(path, output_loading_info=True, **weights, **arguments)
     _check_whole(name, found["missing_keys"])
     return with_mean_head(body, labels, head_dropout)
+
+
+def _label_order(name: str, config: PreTrainedConfig, label_names: Sequence[str]) -> list[int]:
+    """Where a stored classifier has each of these labels. Raises ConfigError when it has others."""
+    stored, same = [config.id2label[index] for index in range(config.num_labels)], list(range(len(label_names)))
+    trained = any("ForSequenceClassification" in kind for kind in config.architectures or ())
+    unnamed = stored == [f"LABEL_{index}" for index in same]
+    if not trained or unnamed:
+        return same
+    if sorted(stored) != sorted(label_names):
+        raise ConfigError(
+            f"{name} is a classifier of {stored}, the data has the labels {list(label_names)}; rename those of the "
+            "data, or give head='mean' for a new head"
+        )
+    return [stored.index(label) for label in label_names]
+
+
+def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
+    """Put the rows of the layer that answers in another order."""
+    body = set(model.base_model.modules())
+    outside = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in body]
+    answers = [linear for linear in outside if linear.out_features == len(order)][-1]
+    for parameter in answers.parameters():
+        parameter.data = parameter.data[list(order)]
 
 
 def _check_whole(name: str, missing: Iterable[str]) -> None:

@@ -65,7 +65,7 @@ def mean_over_real_tokens(hidden: torch.Tensor, attention_mask: torch.Tensor | N
     """hidden `[B, L, D]`, attention_mask `[B, L]` or None -> `[B, D]`; the sum is taken in float32."""
     if attention_mask is None:
         return hidden.mean(dim=1)
-    mask = attention_mask.unsqueeze(-1).float()
+    mask = attention_mask[:, -hidden.shape[1] :].unsqueeze(-1).float()  # with a cache it is longer than the texts
     mean = (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp_min(1.0)
     return mean.to(hidden.dtype)
 

@@ -43,6 +43,8 @@ class MoESequenceClassifierOutput(SequenceClassifierOutputWithPast):
         inference mode, where nobody learns from it.
     expert_load: `[N, E]`, per MoE layer the share of (token, choice) pairs of each expert, over real tokens.
     router_logits: one `[T, E]` float32 tensor per MoE layer, real tokens in text order.
+
+    Without gradients the last three are attributes and not entries: a `pipeline` cuts every entry into texts.
     """
 
     aux_loss: torch.Tensor | None = None
@@ -177,20 +179,21 @@ def _forward_with_experts(base_forward):
 def real_token_mask(given: dict[str, Any]) -> torch.Tensor:
     """Which tokens are real, `[B, L]` bool, from the arguments of a forward; all are, without `attention_mask`.
 
-    Raises ValueError for a mask that is not `[B, L]`, or when there are no texts.
+    A mask that also covers what a cache holds (prefix tuning) is longer: its last `L` columns are meant. Raises
+    ValueError for a mask that is not `[B, L]`, or when there are no texts.
     """
     mask, ids, embeddings = (given.get(name) for name in ("attention_mask", "input_ids", "inputs_embeds"))
+    tokens = ids if ids is not None else embeddings
+    if tokens is None:
+        raise ValueError("give the model input_ids or inputs_embeds")
     if mask is None:
-        tokens = ids if ids is not None else embeddings
-        if tokens is None:
-            raise ValueError("give the model input_ids or inputs_embeds")
         return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     if mask.dim() != 2:
         raise ValueError(
             f"attention_mask has shape {tuple(mask.shape)}; a model with experts needs [B, L] to know which tokens "
             "are real"
         )
-    return mask.bool()
+    return mask[:, -tokens.shape[1] :].bool()
 
 
 def _with_routing(output, call: RoutingCall, config) -> MoESequenceClassifierOutput:
@@ -200,17 +203,21 @@ def _with_routing(output, call: RoutingCall, config) -> MoESequenceClassifierOut
         z = torch.stack([router_z_loss(layer.logits) for layer in layers]).mean()
         aux_loss = config.moe["router_aux_loss_coef"] * balance + config.moe["router_z_loss_coef"] * z
         loss = None if loss is None else loss + aux_loss.to(loss.device)
-    load = torch.stack([expert_load(layer.experts, layer.logits.shape[1]) for layer in layers])
-    return MoESequenceClassifierOutput(
+    routing: dict[str, Any] = {
+        "aux_loss": aux_loss,
+        "expert_load": torch.stack([expert_load(layer.experts, layer.logits.shape[1]) for layer in layers]),
+        "router_logits": tuple(layer.logits for layer in layers),
+    }
+    result = MoESequenceClassifierOutput(
         loss=loss,
         logits=output.logits,
         past_key_values=output.get("past_key_values"),
         hidden_states=output.hidden_states,
         attentions=output.attentions,
-        aux_loss=aux_loss,
-        expert_load=load,
-        router_logits=tuple(layer.logits for layer in layers),
+        **(routing if torch.is_grad_enabled() else {}),
     )
+    result.__dict__.update(routing)  # setattr would make entries of them
+    return result
 
 
 def become(model: PreTrainedModel, head: str) -> None:
