@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from sentimoe.data import PRESETS, SentimentDataset, Split, dataset_from_texts, load_dataset, read_texts
@@ -293,6 +295,17 @@ def test_labels_in_memory_may_be_integers_of_numpy() -> None:
         assert dataset_from_texts(texts, labels) == plain
 
 
+def test_labels_that_blanks_tell_apart(tmp_path: Path) -> None:
+    told = message(write(tmp_path / "x.csv", rows(60, labels=("good", "bad", "good "))))
+    assert 'differ from "good " by blanks alone' in told
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    pair = pa.table([["a", "b"], ["c", "d"], ["good", "bad"]], names=["text", "text", "label"])
+    pq.write_table(pair, tmp_path / "x.parquet")
+    assert '2 columns are named "text"' in message(tmp_path / "x.parquet")
+
+
 def test_blank_csv_line_is_a_row_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("text,label\na,good\n\nb,bad\n")
@@ -361,7 +374,9 @@ def test_wrong_encoding_names_line_and_byte(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes("text,label\nfine,good\ncafé,bad\n".encode("latin-1"))
     told = message(path)
-    assert "x.csv, line 3" in told and "byte 24 (0xe9)" in told and "iconv" in told
+    assert "x.csv, line 3" in told and "byte 24 (0xe9)" in told and "iconv -f WINDOWS-1252" in told
+    path.write_bytes("text,label\na,good\n".encode("utf-16"))
+    assert "iconv -f UTF-16" in message(path)
 
 
 def test_malformed_csv(tmp_path: Path) -> None:

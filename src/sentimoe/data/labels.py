@@ -16,9 +16,12 @@ def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tupl
     labels are sorted naturally ("2 stars" before "10 stars"), or as in ``preset_names`` when they are exactly these.
 
     Raises:
-        DataError: one class only, or integer labels other than those that ``preset_names`` calls for.
+        DataError: one class only, labels that blanks alone tell apart, or integer labels other than those that
+            ``preset_names`` calls for.
     """
     written = set(train.labels)
+    if alike := {f'"{label}"' for label in written if label != label.strip() and label.strip() in written}:
+        raise DataError(f"{train.origin}: other labels differ from {_listed(alike)} by blanks alone; write them alike")
     if len(written) == 1:
         only = next(iter(written))
         raise DataError(f'{train.origin}: all {len(train)} training rows have the label "{only}"; add a second class')

@@ -1,5 +1,6 @@
 """CSV, JSONL and Parquet files to tables, with no row or text changed on the way."""
 
+import codecs
 import io
 import json
 from collections.abc import Callable
@@ -62,9 +63,10 @@ def _decode(path: Path) -> str:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        found = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
         raise DataError(
             f"{path}, line {line}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8; save the file "
-            f"as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
+            f"as UTF-8, for example with: iconv -f {found} -t UTF-8 {path.name}"
         ) from error
 
 

@@ -59,10 +59,12 @@ def labelled_rows(frame: pd.DataFrame, origin: str, text_column: str | None, lab
 
 
 def find_column(frame: pd.DataFrame, origin: str, column: str, flag: str) -> str:
-    """``column`` if the frame has it, else DataError with the columns there are and the flag that names another."""
+    """``column`` if the frame has it once, else DataError with its columns and the flag that names another."""
     if column not in frame.columns:
         names = ", ".join(map(str, frame.columns))
         raise DataError(f'{origin}: no column "{column}"; its columns are: {names}. Name the right one with {flag}')
+    if (times := list(frame.columns).count(column)) > 1:
+        raise DataError(f'{origin}: {times} columns are named "{column}"; rename all but one')
     return column
 
 
