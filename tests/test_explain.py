@@ -622,10 +622,14 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     p_values = np.array(record["class_p"])
     idle = [f"layer 0: expert {e} is preferred by no class" for e in range(4) if (p_values[:, 0, e] >= 0.05).all()]
     assert [line for line in record["unread"] if "preferred by no class" in line] == idle
-    assert record["harm"]["of"] == 4
     alike = np.array(record["similarity"][0])[~np.eye(4, dtype=bool)]
     assert record["likeness"] == [[alike.min(), alike.max()]]
-    assert record["harm"]["points"] == min(min(row["change"]) for row in found["knock_out"])
+    changes = np.array([row["change"] for row in found["knock_out"]])
+    said = record["closing"]
+    assert said["cells"] == changes.size == 4 * len(record["data"]["labels"])
+    assert (said["down"], said["up"]) == ((changes < -1).sum(), (changes > 1).sum())
+    assert (said["worst"]["points"], said["best"]["points"]) == (changes.min(), changes.max())
+    assert changes[said["worst"]["expert"], record["data"]["labels"].index(said["worst"]["label"])] == changes.min()
     routed = found["controls"][1]
     low, high = (100 * bound for bound in routed["test"]["interval"])
     shown = f"<td>{100 * routed['test']['difference']:+.2f} ({low:+.2f} to {high:+.2f})</td>"

@@ -127,6 +127,10 @@ def test_a_budget_that_is_spent_starts_nothing(study, tmp_path):
         ({"method": "magic"}, "not listed under methods"),
         ({"colour": 1}, "unknown keys"),
         ({"data": "none"}, "under data"),
+        ({"tune": 0.5}, "tune is 0.5; it must be a list"),
+        ({"tune": ["a", 1]}, r"tune holds \['a'\]"),
+        ({"settings": [1]}, r"settings of a run is \[1\]"),
+        ({"settings": {"learning_rate": 1e-3}}, "has a grid .tune. and learning_rate; leave one out"),
     ],
 )
 def test_mistakes_in_a_study_file(study, change, reason):
@@ -220,6 +224,7 @@ def test_a_cell_without_a_result_says_why(study, tmp_path):
     page = (tmp_path / "docs" / "results.md").read_text()
     assert f"| p-tuning | 0 of 2 | {refused} |" in page and "| moe-gated | 0 of 2 | pending |" in page
     assert Results(results).missing(("toy", "nobody/nothing", "full", "default")) == "weights not at hand"
+    assert runner.status(replace(runs[4], settings=runs[4].settings | {"head": "mean"}), results) == "pending"
     assert Results(results).missing(("toy", model, "bitfit", "default")) == "not part of the study"
 
 
@@ -242,6 +247,13 @@ def test_zero_shot_runs_in_a_study(study, tmp_path):
     assert asked["cost"]["gflops_per_text"] > 0
     predictions = np.load(results / "runs" / f"{runs[1].name}.npz")["predictions"]
     assert (predictions == -1).sum() == sum(generated["off_label"].values()) > 0
+    runner.check_alike(runs[0], asked["hyperparameters"], results)
+    for change in ({"limit": 9}, {"settings": runs[0].settings | {"method_settings": {"mode": "uncalibrated"}}}):
+        with pytest.raises(ConfigError, match="in the result"):
+            runner.check_alike(replace(runs[0], **change), asked["hyperparameters"], results)
+    plain = replace(runs[1], settings=runs[1].settings | {"method_settings": {}})
+    with pytest.raises(ConfigError, match=r"'generate'.* in the result, .*'calibrated'"):
+        runner.check_alike(plain, generated["hyperparameters"], results)
 
 
 def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
@@ -386,6 +398,8 @@ def test_a_run_that_another_process_is_at_is_left_to_the_end(study, tmp_path, mo
         ({"long_texts": "truncate"}, "long_texts: 'windows' in the result, 'truncate' in the study"),
         ({"more_train": "phrases.csv"}, "more_train: None in the result, 'phrases.csv' in the study"),
         ({"limit": 5}, "limit: None in the result, 5 in the study"),
+        ({"learning_rate": None}, "rate_is: 'declared' in the result, 'default' in the study"),
+        ({"text_column": "review"}, "text_column: None in the result, 'review' in the study"),
         ({"epochs": None}, "epochs: 4 in the result, 3 in the study"),
         ({"teacher": "full"}, "teacher: None in the result, 'full' in the study"),
     ],
@@ -477,7 +491,11 @@ def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):
         name = f"toy__model__{method}__{recipe}__s{seed}"
         scores = classification_metrics(labels, np.eye(2)[predictions], ["a", "b"])
         record = {"data": "toy", "model": "model", "method": method, "recipe": recipe, "seed": seed, "test": scores}
-        record |= {"label_names": ["a", "b"], "hyperparameters": {"method_settings": {"num_experts_per_tok": 1}}}
+        record |= {
+            "data_sha256": "one",
+            "label_names": ["a", "b"],
+            "hyperparameters": {"method_settings": {"num_experts_per_tok": 1}},
+        }
         record |= {"cost": {"training_seconds": 1.0, "gflops_per_text": 1.0}}
         (tmp_path / "runs" / f"{name}.json").write_text(json.dumps(record))
         np.savez(tmp_path / "runs" / f"{name}.npz", labels=labels, predictions=predictions)
@@ -494,6 +512,10 @@ def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):
     same, worse = split_rows(Results(tmp_path))
     assert same["not_worse"] and same["test"]["difference"] == 0 and same["test"]["n_seeds_a"] == 3
     assert not worse["not_worse"] and worse["test"]["difference"] == pytest.approx(-0.02, abs=1e-3)
+    path = tmp_path / "runs" / "toy__model__full__default__s1.json"
+    path.write_text(path.read_text().replace('"one"', '"another"'))
+    with pytest.raises(ConfigError, match="toy, model, full, default are of 2 different data sets"):
+        Results(tmp_path)
 
 
 def test_results_without_the_published_figures_say_so(tmp_path):
@@ -516,7 +538,7 @@ def test_a_missing_data_root_is_named(tmp_path):
         ("", "must hold the parts"),
         ({"method": "fulll"}, "'fulll' does not exist"),
         ({"seed": None}, "does not say seed"),
-        ({"settings": {"epochs": "three"}}, "epochs='three' is not a number"),
+        ({"settings": {"epochs": "three"}}, "epochs='three' is not a plain number"),
         ({"method": "moe-gated", "method_settings": {"experts": 3}}, "has no settings"),
         ({"recipe": "default", "settings": {"epochs": 9}}, "declared twice with different settings"),
     ],

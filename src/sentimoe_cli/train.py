@@ -107,7 +107,9 @@ def train(
     of_method = {name: given[name] for name in METHOD_FLAGS if given[name] is not None}
     if layers is not None:
         of_method["layers_to_transform"] = _layers(layers, ConfigError)
-    settings["method_settings"] = {**settings.get("method_settings", {}), **of_method}
+    if not isinstance(stored := settings.get("method_settings") or {}, dict):
+        raise ConfigError(f"method_settings is {stored!r}; it must hold names with values, such as 'num_experts: 4'")
+    settings["method_settings"] = stored | of_method
     record = run(TrainConfig.from_dict(settings), output, resume=resume, progress=not quiet)
     for warning in record["data"]["warnings"]:
         typer.echo(f"warning: {warning}", err=True)

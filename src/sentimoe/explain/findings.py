@@ -109,8 +109,8 @@ def find(
         say("knocking out each expert")
         without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), say)
         whole = predicted_labels(engine.predict_proba(some.texts))
-        changed = (without.argmax(axis=-1) != whole).any(axis=(0, 1))
-        found["flipped_by_some_expert"] = float(changed.mean())
+        labelled = [predicted_labels(probabilities) for layer in without for probabilities in layer]
+        found["flipped_by_some_expert"] = float((np.stack(labelled) != whole).any(axis=0).mean())
     found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
     found["errors"] = confident_errors(part.texts, labels, probabilities, names)
     found["suspects"] = label_suspects(part.texts, labels, probabilities, names)

@@ -23,7 +23,7 @@ def interpretability(results: Path, figures: Path) -> list[dict[str, Any]]:
         record["scatter"] = f"figures/explain-{path.stem}-clusters.png"
         class_picture(record, figures / Path(record["maps"]).name)
         cluster_picture(record, figures / Path(record["scatter"]).name)
-        said: dict[str, Any] = {"preferred": preferred(record), "unread": unread(record), "harm": harm(record)}
+        said: dict[str, Any] = {"preferred": preferred(record), "unread": unread(record), "closing": closing(record)}
         said |= {"likeness": likeness(record), "reads": reads(record), "apart": apart(record)}
         found.append(record | said)
     return found
@@ -91,15 +91,25 @@ def apart(record: dict[str, Any]) -> list[float] | None:
     return None if dense is None or experts is None or experts - dense >= 0.02 else [dense, experts]
 
 
-def harm(record: dict[str, Any]) -> dict[str, Any] | None:
-    """The largest loss of a class's F1 when one expert is closed, and how many closures cost any class a point."""
-    rows = record["knock_out"]
+def closing(record: dict[str, Any]) -> dict[str, Any] | None:
+    """How often closing one expert takes more than a point of F1 from a class, and how often it gives as much."""
+    rows, labels = record["knock_out"], record["data"]["labels"]
     if not rows:
         return None
-    worst = min(rows, key=lambda row: min(row["change"]))
-    label = record["data"]["labels"][int(np.argmin(worst["change"]))]
-    costly = sum(min(row["change"]) < -1 for row in rows)
-    return {"worst": worst, "label": label, "points": min(worst["change"]), "costly": costly, "of": len(rows)}
+    cells = [
+        {"layer": row["layer"], "expert": row["expert"], "label": label, "points": points}
+        for row in rows
+        for label, points in zip(labels, row["change"], strict=True)
+    ]
+    weighted, points = [row["weighted"] for row in rows], [cell["points"] for cell in cells]
+    return {
+        "cells": len(cells),
+        "down": sum(change < -1 for change in points),
+        "up": sum(change > 1 for change in points),
+        "worst": min(cells, key=lambda cell: cell["points"]),
+        "best": max(cells, key=lambda cell: cell["points"]),
+        "weighted": [min(weighted), max(weighted)],
+    }
 
 
 def class_picture(record: dict[str, Any], path: Path) -> None:

@@ -100,10 +100,11 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
 
 def told(run: Run, config: TrainConfig) -> dict[str, Any]:
     """What a result says of the settings of its run: names of teachers and files in place of where they lie."""
-    named = ("model", "data", "method", "seed", "text_column", "label_column")
+    named = ("model", "data", "method", "seed")
     found = {key: value for key, value in config.to_dict().items() if key not in named}
     found |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
     found["more_train"] = run.settings.get("more_train")
+    found["rate_is"] = "tuned" if run.tune else "declared" if "learning_rate" in run.settings else "default"
     if run.teacher_seeds:
         found["teacher_seeds"] = list(run.teacher_seeds)
     return found

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from ..errors import ConfigError, NotSupportedError
-from ..methods import METHODS
+from ..methods import METHODS, ZeroShot
 from ..records import read_json, write_json
 from ..training import TrainConfig
 from ..upcycle import PACKAGED, backbone_path
@@ -104,15 +105,8 @@ class Trainer:
         An entry with a `tune` of its own chooses for its own recipe. Every trial leaves a JSON under `results/tuning/`;
         the test split is never looked at.
         """
-        if not run.tune or "learning_rate" in run.settings:
-            return run
-        alike = [other for other in self.study if _cell(other) == _cell(run) and other.recipe == "default"]
-        chosen = replace(run if run.own_tune or not alike else alike[0], seed=0)
         best: tuple[float, float] = (-1.0, 0.0)
-        for factor in chosen.tune:
-            prefix = f"{chosen.recipe}-" if chosen.own_tune else ""
-            trial = replace(chosen, recipe=f"{prefix}rate-x{factor:g}")
-            path = self.results / "tuning" / f"{trial.name}.json"
+        for factor, trial, path in self._trials(run):
             with self.lock(trial):
                 if not path.exists():
                     self._try(self.taught(trial), factor, path)
@@ -121,7 +115,21 @@ class Trainer:
             score = stored["validation"]["f1_weighted"]
             if score > best[0]:  # of equal ones the first factor stands
                 best = (score, stored["hyperparameters"]["learning_rate"])
-        return replace(run, settings=run.settings | {"learning_rate": best[1]})
+        return replace(run, settings=run.settings | {"learning_rate": best[1]}) if best[1] else run
+
+    def untried(self, run: Run) -> list[Path]:
+        """Results of trials that choosing the rate of a run still needs."""
+        return [path for _, _, path in self._trials(run) if not path.exists()]
+
+    def _trials(self, run: Run) -> list[tuple[float, Run, Path]]:
+        """The factors, runs and results by which the rate of a run is chosen; none where it is not tuned."""
+        if not run.tune or "learning_rate" in run.settings:  # in them once it was chosen
+            return []
+        alike = [other for other in self.study if _cell(other) == _cell(run) and other.recipe == "default"]
+        chosen = replace(run if run.own_tune or not alike else alike[0], seed=0)
+        prefix = f"{chosen.recipe}-" if chosen.own_tune else ""
+        trials = [(factor, replace(chosen, recipe=f"{prefix}rate-x{factor:g}")) for factor in chosen.tune]
+        return [(factor, trial, self.results / "tuning" / f"{trial.name}.json") for factor, trial in trials]
 
     def _try(self, trial: Run, factor: float, path: Path) -> None:
         started = time.monotonic()
@@ -165,11 +173,12 @@ def run_study(
 ) -> int:
     """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
 
-    budget: seconds; a run that would probably not end in time (by the longest one on the same data and model so far)
-    is not started. A finished run is run again only when its grid was changed and now chooses another learning rate. A
-    run whose weights are not at hand, or whose method does not exist for its model, is passed over; one that another
-    process is at is left to the end, when it has a result, or that process was stopped. `results/declared/NAME.json`
-    lists every run of the study, and for those without a result the reason.
+    budget: seconds; a run that would probably not end in time, with the trials that it lacks (each as long as the
+    longest run on the same data and model so far), is not started. A finished run is run again only when its grid was
+    changed and now chooses another learning rate. A run whose weights are not at hand, or whose method does not exist
+    for its model, is passed over; one that another process is at is left to the end, when it has a result, or that
+    process was stopped. `results/declared/NAME.json` lists every run of the study, and for those without a result the
+    reason.
     models: where trained teachers are kept, with `keep_models` every trained model, and where runs train: one that was
     killed goes on after its last epoch. Raises ConfigError when its settings were changed since.
     """
@@ -183,12 +192,13 @@ def run_study(
     def busy(run: Run) -> bool:
         """Do a run if it is to be done; whether another process is at it, or at what it needs."""
         finished = _path(run, results).exists()
-        if _refusal(run, results).exists() or (finished and not (run.tune and at_hand(run.model))):
+        if _refused(run, results) is not None or (finished and not (run.tune and at_hand(run.model))):
             return False
         if not at_hand(run.model):
             say(f"{run.name}: {NOT_AT_HAND}")
             return False
-        if budget is not None and budget - (time.monotonic() - started) < max(60.0, _longest(results, run)):
+        expected = max(60.0, _longest(results, run) * (1 + len(trainer.untried(run))))
+        if budget is not None and budget - (time.monotonic() - started) < expected:
             return False
         try:
             with trainer.lock(run):
@@ -197,7 +207,7 @@ def run_study(
             return True
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
-            write_json(_refusal(run, results), {"reason": str(refusal)})
+            write_json(_refusal(run, results), {"reason": str(refusal), "settings": _settings(run)})
             say(f"{run.name}: {NOT_SUPPORTED}: {refusal}")
         return False
 
@@ -222,8 +232,8 @@ def status(run: Run, results: Path) -> str:
     """Why a run has no result; "" when it has one."""
     if _path(run, results).exists():
         return ""
-    if _refusal(run, results).exists():
-        return f"{NOT_SUPPORTED}: {read_json(_refusal(run, results))['reason']}"
+    if (reason := _refused(run, results)) is not None:
+        return f"{NOT_SUPPORTED}: {reason}"
     return PENDING if at_hand(run.model) else NOT_AT_HAND
 
 
@@ -240,17 +250,19 @@ def differing(run: Run, stored: dict[str, Any], but: tuple[str, ...] = ()) -> li
     """What is declared otherwise now than stored. A learning rate that tuning chose is not looked at.
 
     What a result does not say, because it is older than the setting, is the default. A value that is left open (None)
-    was filled in. The data are not looked at: their hash is in the result.
+    was filled in. The data are not looked at: results of one cell with several hashes are not rendered.
     """
-    config = replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None)
-    wanted = {"limit": run.limit, "teacher_seeds": None} | told(run, config)
+    wanted = {"limit": run.limit, "teacher_seeds": None} | _settings(run)
     default = TrainConfig().to_dict() | {"long_texts": "windows"}
     skipped = [*but, *(key for key in OPEN if wanted[key] is None)]
-    if run.tune and "learning_rate" not in run.settings:
+    if "rate_is" not in stored:
+        skipped.append("rate_is")
+    if run.tune:
         skipped += ["learning_rate", "learning_rate_factor"]
     if METHODS[run.method].adapt is None:  # a language model is asked, and most settings do not concern it
-        skipped += set(wanted) - set(stored)
-        wanted["method_settings"] = stored["method_settings"] | wanted["method_settings"]
+        skipped += set(wanted) - set(stored) - {"limit"}
+        mode = signature(ZeroShot).parameters["mode"].default
+        wanted["method_settings"] = {"mode": mode} | wanted["method_settings"]
     return [
         f"{key}: {stored.get(key, default.get(key))!r} in the result, {value!r} in the study"
         for key, value in wanted.items()
@@ -292,6 +304,17 @@ def _path(run: Run, results: Path) -> Path:
 
 def _refusal(run: Run, results: Path) -> Path:
     return results / "refused" / f"{replace(run, seed=0).name}.json"
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return told(run, replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None))
+
+
+def _refused(run: Run, results: Path) -> str | None:
+    """Why these settings of a run are not supported; None when nothing is known against them."""
+    path = _refusal(run, results)
+    stored = read_json(path) if path.exists() else None
+    return stored["reason"] if stored is not None and stored["settings"] == _settings(run) else None
 
 
 def _longest(results: Path, run: Run) -> float:

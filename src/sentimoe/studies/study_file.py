@@ -26,7 +26,9 @@ def read_study(path: Path) -> list[Run]:
     study = read_yaml(path, "study file", f"the parts {', '.join(PARTS)}")
     if set(study) != set(PARTS):
         raise ConfigError(f"{path} has the parts {sorted(study)}; it must have {', '.join(PARTS)}")
-    runs = [run for entry in study["runs"] for run in _expand(entry, study, path)]
+    parts = {kind: _mapping(study[kind], f"{path}: {kind}") for kind in PARTS[:-1]}
+    entries = [_mapping(entry, f"{path}: a run") for entry in _list(study["runs"], f"{path}: runs")]
+    runs = [run for entry in entries for run in _expand(entry, parts, path)]
     seen: dict[str, Run] = {}
     for run in runs:
         check_settings(run.method, run.settings["method_settings"])
@@ -54,17 +56,39 @@ def _expand(entry: dict[str, Any], study: dict[str, Any], path: Path) -> Iterato
         for kind, name in (("data", data), ("models", model), ("methods", method)):
             if name not in study[kind]:
                 raise ConfigError(f"{path}: {name!r} is not listed under {kind}; add it there")
-            parts.append(dict(study[kind][name] or {}))
-        parts.append(dict(entry.get("settings", {})) | {"method_settings": entry.get("method_settings", {})})
-        method_settings = {k: v for part in parts for k, v in part.pop("method_settings", {}).items()}
+            parts.append(_mapping(study[kind][name], f"{path}: {name}"))
+        varied = {key: _mapping(entry.get(key), f"{path}: {key} of a run") for key in ("settings", "method_settings")}
+        parts.append(varied["settings"] | {"method_settings": varied["method_settings"]})
+        of_method = [_mapping(part.pop("method_settings", None), f"{path}: method_settings") for part in parts]
+        method_settings = {key: value for part in of_method for key, value in part.items()}
         merged = {key: value for part in parts for key, value in part.items()}
-        tune = tuple(entry.get("tune", merged.pop("tune", ())))
+        tune = tuple(_list(entry.get("tune", merged.pop("tune", [])), f"{path}: tune"))
+        if wrong := [factor for factor in tune if not isinstance(factor, int | float) or factor <= 0]:
+            raise ConfigError(f"{path}: tune holds {wrong}; give factors of the default learning rate, above 0")
+        if tune and (fixed := {"learning_rate", "learning_rate_factor"} & set(merged)):
+            raise ConfigError(
+                f"{path}: {data}, {model}, {method} has a grid (tune) and {', '.join(sorted(fixed))}; leave one out, "
+                "with tune: [] where the grid is that of the method"
+            )
         own_tune = "tune" in entry and entry.get("recipe", "default") != "default"
         merged.pop("tune", None)
         of_the_run = {key: merged.pop(key) for key in OF_THE_RUN if key in merged}
         if "teacher_seeds" in of_the_run:
             if "teacher" not in of_the_run:
                 raise ConfigError(f"{path}: teacher_seeds needs a teacher, the method of the runs that teach")
-            of_the_run["teacher_seeds"] = tuple(of_the_run["teacher_seeds"])
+            of_the_run["teacher_seeds"] = tuple(_list(of_the_run["teacher_seeds"], f"{path}: teacher_seeds"))
         merged["method_settings"] = method_settings
         yield Run(data, model, method, seed, entry.get("recipe", "default"), merged, tune, own_tune, **of_the_run)
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    """A copy of what YAML read, {} where it was left empty. Raises ConfigError when it is something else."""
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"{what} is {value!r}; it must hold names with values, such as 'epochs: 3'")
+    return dict(value or {})
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list | None):
+        raise ConfigError(f"{what} is {value!r}; it must be a list, such as [0, 1]")
+    return list(value or [])

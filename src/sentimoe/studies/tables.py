@@ -37,7 +37,8 @@ class Stored:
 class Results:
     """Everything under a results folder.
 
-    cells: the finished runs by data, model, method and recipe, in the order of their seeds. declared: how many seeds
+    cells: the finished runs by data, model, method and recipe, in the order of their seeds. Raises ConfigError for
+    results of different data in one cell. declared: how many seeds
     the study wants of each cell, and why some are missing. data: Table 1. costs: rows by data, model and method.
     paper: the paper's figures.
     """
@@ -49,7 +50,12 @@ class Results:
             with np.load(path.with_suffix(".npz")) as stored:
                 run = Stored(record, stored["labels"].astype(int), stored["predictions"].astype(int))
             self.cells[cell_of(record)].append(run)
-        for runs in self.cells.values():
+        for cell, runs in self.cells.items():
+            if len(hashes := {run.record["data_sha256"] for run in runs}) > 1:
+                raise ConfigError(
+                    f"the results of {', '.join(cell)} are of {len(hashes)} different data sets (data_sha256); remove "
+                    f"those of the ones that are no longer used from {folder / 'runs'}"
+                )
             runs.sort(key=lambda run: run.record["seed"])
         self.declared: dict[Cell, list[str]] = defaultdict(list)
         declared = sorted((folder / "declared").glob("*.json"))
@@ -101,7 +107,7 @@ class Results:
         for key, values in _precision_recall(runs).items():
             row[key] = summarise(values)
         other = self.cells.get(against, [])[:seeds] if against and against != cell else []
-        if other and len(other[0].labels) == len(runs[0].labels):
+        if other and np.array_equal(other[0].labels, runs[0].labels):  # not of another `limit`
             row["against"] = _compare(runs, other)
         return row
 
