@@ -4,8 +4,23 @@ import inspect
 
 import pytest
 import torch
-from tiny import CASES, FAMILIES, NATIVELY_GATED, PLAIN_FFN, C, batch, dense, scatter, sparse, texts
+from tiny import (
+    CASES,
+    COMMON,
+    FAMILIES,
+    LABELS,
+    NATIVELY_GATED,
+    PLAIN_FFN,
+    C,
+    batch,
+    dense,
+    scatter,
+    sparse,
+    texts,
+    widen,
+)
 from torch.testing import assert_close
+from transformers import AutoModelForSequenceClassification, LongformerConfig
 
 from sentimoe import MoEConfig, upcycle
 from sentimoe.errors import ConfigError
@@ -95,6 +110,22 @@ def test_padding_and_neighbours_change_nothing(case):
 
 
 @torch.no_grad()
+def test_a_model_that_pads_texts_itself_keeps_padding_out_of_the_experts():
+    """Longformer pads to a multiple of its attention window, here 8, inside its forward."""
+    config = LongformerConfig(**COMMON | {"max_position_embeddings": 98}, attention_window=8)
+    config.update(LABELS)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    widen(model)
+    rows = texts(13, 6)
+    expected = model(**batch(rows)).logits
+    scatter(upcycle(model))
+    together, alone = model(**batch(rows)), model(**batch(rows[:1]))
+    assert [len(logits) for logits in together.router_logits] == [19, 19]
+    assert_close(together.logits[:1], alone.logits, **CLOSE)
+    assert (together.logits - expected).abs().max() > 1e-3
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("case", MEAN_OF_ALL)
 def test_left_padding_changes_nothing(case):
     model, rows = sparse(case), texts(9, 4, 12)
@@ -105,7 +136,7 @@ def test_left_padding_changes_nothing(case):
         del padded["position_ids"]  # they count from the padding themselves
     found = model(**padded)
     for field in ("logits", "aux_loss", "expert_load", "router_logits"):
-        assert_close(found[field], expected[field], **CLOSE)
+        assert_close(getattr(found, field), getattr(expected, field), **CLOSE)
 
 
 @torch.no_grad()

@@ -236,10 +236,18 @@ def test_a_layer_on_its_own_treats_every_token_as_real():
     assert_close(moe(hidden), inside)
 
 
-@pytest.mark.parametrize("shape", [(3, 3, D), (2, 4, D), (6, D)])
+@pytest.mark.parametrize("shape", [(3, 3, D), (6, D)])
 def test_hidden_states_that_are_not_those_of_the_call_are_refused(shape):
     with RoutingCall(torch.ones(2, 3, dtype=torch.bool)), pytest.raises(ValueError, match="do not fit the attention"):
         layer()(torch.randn(shape))
+
+
+def test_chunks_that_add_up_to_more_than_the_mask_are_refused():
+    moe = layer()
+    with RoutingCall(torch.ones(2, 3, dtype=torch.bool)):
+        moe(torch.randn(2, 2, D))
+        with pytest.raises(ValueError, match="do not fit the attention"):
+            moe(torch.randn(2, 2, D))
 
 
 def test_calls_nest_and_end_even_when_the_forward_raises():

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 _active: ContextVar[RoutingCall | None] = ContextVar("sentimoe_routing_call", default=None)
 _closed: ContextVar[Mapping[Any, Sequence[int]]] = ContextVar("sentimoe_closed_experts", default=MappingProxyType({}))
@@ -54,10 +55,14 @@ class RoutingCall:
         """Flat positions `[T]` of the real tokens among those of `hidden` `[B, L', D]`; None when all are real.
 
         `L' < L` when the model feeds its FFN in chunks along the sequence: the chunks of a layer come in order.
+        `L' > L` when it pads texts on the right to the width of its attention windows (Longformer).
         Raises ValueError when the hidden states cannot be those of this call.
         """
         batch, length = self.mask.shape
         start = self._seen.get(layer, 0)
+        if hidden.dim() == 3 and not start and hidden.shape[1] > length:
+            self.mask = F.pad(self.mask, (0, hidden.shape[1] - length))
+            length = hidden.shape[1]
         if hidden.dim() != 3 or hidden.shape[0] != batch or start + hidden.shape[1] > length:
             raise ValueError(
                 f"hidden states of shape {tuple(hidden.shape)} (from token {start}) do not fit the attention mask "
