@@ -23,6 +23,7 @@ from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
 from sentimoe.records import read_json, write_json
 from sentimoe.studies import perform, runner
+from sentimoe.studies.demo import REPORT
 from sentimoe.studies.render import render
 from sentimoe.studies.runner import Trainer, run_study
 from sentimoe.studies.study_file import read_study
@@ -516,6 +517,18 @@ def test_split_rows_test_against_the_teacher_of_the_same_seed(tmp_path):
     path.write_text(path.read_text().replace('"one"', '"another"'))
     with pytest.raises(ConfigError, match="toy, model, full, default are of 2 different data sets"):
         Results(tmp_path)
+
+
+def test_the_tables_of_the_demo_report_are_whole():
+    scores = {"accuracy": 0.5, "f1_weighted": 0.5, "f1_macro": 0.5}
+    scores["intervals"] = {key: [0.4, 0.6] for key in ("f1_weighted", "f1_macro")}
+    receipt = {"texts": 4, "probe": "random ids", "max_abs_logit_diff": 0, "tolerance": 1e-4, "noise_abs_logit_diff": 0}
+    told = {"data": {"splits": {"train": {"rows": 9}}}, "used": 8, "n": 7, "config": {}, "seconds": 1, "peak_gib": 1}
+    told |= {"rows": [("experts", scores)] * 2, "gain": 1, "sentences": [("text", {"label": "good", "score": 0.9})]}
+    told |= {"load": [[0.5, 0.5]] * 2, "load_texts": 7, "layers": [-2, -1], "receipt": receipt}
+    lines = REPORT.render(told).splitlines()
+    rows = {lines[place + 1 :].index("") for place, line in enumerate(lines) if line.startswith("|---")}
+    assert sum(line.startswith("|---") for line in lines) == 3 and rows == {1, 2}
 
 
 def test_results_without_the_published_figures_say_so(tmp_path):

@@ -57,11 +57,8 @@ Share of the (token, choice) pairs that each expert received on {{ load_texts }}
 {{ '%.3f' % (1 / load[0] | length) }}.
 
 | MoE layer |{% for e in load[0] %} expert {{ loop.index0 }} |{% endfor %}
-
 |---|{% for e in load[0] %}---|{% endfor %}
-
 {% for row in load %}| {{ layers[loop.index0] }} |{% for share in row %} {{ '%.3f' % share }} |{% endfor %}
-
 {% endfor %}
 ## Receipt
 
