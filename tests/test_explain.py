@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
-from sentimoe.data import load_dataset
+from sentimoe.data import Split, load_dataset
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.explain import (
     Activation,
@@ -634,6 +634,23 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     low, high = (100 * bound for bound in routed["test"]["interval"])
     shown = f"<td>{100 * routed['test']['difference']:+.2f} ({low:+.2f} to {high:+.2f})</td>"
     assert shown in report_html(found) and f"<td>{100 * routed['flipped']:.1f}%</td>" in report_html(found)
+
+
+def test_a_text_without_a_token_changes_no_label(secret, dataset):
+    """It has no answer, whatever is closed."""
+    classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
+    some = dataset.splits["test"].sample(20)
+    part = Split([*some.texts, *["\u200b"] * 40], [*some.labels, *[0] * 40])
+    sizes = Sizes(shown=1, knocked_out=60, projected=20, compared=5, tagged=5, training=10, permutations=9)
+    found = find(
+        classifier.engine,
+        classifier.model,
+        replace(dataset, splits=dataset.splits | {"test": part}),
+        "test",
+        sizes=sizes,
+    )
+    assert found["flipped_by_some_expert"] <= sum(row["flipped"] for row in found["knock_out"])
+    assert found["flipped_by_some_expert"] <= 1 / 3
 
 
 @pytest.fixture(scope="module")

@@ -389,6 +389,8 @@ def test_masks_that_do_not_say_which_tokens_are_real_are_refused():
     model, ids = sparse(), torch.stack(texts(8, 8))
     with pytest.raises(ValueError, match="attention_mask has shape"):
         model(input_ids=ids, attention_mask=torch.ones(2, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"attention_mask has shape .2, 5.; .* here .2, 8."):
+        model(input_ids=ids, attention_mask=torch.ones(2, 5))
     with pytest.raises(ValueError, match="input_ids or inputs_embeds"):
         model()
     assert active_call() is None

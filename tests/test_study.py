@@ -122,6 +122,15 @@ def test_a_budget_that_is_spent_starts_nothing(study, tmp_path):
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["declared"]
 
 
+def test_a_budget_counts_the_trials_that_a_run_lacks(study, tmp_path):
+    runs, results, said = read_study(study), tmp_path / "results", []
+    (results / "runs").mkdir(parents=True)
+    earlier = {"seconds": 100.0, "cost": {"training_seconds": 90.0}}
+    write_json(results / "runs" / f"{replace(runs[0], method='bitfit').name}.json", earlier)
+    told = {"wanted": lambda run: run.name == runs[0].name, "data_root": tmp_path, "say": said.append}
+    assert run_study(runs, results, budget=250.0, **told) == 1 and not said  # two trials and the run: 300 seconds
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -252,6 +261,9 @@ def test_zero_shot_runs_in_a_study(study, tmp_path):
     for change in ({"limit": 9}, {"settings": runs[0].settings | {"method_settings": {"mode": "uncalibrated"}}}):
         with pytest.raises(ConfigError, match="in the result"):
             runner.check_alike(replace(runs[0], **change), asked["hyperparameters"], results)
+    whole = {key: value for key, value in asked["hyperparameters"].items() if key != "limit"}
+    with pytest.raises(ConfigError, match="limit: None in the result, 12 in the study"):
+        runner.check_alike(runs[0], whole, results)
     plain = replace(runs[1], settings=runs[1].settings | {"method_settings": {}})
     with pytest.raises(ConfigError, match=r"'generate'.* in the result, .*'calibrated'"):
         runner.check_alike(plain, generated["hyperparameters"], results)

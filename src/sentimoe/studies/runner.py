@@ -314,7 +314,7 @@ def _refused(run: Run, results: Path) -> str | None:
     """Why these settings of a run are not supported; None when nothing is known against them."""
     path = _refusal(run, results)
     stored = read_json(path) if path.exists() else None
-    return stored["reason"] if stored is not None and stored["settings"] == _settings(run) else None
+    return stored["reason"] if stored is not None and stored.get("settings") == _settings(run) else None
 
 
 def _longest(results: Path, run: Run) -> float:

@@ -188,10 +188,10 @@ def real_token_mask(given: dict[str, Any]) -> torch.Tensor:
         raise ValueError("give the model input_ids or inputs_embeds")
     if mask is None:
         return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    if mask.dim() != 2:
+    if mask.dim() != 2 or mask.shape[1] < tokens.shape[1]:
         raise ValueError(
-            f"attention_mask has shape {tuple(mask.shape)}; a model with experts needs [B, L] to know which tokens "
-            "are real"
+            f"attention_mask has shape {tuple(mask.shape)}; a model with experts needs [B, L], here "
+            f"{tuple(tokens.shape[:2])}, to know which tokens are real"
         )
     return mask[:, -tokens.shape[1] :].bool()
 
