@@ -1,21 +1,51 @@
-"""Reading and writing the JSON of runs and results."""
+"""Files that appear whole or not at all: written aside, synced, then renamed."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all, also where several processes write the same file."""
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """A file path beside `path` to write to, which takes its place when the block ends without an error.
+
+    What was there before stays until then, and stays for good when the block raises. Several processes may write the
+    same file; the last one wins.
+    """
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     try:
-        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        yield partial
+        sync(partial)
         partial.replace(path)
+        sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Ask the system to put a file, or the list of names in a folder, on the disk before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all."""
+    with written_aside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

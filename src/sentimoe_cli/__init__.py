@@ -26,12 +26,12 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Run the command; an error that sentimoe raised on purpose is one line on standard error and exit code 2."""
+    """Run the command. An error that sentimoe raised on purpose is one line on standard error and its exit code."""
     try:
         app()
     except Exception as error:
         known = sys.modules.get("sentimoe.errors")
         if known is None or not isinstance(error, known.SentiMoEError):
             raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_code)
