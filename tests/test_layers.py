@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LEVELS = [
-    {"config", "errors", "records"},
+    {"config", "errors", "manifest", "records"},
     {"moe"},
     {"upcycle", "data"},
     {"methods"},
