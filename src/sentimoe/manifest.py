@@ -39,8 +39,8 @@ def check_manifest(folder: Path) -> bool:
             raise ModelFolderError(f"{folder} lacks {name}, which its manifest lists; copy the folder again")
         if file.stat().st_size != size or sha256(file) != digest:
             raise ModelFolderError(
-                f"{file} is not the file that was saved: its hash differs from {MANIFEST}. Copy the folder again; if you "
-                "changed it on purpose, load it without the check (verify=False, --no-verify)"
+                f"{file} is not the file that was saved: its hash differs from {MANIFEST}. Copy the folder again; if "
+                "you changed it on purpose, load it without the check (verify=False, --no-verify)"
             )
     return True
 
