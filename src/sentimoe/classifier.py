@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class SentimentClassifier:
         classifier._engine = load_zero_shot(model, label_names, dtype=dtype, prompt=prompt, **settings)
         return classifier
 
-    def fit(self, texts: Sequence[str], labels: Sequence[str | int]) -> SentimentClassifier:
+    def fit(self, texts: Iterable[str], labels: Iterable[str | int]) -> SentimentClassifier:
         """Train on texts and labels; a tenth is held out to choose the best epoch. Returns the classifier.
 
         Raises DataError for blank texts, missing labels or a single class, ConfigError for the setting `more_train`.
@@ -137,13 +137,16 @@ class SentimentClassifier:
         """The C class names, in the order of the columns of `predict_proba`."""
         return self.engine.label_names
 
-    def predict_proba(self, texts: Sequence[Any]) -> np.ndarray:
-        """Class probabilities `[B, C]`; a row of NaN for a blank text. Raises ConfigError for one bare string."""
-        if isinstance(texts, str):
-            raise ConfigError("texts is one string, whose characters would be read as texts; give a list: [text]")
+    def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
+        """Class probabilities `[B, C]`; a row of NaN for a blank text.
+
+        texts: a list, tuple, one-dimensional array, Series, Arrow array, column of a data set, or iterator of strings;
+        numbers and dates are read as they are written, None and NaN are blank. Raises ConfigError for what is no
+        column of texts, such as one string, a table or a dict, and DataError for a value that is no text.
+        """
         return self.engine.predict_proba(texts)
 
-    def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
+    def predict(self, texts: Iterable[Any]) -> list[dict[str, Any]]:
         """`[{"label", "score"}]`, one for every text; label None and score NaN for a blank text."""
         return answers(self.predict_proba(texts), self.label_names)
 

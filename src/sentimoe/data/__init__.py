@@ -5,7 +5,7 @@ from sentimoe.data.dataset import SentimentDataset, Split
 from sentimoe.data.loading import dataset_from_texts, load_dataset
 from sentimoe.data.presets import PRESETS, Preset
 from sentimoe.data.reading import read_texts
-from sentimoe.data.text import clean_text
+from sentimoe.data.text import clean_text, text_chunks, values_of
 from sentimoe.data.unlabelled import load_unlabelled
 
 __all__ = [
@@ -18,5 +18,7 @@ __all__ = [
     "load_dataset",
     "load_unlabelled",
     "read_texts",
+    "text_chunks",
     "token_batches",
+    "values_of",
 ]

@@ -1,6 +1,6 @@
 """The one entry to data: a preset's name, a folder or a file becomes a checked data set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from sentimoe.data.reading import READERS, Table, read_table
 from sentimoe.data.repeats import repeat_warnings
 from sentimoe.data.rows import Rows, labelled_rows
 from sentimoe.data.splitting import normalise, split_off
+from sentimoe.data.text import values_of
 from sentimoe.errors import DataError
 
 TEST_FRACTION = 0.1
@@ -54,19 +55,21 @@ def load_dataset(
 
 
 def dataset_from_texts(
-    texts: Sequence[str],
-    labels: Sequence[str | int],
+    texts: Iterable[str],
+    labels: Iterable[str | int],
     *,
     validation_fraction: float = 0.1,
 ) -> SentimentDataset:
     """The same for texts and labels in memory: train, and a validation split carved from them.
 
     Raises:
+        ConfigError: as `values_of`.
         DataError: as `load_dataset`; also when there are more texts than labels, or fewer.
     """
+    texts, labels = list(values_of(texts, "texts")), list(values_of(labels, "labels"))
     if len(texts) != len(labels):
         raise DataError(f"{len(texts)} texts but {len(labels)} labels; give one label for each text")
-    frame = pd.DataFrame({"text": pd.Series(list(texts), dtype=object), "label": pd.Series(list(labels), dtype=object)})
+    frame = pd.DataFrame({"text": pd.Series(texts, dtype=object), "label": pd.Series(labels, dtype=object)})
     rows = {"train": labelled_rows(frame, "the given texts", None, None)}
     return _checked("texts", rows, None, validation_fraction, None)
 

@@ -1,6 +1,5 @@
 """Table columns to texts and labels; each bad row is an error that names it."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
@@ -8,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from sentimoe.data.text import is_missing, shown
 from sentimoe.errors import DataError
 
 
@@ -76,25 +76,29 @@ def text_values(frame: pd.DataFrame, origin: str, column: str) -> list[str]:
     ]
 
 
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
 def _text(value: Any, where: str) -> str:
-    if _missing(value):
+    if is_missing(value):
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where} holds {type(value).__name__} {value!r}, not a string; write the text as a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where} holds half a surrogate pair at character {error.start}; write it whole") from error
-    return value
+        raise DataError(f"{where} holds {shown(value)}, not a string; write the text as a string")
+    return _encodable(value, where)
 
 
 def _label(value: Any, where: str) -> str:
-    if _missing(value) or (isinstance(value, str) and not value.strip()):
+    if is_missing(value) or (isinstance(value, str) and not value.strip()):
         raise DataError(f"{where} has no label; fill it or delete the row")
     if isinstance(value, bool) or not isinstance(value, str | Integral):
-        raise DataError(f"{where} holds {type(value).__name__} {value!r}; write labels as strings or integers")
-    return str(value)
+        raise DataError(f"{where} holds {shown(value)}; write labels as strings or integers")
+    try:
+        written = value if isinstance(value, str) else str(value)
+    except ValueError as error:  # an integer of more than 4,300 digits
+        raise DataError(f"{where} holds a number that Python does not write ({error}); write it as a string") from error
+    return _encodable(written, where)
+
+
+def _encodable(value: str, where: str) -> str:
+    """The value, as a plain string where it was of a subclass."""
+    try:
+        return value.encode("utf-8").decode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where} holds half a surrogate pair at character {error.start}; write it whole") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..data import clean_text, token_batches
+from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..inference import Engine, make_windows
 from ..upcycle import moe_layers
@@ -65,8 +64,8 @@ def trace(engine: Engine, texts: Iterable[Any]) -> Iterator[Trace]:
         raise ConfigError("the model has no experts, so there is no routing to trace; give one trained with moe-*")
     if not engine.tokenizer.is_fast:
         raise ConfigError("a routing trace needs a fast tokenizer, which knows the characters of every token")
-    iterator, first = iter(texts), 0
-    while chunk := [clean_text(text) for text in islice(iterator, TEXTS_PER_CHUNK)]:
+    first = 0
+    for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
         yield _traced(engine, chunk, first, layers[0].num_experts_per_tok)
         first += len(chunk)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import clean_text, token_batches
+from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from .openvino import OpenVINOClassifier, compiled
 from .precision import compute_dtype
@@ -62,15 +61,18 @@ class Engine:
         self.truncated_rows: list[int] = []
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
-        """Probabilities `[B, C]` float32, a row for every text; blank: a row of NaN. Nothing raises for odd text."""
+        """Probabilities `[B, C]` float32, a row for every text; blank: a row of NaN.
+
+        Nothing raises for odd text; ConfigError for what is no column of texts, DataError for a value that is no text.
+        """
         chunks = list(self.stream(texts))
         return np.concatenate(chunks) if chunks else np.empty((0, self.num_labels), dtype=np.float32)
 
     def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
         """The same, chunk by chunk, for inputs that do not fit in memory. `truncated_rows` grows with it."""
-        iterator, start = iter(texts), 0
+        start = 0
         self.truncated_rows = []
-        while chunk := [clean_text(text) for text in islice(iterator, TEXTS_PER_CHUNK)]:
+        for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
             self.truncated_rows += [start + row for row in windows.truncated]
             yield self._chunk(len(chunk), windows)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import clean_text, token_batches
+from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..upcycle import backbone_path
 from .prompts import Prompt
@@ -69,9 +68,9 @@ class ZeroShot:
 
     def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
         """The same, chunk by chunk; `truncated_rows` and `off_label` grow with it."""
-        iterator, start = iter(texts), 0
+        start = 0
         self.truncated_rows, self.off_label = [], Counter()
-        while chunk := [clean_text(text) for text in islice(iterator, TEXTS_PER_CHUNK)]:
+        for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             probabilities = np.full((len(chunk), self.num_labels), np.nan, dtype=np.float32)
             asked = [row for row, text in enumerate(chunk) if text.strip()]
             prompts = []
