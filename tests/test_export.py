@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -117,6 +119,24 @@ def test_an_exported_folder_answers_like_the_model(run, exported):
         theirs.export(run / "fast")
     with pytest.raises(ConfigError, match="experts per token are fixed"):
         SentimentClassifier.from_pretrained(run / "fast", num_experts_per_tok=1)
+
+
+@pytest.mark.parametrize("folder", ["model", "fast"])
+def test_threads_get_their_own_answers(run, exported, folder):
+    """Shared state: one inference request among threads gave each the others' answers."""
+    ours = SentimentClassifier.from_pretrained(run / folder, precision="float32", backend="openvino")
+    texts = [f"text {number} " + "thing " * number for number in range(8)]
+    alone = np.stack([ours.predict_proba([text]) for text in texts])
+    for count in (2, 8):
+        start = threading.Barrier(count)
+
+        def ask(text, start=start):
+            start.wait()
+            return [ours.predict_proba([text]) for _ in range(100)]
+
+        with ThreadPoolExecutor(count) as pool:
+            for answers, expected in zip(pool.map(ask, texts[:count]), alone, strict=False):
+                np.testing.assert_array_equal(answers, [expected] * 100)
 
 
 def test_the_dial_on_the_command_line(run):

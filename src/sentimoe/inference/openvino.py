@@ -32,7 +32,7 @@ HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 class OpenVINOClassifier:
     """Called like the model it was made from: `input_ids` and `attention_mask` `[B, L]` -> `.logits` `[B, C]`.
 
-    config: `num_labels` and `id2label`, as of a model. device: the processor.
+    config: `num_labels` and `id2label`, as of a model. device: the processor. Threads may share one.
     """
 
     def __init__(self, network: Any, dtype: torch.dtype):
@@ -46,7 +46,8 @@ class OpenVINOClassifier:
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **rest: torch.Tensor) -> SimpleNamespace:
         given = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
-        return SimpleNamespace(logits=torch.from_numpy(self._compiled(given)[0]))
+        # a request of its own for each call: calling what was compiled shares one among all threads
+        return SimpleNamespace(logits=torch.from_numpy(self._compiled.create_infer_request().infer(given)[0]))
 
 
 class Bare(nn.Module):
