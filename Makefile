@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo test test-browser lint bench clean
+.PHONY: help install backbones demo test test-browser mutants lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
+	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
@@ -32,8 +33,8 @@ demo: $(INSTALLED)
 	$(BIN)/python -m sentimoe.studies.demo runs/demo
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools
 	$(BIN)/mypy
 
 # by files, because their fixtures train models
@@ -45,6 +46,10 @@ test-browser: $(INSTALLED)
 	$(if $(BROWSER),,apt-get update -qq && apt-get install -y -qq chromium > /dev/null)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest -q -o addopts= tests/browser
+
+# JOBS=2: two bugs at a time. What is known already is not run again
+mutants: $(INSTALLED)
+	$(BIN)/python tools/mutants.py --jobs $(or $(JOBS),1)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m sentimoe.studies.copies results/bench/copy-moe.json
