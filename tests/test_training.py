@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.data import Split
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.inference import Engine, position_limit
 from sentimoe.training import TrainConfig, train
@@ -226,8 +225,8 @@ def test_class_weights_enter_the_loss_beside_the_auxiliary_losses(backbone, tmp_
     expected = F.cross_entropy(outputs.logits, given["labels"], weight=weights) + outputs.aux_loss
     torch.testing.assert_close(loss, expected)
     assert abs(float((outputs.loss - loss).detach())) > 1e-4
-    assert inverse_frequency(Split(["a"] * 4, [0, 0, 0, 1]), 2).tolist() == pytest.approx([4 / 6, 2.0])
-    assert len(inverse_frequency(Split(["a"] * 4, [0, 0, 0, 1]), 3)) == 3  # of a class that train_limit left none of
+    assert inverse_frequency([0, 0, 0, 1], 2).tolist() == pytest.approx([4 / 6, 2.0])
+    assert len(inverse_frequency([0, 0, 0, 1], 3)) == 3  # of a class that train_limit left none of
 
 
 def test_early_stopping_keeps_the_best_epoch(backbone, data, tmp_path):

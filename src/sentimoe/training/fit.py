@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,33 +16,32 @@ from transformers import (
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     TrainingArguments,
 )
 
-from ..data import Split, clean_text
+from ..errors import DivergedError, PredictionError
 from ..inference import compute_dtype
 from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
 from .config import TrainConfig
 from .distillation import ANSWERS
 from .prepare import Prepared
+from .tokens import ROW, tokenise
 from .trainer import SentimentTrainer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FitResult:
     """What training did: `history` holds the logged rows (loss, rate, validation metrics) in order.
 
-    truncated: training texts longer than `max_length`. seconds: of the Trainer, with those before the checkpoint that a
-    resumed run started from. best: the best validation metric.
+    truncated: training texts longer than `max_length`. unread: those without a token, which were left out. seconds: of
+    the Trainer, with those before the checkpoint that a resumed run started from. best: the best validation metric.
     """
 
     history: list[dict[str, Any]]
     truncated: int
+    unread: int
     seconds: float
     best: float | None
 
@@ -51,35 +50,33 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
     """Train `ready.model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
 
     With `resume` training goes on from the last complete checkpoint in `folder`, from the start when there is none, and
-    ends as if it had not been stopped.
+    ends as if it had not been stopped. Raises DataError when no text has a token, PredictionError when a teacher's
+    answer is not finite, and DivergedError when loss, gradients, weights or validation answers are not.
     """
     model, tokenizer, config = ready.model, ready.tokenizer, ready.config
     checkpoints = folder / "checkpoints"
     checkpoint = last_complete_checkpoint(checkpoints) if resume else None
     earlier = checkpoint.seconds if checkpoint else 0.0
     patience = EarlyStoppingCallback(config.patience)
-    arguments = training_arguments(config, checkpoints, model, len(ready.train))
+    train = tokenise(ready.train, tokenizer, config.max_length, "training")
+    validation = tokenise(ready.validation, tokenizer, config.max_length, "validation")
+    rows = train.rows if ready.answers is None else _with_answers(train.rows, ready.answers)
+    arguments = training_arguments(config, checkpoints, model, len(rows))
     if checkpoint:  # the Trainer forgets this
         patience.early_stopping_patience_counter = checkpoint.worse
         if checkpoint.worse >= config.patience:
             arguments.num_train_epochs = checkpoint.epochs
-    train_set, truncated = _tokenise(ready.train, tokenizer, config.max_length)
-    if ready.answers is not None:
-        train_set = train_set.add_column(ANSWERS, ready.answers.tolist())
-    validation_set, _ = _tokenise(ready.validation, tokenizer, config.max_length)
-    if truncated:
-        logger.warning("%d of %d training texts are cut at %d tokens", truncated, len(ready.train), config.max_length)
     trainer = SentimentTrainer(
         model,
         arguments,
-        train_dataset=train_set,
-        eval_dataset=validation_set,
+        train_dataset=rows,
+        eval_dataset=validation.rows,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
         callbacks=[patience, MarkComplete(earlier), LogRows(folder / "log.jsonl")],
         rates=config.rates,
-        class_weights=inverse_frequency(ready.train, model.config.num_labels) if config.class_weights else None,
+        class_weights=inverse_frequency(rows["labels"], model.config.num_labels) if config.class_weights else None,
         distillation=ready.distillation,
     )
     for printer in (ProgressCallback, PrinterCallback):  # they write to standard output
@@ -89,13 +86,13 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
     output = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     model.eval()
     seconds = earlier + output.metrics["train_runtime"]
-    return FitResult(trainer.state.log_history, truncated, seconds, trainer.state.best_metric)
+    return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds, trainer.state.best_metric)
 
 
-def inverse_frequency(split: Split, num_labels: int) -> torch.Tensor:
+def inverse_frequency(labels: Sequence[int], num_labels: int) -> torch.Tensor:
     """Class weights `[C]` by inverse frequency, with mean 1 over the texts when all classes are there."""
-    counts = np.bincount(split.labels, minlength=num_labels)
-    return torch.tensor(len(split) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
+    counts = np.bincount(labels, minlength=num_labels)
+    return torch.tensor(len(labels) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32)
 
 
 def training_arguments(
@@ -130,16 +127,21 @@ def training_arguments(
     )
 
 
-def _tokenise(split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[Dataset, int]:
-    texts = [clean_text(text) for text in split.texts]
-    cut = tokenizer(texts, truncation=True, max_length=max_length)
-    at_limit = [text for text, ids in zip(texts, cut["input_ids"], strict=True) if len(ids) >= max_length]
-    longer = tokenizer(at_limit, truncation=True, max_length=max_length + 1)["input_ids"] if at_limit else []
-    return Dataset.from_dict({**cut, "labels": split.labels}), sum(len(ids) > max_length for ids in longer)
+def _with_answers(rows: Dataset, answers: np.ndarray) -> Dataset:
+    """The training set with what the teachers answer to its texts. answers: `[B, C]`, of the texts left out too."""
+    answers = answers[np.asarray(rows[ROW]) - 1]
+    if len(lost := np.flatnonzero(~np.isfinite(answers).all(axis=1))):
+        raise PredictionError(
+            f"a teacher gave no finite answer to {len(lost)} of {len(answers)} training texts, the first one is number "
+            f"{rows[int(lost[0])][ROW]}; take these texts out, or give a teacher that can read them"
+        )
+    return rows.add_column(ANSWERS, answers.tolist())
 
 
 def _selection_metrics(prediction) -> dict[str, float]:
     logits = prediction.predictions
+    if not np.isfinite(logits).all():
+        raise DivergedError("training diverged: answers to validation texts are not finite; try a lower learning_rate")
     predicted, labels = np.argmax(logits, axis=-1), prediction.label_ids
     classes = list(range(logits.shape[-1]))
     return {

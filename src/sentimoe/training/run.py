@@ -53,8 +53,9 @@ def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, prog
     ready = prepare(config, dataset)
     _prepare_folder(folder, ready.config, dataset.sha256, resume)
     fitted = fit(ready, folder, resume, progress)
+    used = len(ready.train) - fitted.unread
     trainable = sum(p.numel() for p in ready.model.parameters() if p.requires_grad)
-    return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, len(ready.train))
+    return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, used)
 
 
 def train(config: TrainConfig, output: str | Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -75,7 +76,8 @@ def train(config: TrainConfig, output: str | Path, *, resume: bool = False, prog
     }
     record = {
         "config": config.to_dict(),
-        "data": done.dataset.summary() | {"train_used": done.train_used, "train_truncated": done.fitted.truncated},
+        "data": done.dataset.summary()
+        | {"train_used": done.train_used, "train_truncated": done.fitted.truncated, "train_unread": done.fitted.unread},
         "parameters": sum(p.numel() for p in done.model.parameters()),
         "trainable_parameters": done.trainable_parameters,
         "seconds": {"training": round(done.fitted.seconds, 1), "all": round(time.perf_counter() - started, 1)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import Trainer
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DivergedError
 from ..moe import Experts, Router
 from .distillation import ANSWERS, Distillation
+from .tokens import ROW
 
 
 class SentimentTrainer(Trainer):
@@ -20,6 +22,9 @@ class SentimentTrainer(Trainer):
     rates: learning rates of the groups "router" and "gate"; a missing group has the common rate.
     class_weights: `[C]`, weights of the cross entropy; None: all 1.
     distillation: a teacher to learn from; its loss takes the place of the cross entropy in training.
+
+    Raises DivergedError, before the step is applied, when loss or gradients are not finite, and before a checkpoint is
+    written, when weights are not.
     """
 
     def __init__(
@@ -51,6 +56,40 @@ class SentimentTrainer(Trainer):
             self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """The loss of a batch, whose gradients are computed."""
+        self.batch = inputs
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._check_step(loss, "loss")
+        return loss
+
+    def _clip_grad_norm(self, model):
+        norm = super()._clip_grad_norm(model)
+        self._check_step(norm, "norm of the gradients")
+        return norm
+
+    def _check_step(self, value: torch.Tensor, name: str) -> None:
+        if math.isfinite(value):
+            return
+        rows = rows_in(self.batch, self.train_dataset)
+        texts = self.train_dataset.select(rows[:3])["input_ids"]
+        first = ", ".join(repr(self.processing_class.decode(ids[:12], skip_special_tokens=True)) for ids in texts)
+        raise DivergedError(
+            f"training diverged: the {name} of step {self.state.global_step + 1} of {self.state.max_steps} is "
+            f"{float(value)}, and the step was not applied; it read the training texts "
+            f"{', '.join(str(self.train_dataset[row][ROW]) for row in rows)} ({first}, ...); "
+            f"try a learning_rate below {self.args.learning_rate:g}, or look at these texts"
+        )
+
+    def _save_checkpoint(self, model, trial):
+        for name, parameter in model.named_parameters():
+            if not torch.isfinite(parameter).all():
+                raise DivergedError(
+                    f"training diverged: after step {self.state.global_step} of {self.state.max_steps} {name} holds "
+                    f"weights that are not finite; try a learning_rate below {self.args.learning_rate:g}"
+                )
+        super()._save_checkpoint(model, trial)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's own loss; with class weights the weighted cross entropy plus the auxiliary losses."""
         if self.distillation is not None and model.training:
@@ -64,6 +103,13 @@ class SentimentTrainer(Trainer):
             aux_loss = getattr(outputs, "aux_loss", None)
             loss = loss if aux_loss is None else loss + aux_loss
         return (loss, outputs) if return_outputs else loss
+
+
+def rows_in(batch: dict[str, torch.Tensor], dataset: Any) -> list[int]:
+    """Which rows of a tokenised data set a batch was made of, and their equals."""
+    ids, masks = batch["input_ids"], batch["attention_mask"].bool()
+    read = {tuple(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)}
+    return [row for row, found in enumerate(dataset["input_ids"]) if tuple(found) in read]
 
 
 def parameter_groups(
