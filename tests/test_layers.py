@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 LEVELS = [
     {"config", "errors", "manifest", "records"},
-    {"moe"},
+    {"moe", "model_folder"},
     {"upcycle", "data"},
     {"methods"},
     {"inference", "evaluation"},

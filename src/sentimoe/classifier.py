@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .data import dataset_from_texts
 from .errors import ConfigError
 from .evaluation import predicted_labels
 from .inference import Engine, compute_dtype, export, is_exported, load_exported
 from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
+from .model_folder import is_model_folder, load_tokenizer
 from .training import TrainConfig, finished, fit, prepare
 from .upcycle import set_experts_per_token
 
@@ -43,13 +44,15 @@ class SentimentClassifier:
         backend: str = "torch",
         num_experts_per_tok: int | None = None,
         tokens_per_batch: int = 8192,
+        trust_remote_code: bool = False,
     ) -> SentimentClassifier:
         """Load a folder written by `sentimoe train`, `save_pretrained` or `export`, onto the GPU where there is one.
 
         precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
         "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model with experts; None: as it
-        was saved. tokens_per_batch: fewer take less memory. Raises ConfigError when the folder does not exist or does
-        not allow what is asked.
+        was saved. tokens_per_batch: fewer take less memory. trust_remote_code: run the Python code that the folder
+        brings along. Raises ConfigError when the folder does not exist or does not allow what is asked, and
+        ModelFolderError when it is damaged or not trusted.
         """
         folder = Path(folder)
         classifier = cls()
@@ -58,14 +61,14 @@ class SentimentClassifier:
             if num_experts_per_tok is not None:
                 raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
             model: Any = load_exported(folder, compute_dtype(precision, torch.device("cpu")))
-        elif any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-            model = load_adapted(folder)
+        elif is_model_folder(folder):
+            model = load_adapted(folder, trust_remote_code=trust_remote_code)
             if num_experts_per_tok is not None:
                 set_experts_per_token(model, num_experts_per_tok)
             model = classifier.model = model if backend == "openvino" else model.to(_device())
         else:
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
-        classifier.tokenizer = AutoTokenizer.from_pretrained(folder)
+        classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         classifier._engine = Engine(
             model,
             classifier.tokenizer,
@@ -93,16 +96,19 @@ class SentimentClassifier:
         *,
         prompt: Prompt | None = None,
         precision: str = "auto",
+        trust_remote_code: bool = False,
         **settings: Any,
     ) -> SentimentClassifier:
         """A language model (a short name, a folder or a hub id) that answers without training.
 
-        settings: `mode` ("calibrated", "uncalibrated" or "generate") and `max_length`, see `ZeroShot`.
+        trust_remote_code: run the Python code that the model brings along. settings: `mode` ("calibrated",
+        "uncalibrated" or "generate") and `max_length`, see `ZeroShot`.
         """
         dtype = compute_dtype(precision, _device())
         classifier = cls()
         classifier.config = None
-        classifier._engine = load_zero_shot(model, label_names, dtype=dtype, prompt=prompt, **settings)
+        told: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "trust_remote_code": trust_remote_code}
+        classifier._engine = load_zero_shot(model, label_names, **told, **settings)
         return classifier
 
     def fit(self, texts: Iterable[str], labels: Iterable[str | int]) -> SentimentClassifier:

@@ -27,6 +27,9 @@ def evaluate(
     experts_per_token: Annotated[
         int | None, Option(help="Experts that read each token: fewer is faster. [as it was trained]")
     ] = None,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
+    ] = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals on one split."""
@@ -44,7 +47,8 @@ def evaluate(
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    classifier = load_model(model, method, dataset.label_names, mode, Path(data).name, precision, **settings)
+    name = Path(data).name
+    classifier = load_model(model, method, dataset.label_names, mode, name, precision, trust_remote_code, **settings)
     if tuple(classifier.label_names) != dataset.label_names:
         raise DataError(
             f"the model's labels {classifier.label_names} are not those of {data}, {list(dataset.label_names)}; "

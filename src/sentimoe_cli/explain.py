@@ -27,6 +27,9 @@ def explain(
     shown: Annotated[int, Option(help="Texts explained one by one.", min=1, max=100)] = 40,
     limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=20)] = None,
     record: Annotated[Path | None, Option(help="JSON file for the measures without any text, to keep.")] = None,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
+    ] = False,
     overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
@@ -56,12 +59,12 @@ def explain(
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     if limit is not None:
         dataset = replace(dataset, splits=dataset.splits | {split: dataset.splits[split].sample(limit)})
-    classifier, engine = _load(folder)
+    classifier, engine = _load(folder, trust_remote_code)
     if classifier.model is None:
         raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
     if tuple(classifier.label_names) != dataset.label_names:
         raise DataError(f"the model answers {classifier.label_names}, {data} has {list(dataset.label_names)}")
-    beside = None if dense is None else _load(dense)
+    beside = None if dense is None else _load(dense, trust_remote_code)
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")
     out.mkdir(parents=True, exist_ok=True)
@@ -91,12 +94,14 @@ def explain(
         record.write_text(json.dumps(without_texts(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _load(folder: Path) -> tuple[SentimentClassifier, Engine]:
+def _load(folder: Path, trust_remote_code: bool) -> tuple[SentimentClassifier, Engine]:
     import torch
 
     from sentimoe import SentimentClassifier
 
     # small batches take less memory and, on a processor, no more time
     tokens = 8192 if torch.cuda.is_available() else 2048
-    classifier = SentimentClassifier.from_pretrained(folder, long_texts="truncate", tokens_per_batch=tokens)
+    classifier = SentimentClassifier.from_pretrained(
+        folder, long_texts="truncate", tokens_per_batch=tokens, trust_remote_code=trust_remote_code
+    )
     return classifier, cast("Engine", classifier.engine)

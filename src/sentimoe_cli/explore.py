@@ -13,6 +13,9 @@ Option = typer.Option
 def explore(
     folders: Annotated[list[Path], typer.Argument(help="Run folders, one or more; with two they can be compared.")],
     port: Annotated[int, Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65535)] = 8765,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
+    ] = False,
 ) -> None:
     """Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page."""
     import socket
@@ -40,7 +43,7 @@ def explore(
     names = [folder.name for folder in folders]
     titles = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     loaded = {
-        title: SentimentClassifier.from_pretrained(folder, long_texts="truncate")
+        title: SentimentClassifier.from_pretrained(folder, long_texts="truncate", trust_remote_code=trust_remote_code)
         for title, folder in zip(titles, folders, strict=True)
     }
     app = create_app(loaded)

@@ -16,6 +16,9 @@ def export(
     experts_per_token: Annotated[
         int | None, Option(help="Experts that read each token, fixed in the export. [as it was trained]")
     ] = None,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
+    ] = False,
 ) -> None:
     """Write an OpenVINO model, its tokenizer and a description; `predict` and `evaluate` take the folder."""
     from sentimoe import SentimentClassifier
@@ -23,5 +26,8 @@ def export(
     from .show import prepare_process
 
     prepare_process()
-    SentimentClassifier.from_pretrained(folder, num_experts_per_tok=experts_per_token).export(output)
+    classifier = SentimentClassifier.from_pretrained(
+        folder, num_experts_per_tok=experts_per_token, trust_remote_code=trust_remote_code
+    )
+    classifier.export(output)
     typer.echo(f"written to {output}")

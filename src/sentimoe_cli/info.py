@@ -11,6 +11,9 @@ import typer
 
 def info(
     folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run the Python code that the model brings along.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Architecture, experts, parameters (total and active per token), receipt and test scores of a saved model."""
@@ -26,7 +29,7 @@ def info(
     if is_exported(folder):
         print_json(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
         return
-    classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
+    classifier = SentimentClassifier.from_pretrained(folder, precision="float32", trust_remote_code=trust_remote_code)
     facts = describe(classifier, folder)
     if as_json:
         print_json(facts)

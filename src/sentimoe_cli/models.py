@@ -10,7 +10,14 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    name: str, method: str | None, labels: Sequence[str], mode: str, data: str, precision: str, **settings: Any
+    name: str,
+    method: str | None,
+    labels: Sequence[str],
+    mode: str,
+    data: str,
+    precision: str,
+    trust_remote_code: bool,
+    **settings: Any,
 ) -> SentimentClassifier:
     """A run folder; with method "zero-shot" a language model asked for these labels. Raises ConfigError.
 
@@ -20,10 +27,11 @@ def load_model(
     from sentimoe.errors import ConfigError
     from sentimoe.methods import PROMPTS
 
+    told: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code}
     if method is None:
         if mode != "calibrated":
             raise ConfigError(f"--mode {mode} is of language models that are asked; add --method zero-shot")
-        return SentimentClassifier.from_pretrained(name, precision=precision, **settings)
+        return SentimentClassifier.from_pretrained(name, **told, **settings)
     if method != "zero-shot":
         raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
     usual = {"long_texts": "windows", "backend": "torch", "num_experts_per_tok": None}
@@ -33,4 +41,4 @@ def load_model(
         )
     if len(labels) < 2:
         raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
-    return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, precision=precision)
+    return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **told)

@@ -42,6 +42,9 @@ def predict(
     ] = None,
     labels: Annotated[str | None, Option(help="Of zero-shot: the labels to choose from, with commas.")] = None,
     mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
+    ] = False,
 ) -> None:
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 
@@ -70,7 +73,7 @@ def predict(
         raise ConfigError("--labels are of language models that are asked; add --method zero-shot")
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    classifier = load_model(model, method, names, mode, "", precision, **settings)
+    classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, **settings)
     if input_file is not None:
         frame, column = read_texts(input_file, text_column)
     else:

@@ -87,6 +87,9 @@ def train(
     init_noise: Annotated[float | None, Option(help="Relative noise on copied experts. [0]")] = None,
     router_aux_loss_coef: Annotated[float | None, Option(help="Weight of the load-balancing loss. [0.01]")] = None,
     router_z_loss_coef: Annotated[float | None, Option(help="Weight of the router z-loss. [0.001]")] = None,
+    trust_remote_code: Annotated[
+        bool | None, Option("--trust-remote-code", help="Run the Python code that the model or a teacher brings along.")
+    ] = None,
     resume: Annotated[bool, Option(help="Go on with the run in the output folder.")] = False,
     quiet: Annotated[bool, Option(help="No progress bar.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the metrics as one JSON object.")] = False,

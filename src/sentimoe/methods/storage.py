@@ -10,6 +10,7 @@ from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, WeightsError
+from ..model_folder import load_adapter, load_model
 from ..records import read_json, write_json
 
 BASE = "base"
@@ -34,16 +35,19 @@ def save_adapted(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
         write_json(folder / ADAPTER, told)
 
 
-def load_adapted(folder: str | Path) -> PreTrainedModel | PeftModel:
-    """Load what `save_adapted` wrote, in evaluation mode. Raises WeightsError where some would be random."""
+def load_adapted(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel | PeftModel:
+    """Load what `save_adapted` wrote, in evaluation mode.
+
+    Raises WeightsError where some would be random, ModelFolderError for a folder that is damaged or not trusted.
+    """
     folder = Path(folder)
     if not (folder / ADAPTER).is_file():
-        return _whole(folder)
-    return PeftModel.from_pretrained(_whole(folder / BASE), str(folder)).eval()
+        return _whole(folder, trust_remote_code)
+    return load_adapter(_whole(folder / BASE, trust_remote_code), folder)
 
 
-def _whole(folder: Path) -> PreTrainedModel:
-    model, found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True)
+def _whole(folder: Path, trust_remote_code: bool) -> PreTrainedModel:
+    model, found = load_model(AutoModelForSequenceClassification, folder, trust_remote_code=trust_remote_code)
     if found["missing_keys"]:
         raise WeightsError(
             f"{folder} is not a trained classifier: it lacks {sorted(found['missing_keys'])[:3]}, which would be "

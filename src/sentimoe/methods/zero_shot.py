@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
+from ..model_folder import load_model, load_tokenizer
 from ..upcycle import backbone_path
 from .prompts import Prompt
 
@@ -195,12 +196,17 @@ def read_answer(answer: str, label_names: Sequence[str]) -> int | None:
     return next((index for index, name in enumerate(label_names) if said == name.lower()), None)
 
 
-def load_zero_shot(name: str, label_names: Sequence[str], *, dtype: torch.dtype, **settings: Any) -> ZeroShot:
-    """Load a causal language model (a short name, a folder or a hub id) for zero-shot classification."""
+def load_zero_shot(
+    name: str, label_names: Sequence[str], *, dtype: torch.dtype, trust_remote_code: bool = False, **settings: Any
+) -> ZeroShot:
+    """Load a causal language model (a short name, a folder or a hub id) for zero-shot classification.
+
+    trust_remote_code: run the Python code that it brings along. Raises ModelFolderError and ConfigError.
+    """
     path = backbone_path(name)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    model, _ = load_model(AutoModelForCausalLM, path, dtype=dtype, trust_remote_code=trust_remote_code)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return ZeroShot(model, AutoTokenizer.from_pretrained(path), label_names, **settings)
+    return ZeroShot(model, load_tokenizer(path, trust_remote_code=trust_remote_code), label_names, **settings)
 
 
 def _normalised(scores: np.ndarray) -> np.ndarray:

@@ -21,12 +21,13 @@ import torch
 import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
+from transformers import AutoModelForSequenceClassification, TextClassificationPipeline
 
 from ..data import SentimentDataset, Split
 from ..errors import ConfigError
 from ..evaluation import in_turns, rate, ratio
 from ..inference import Engine, compute_dtype
+from ..model_folder import load_model, load_tokenizer
 from ..training import TrainConfig, training_texts
 from ..upcycle import backbone_path
 from .baselines import fit_tfidf, vader_probabilities
@@ -99,8 +100,8 @@ def engine_dtype() -> torch.dtype:
 
 def transformers_pipeline(task: Task) -> tuple[Answer, str]:
     """`transformers.pipeline("text-classification")`."""
-    model = AutoModelForSequenceClassification.from_pretrained(task.dense, dtype=engine_dtype()).eval()
-    pipe = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(task.dense))
+    model, _ = load_model(AutoModelForSequenceClassification, task.dense, dtype=engine_dtype())
+    pipe = TextClassificationPipeline(model=model, tokenizer=load_tokenizer(task.dense))
     places = model.config.label2id
 
     def answer(texts: Sequence[str], size: int) -> np.ndarray:
@@ -118,7 +119,8 @@ def sentence_transformers(task: Task) -> tuple[Answer, str]:
     """Embeddings of the backbone, not fine-tuned, and a logistic regression whose C is chosen on validation."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(task.backbone, device="cpu", model_kwargs={"dtype": engine_dtype()})
+    told: dict[str, Any] = {"model_kwargs": {"dtype": engine_dtype()}, "trust_remote_code": False}
+    model = SentenceTransformer(task.backbone, device="cpu", **told)
 
     def embed(texts: Sequence[str], size: int) -> np.ndarray:
         return model.encode(list(texts), batch_size=size, show_progress_bar=False)
@@ -137,9 +139,12 @@ def sentence_transformers(task: Task) -> tuple[Answer, str]:
 def setfit(task: Task) -> tuple[Answer, str]:
     """SetFit (Tunstall et al. 2022) on 16 texts of each class."""
     from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
     from setfit import SetFitModel, Trainer, TrainingArguments
 
-    model = SetFitModel.from_pretrained(task.backbone, device="cpu")
+    # not from_pretrained, which would unpickle a head that it finds beside the backbone
+    body = SentenceTransformer(task.backbone, device="cpu", trust_remote_code=False)
+    model = SetFitModel(model_body=body, model_head=LogisticRegression())
     few = _per_class(task.train, SETFIT_TEXTS)
     with tempfile.TemporaryDirectory() as folder:
         told = TrainingArguments(

@@ -43,6 +43,7 @@ class TrainConfig:
         follows its teacher more closely. LoRA's is the setting `lora_dropout`.
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
+    trust_remote_code: run the Python code that `model` or a teacher brings along; without it such a model is refused.
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
     """
 
@@ -78,6 +79,7 @@ class TrainConfig:
     merge: bool = True
     precision: str = "auto"
     seed: int = 0
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self, NUMBERS)

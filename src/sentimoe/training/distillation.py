@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..errors import ConfigError
 from ..inference import Engine
 from ..methods import load_adapted
+from ..model_folder import load_tokenizer
 
 NO_LABEL = -100
 ANSWERS = "teacher_answers"  # a column of the training set
@@ -89,18 +90,20 @@ def soft_answers(
     temperature: float,
     max_length: int,
     precision: str = "auto",
+    trust_remote_code: bool = False,
 ) -> np.ndarray:
     """Mean over trained models of their answers at temperature `T`, `[B, C]`: each text is asked once.
 
     The models may have other backbones and vocabularies than the student. Raises ConfigError when one cannot be loaded
-    or has other labels.
+    or has other labels, ModelFolderError when its folder is damaged or not trusted.
     """
     total = np.zeros((len(texts), len(label_names)))
     for folder in folders:
         try:
-            model, tokenizer = load_adapted(folder), AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"teacher={folder!r} is not the folder of a trained model: {error}") from None
+            model = load_adapted(folder, trust_remote_code=trust_remote_code)
+            tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        except ConfigError as error:
+            raise ConfigError(f"teacher={folder!r} is not the folder of a trained model: {error}") from error
         check_labels(model, label_names)
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         engine = Engine(model, tokenizer, max_length=max_length, long_texts="truncate", precision=precision)

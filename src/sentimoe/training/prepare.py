@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..config import MoEConfig
 from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
 from ..inference import position_limit
 from ..methods import METHODS, VIRTUAL_TOKENS, adapt, check_trains, freeze_packed, load_adapted, merge, round_packed
+from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
 from .distillation import NO_LABEL, Distillation, check_labels, soft_answers
@@ -68,12 +69,14 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     if hidden is None:
         hidden = 1.0 if folders and method.keeps_teacher else 0.0
     if folders and method.keeps_teacher:
-        model, source = _load_teacher(folders[0], dataset.label_names), folders[0]
+        model, source = _load_teacher(folders[0], dataset.label_names, config.trust_remote_code), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
     before = config.method_settings.get("num_virtual_tokens", VIRTUAL_TOKENS) if config.method == "p-tuning" else 0
-    tokenizer = load_tokenizer(source, model, config.max_length, before)
-    teacher = _running_teacher(folders, dataset.label_names, model, tokenizer) if hidden and folders else None
+    tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
+    teacher = None
+    if hidden and folders:
+        teacher = _running_teacher(folders, dataset.label_names, model, tokenizer, config.trust_remote_code)
     if config.distillation_token_dropout and teacher is None:
         raise ConfigError(
             "distillation_token_dropout needs a teacher that reads what is left: give one dense teacher and a "
@@ -97,7 +100,13 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         distillation = Distillation(*told, hidden, teacher, config.distillation_token_dropout)
         if teacher is None:
             answers = soft_answers(
-                folders, train.texts, dataset.label_names, told[1], config.max_length, config.precision
+                folders,
+                train.texts,
+                dataset.label_names,
+                told[1],
+                config.max_length,
+                config.precision,
+                config.trust_remote_code,
             )
     complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
     return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, answers)
@@ -126,20 +135,25 @@ def default_learning_rate(model: PreTrainedModel) -> float:
 
 
 def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
+    told: dict[str, Any] = {"head": config.head, "trust_remote_code": config.trust_remote_code}
     if not config.load_in_4bit:
-        return load_classifier(config.model, label_names, head=config.head)
+        return load_classifier(config.model, label_names, **told)
     keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
-    return load_classifier(config.model, label_names, head=config.head, load_in_4bit=True, keep_layers=keep)
+    return load_classifier(config.model, label_names, **told, load_in_4bit=True, keep_layers=keep)
 
 
 def _running_teacher(
-    folders: Sequence[str], label_names: Sequence[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    folders: Sequence[str],
+    label_names: Sequence[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    trust_remote_code: bool,
 ) -> PreTrainedModel:
     """The one teacher whose hidden states are learnt. Raises ConfigError when the student cannot compare its own."""
     if len(folders) > 1:
         raise ConfigError("hidden states are those of one teacher: set distillation_hidden_weight to 0 for several")
-    teacher = _load_teacher(folders[0], label_names)
-    if AutoTokenizer.from_pretrained(folders[0]).get_vocab() != tokenizer.get_vocab():
+    teacher = _load_teacher(folders[0], label_names, trust_remote_code)
+    if load_stored_tokenizer(folders[0], trust_remote_code=trust_remote_code).get_vocab() != tokenizer.get_vocab():
         raise ConfigError(
             f"teacher {folders[0]!r} and student read different vocabularies: set distillation_hidden_weight to 0"
         )
@@ -148,11 +162,11 @@ def _running_teacher(
     return teacher
 
 
-def _load_teacher(folder: str, label_names: Sequence[str]) -> PreTrainedModel:
+def _load_teacher(folder: str, label_names: Sequence[str], trust_remote_code: bool) -> PreTrainedModel:
     """A dense classifier with these labels. Raises ConfigError."""
     if not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"teacher={folder!r} must be the folder of a trained dense model, without an adapter")
-    teacher = load_adapted(folder)
+    teacher = load_adapted(folder, trust_remote_code=trust_remote_code)
     if isinstance(teacher, PeftModel) or moe_layers(teacher):
         raise ConfigError(f"teacher={folder!r} must be a dense model; this one has experts or an adapter")
     check_labels(teacher, label_names)
@@ -172,7 +186,9 @@ def _batches(
         yield dict(tokenizer(part, truncation=True, padding=True, return_tensors="pt"))
 
 
-def load_tokenizer(name: str, model: PreTrainedModel, max_length: int, before: int = 0) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, model: PreTrainedModel, max_length: int, before: int = 0, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """The backbone's tokenizer, limited to `max_length` tokens; where there is no padding token the end token pads.
 
     before: virtual tokens that stand before every text. Raises ConfigError when the model cannot read that many.
@@ -181,7 +197,7 @@ def load_tokenizer(name: str, model: PreTrainedModel, max_length: int, before: i
     if limit is not None and before + max_length > limit:
         given = f"max_length={max_length}" + (f" with {before} virtual tokens" if before else "")
         raise ConfigError(f"{given} is more than the {limit} tokens that {name} can read; lower it")
-    tokenizer = AutoTokenizer.from_pretrained(backbone_path(name))
+    tokenizer = load_stored_tokenizer(backbone_path(name), trust_remote_code=trust_remote_code)
     tokenizer.model_max_length = max_length
     text_config, pads = model.config.get_text_config(), tokenizer.pad_token is not None
     if not pads:

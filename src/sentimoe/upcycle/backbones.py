@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError
+from ..model_folder import load_config, load_model
 from .frozen import frozen_weights
 from .mean_head import backbone_class, without_pooler
 from .modeling import HEADS, classifier_class, classifier_config_class
@@ -25,33 +26,36 @@ def load_classifier(
     dtype: torch.dtype = torch.float32,
     load_in_4bit: bool = False,
     keep_layers: Sequence[int] = (),
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """A dense classifier with a fresh head (`mean`) or with the head of its architecture (`native`).
 
     name: a short name (`PACKAGED`, `HUB`), a folder or a hub id. label_names: C names, in index order.
     A folder that already is a classifier with these labels, in any order, keeps its head under `native`; so does one
     that never named its labels. load_in_4bit: the weights will be frozen, see `frozen_weights`; `keep_layers`, counted
-    from either end, stay whole. Raises ConfigError.
+    from either end, stay whole. trust_remote_code: run the Python code that the model brings along.
+
+    Raises ConfigError, and ModelFolderError for a model that is damaged or not trusted.
     """
     if head not in HEADS:
         raise ConfigError(f"head={head!r} must be one of {HEADS}")
     path = backbone_path(name)
     labels = {"id2label": dict(enumerate(label_names)), "label2id": {label: i for i, label in enumerate(label_names)}}
     try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        config = load_config(path, trust_remote_code=trust_remote_code)
+    except ConfigError as error:
         raise ConfigError(
-            f"model {name!r} cannot be loaded; give one of {', '.join(PACKAGED)}, the folder of a model or "
-            f"the id of one that the hub or its cache has ({str(error).splitlines()[0]})"
-        ) from None
+            f"model {name!r} cannot be loaded; give one of {', '.join(PACKAGED)}, the folder of a model or the id of "
+            "one that the hub or its cache has"
+        ) from error
     weights: dict[str, Any] = {"dtype": dtype}
     if load_in_4bit:
         count = config.get_text_config().num_hidden_layers
         weights = frozen_weights([index % count for index in keep_layers])
     if head == "native":
         order = _label_order(name, config, label_names)
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            path, output_loading_info=True, **weights, **labels
+        model, found = load_model(
+            AutoModelForSequenceClassification, path, trust_remote_code=trust_remote_code, **weights, **labels
         )
         of_backbone = [key for key in found["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
         _check_whole(name, [key for key in of_backbone if "pooler" not in key])  # a part of the head, and new as it is
@@ -62,8 +66,9 @@ def load_classifier(
     if base.model_type == "sentimoe":
         raise ConfigError(f"{name} is a sentimoe classifier already; load it with AutoModelForSequenceClassification")
     body_class = backbone_class(base)
-    arguments: dict[str, Any] = without_pooler(body_class)
-    body, found = body_class.from_pretrained(path, output_loading_info=True, **weights, **arguments)
+    body, found = load_model(
+        body_class, path, trust_remote_code=trust_remote_code, **weights, **without_pooler(body_class)
+    )
     _check_whole(name, found["missing_keys"])
     return with_mean_head(body, labels, head_dropout)
 

