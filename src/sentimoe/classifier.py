@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapte
 from .model_folder import is_model_folder, load_tokenizer
 from .training import TrainConfig, finished, fit, prepare
 from .upcycle import set_experts_per_token
+
+logger = logging.getLogger(__name__)
 
 
 class SentimentClassifier:
@@ -114,6 +117,9 @@ class SentimentClassifier:
     def fit(self, texts: Iterable[str], labels: Iterable[str | int]) -> SentimentClassifier:
         """Train on texts and labels; a tenth is held out to choose the best epoch. Returns the classifier.
 
+        labels: strings or integers, in which form `predict` answers. What a reader of the results should know of the
+        data, such as repeated texts, is logged as warnings.
+
         Raises DataError for blank texts, missing labels or a single class, ConfigError for the setting `more_train`.
         """
         if self.config is None:
@@ -124,6 +130,8 @@ class SentimentClassifier:
         if self.config.more_train is not None:
             raise ConfigError("more_train is for `sentimoe train`; fit trains on all texts that it is given")
         dataset = dataset_from_texts(texts, labels)
+        for warning in dataset.warnings:
+            logger.warning(warning)
         ready = prepare(self.config, dataset)
         with tempfile.TemporaryDirectory() as folder:
             fit(ready, Path(folder), progress=False)
@@ -143,6 +151,12 @@ class SentimentClassifier:
         """The C class names, in the order of the columns of `predict_proba`."""
         return self.engine.label_names
 
+    @property
+    def classes_(self) -> list[str] | list[int]:
+        """The C classes in the form in which they were given to `fit`: integers where all were. In the same order."""
+        names = self.label_names
+        return [int(name) for name in names] if _label_type(self.engine.model) == "int" else names
+
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Class probabilities `[B, C]`; a row of NaN for a blank text.
 
@@ -153,8 +167,8 @@ class SentimentClassifier:
         return self.engine.predict_proba(texts)
 
     def predict(self, texts: Iterable[Any]) -> list[dict[str, Any]]:
-        """`[{"label", "score"}]`, one for every text; label None and score NaN for a blank text."""
-        return answers(self.predict_proba(texts), self.label_names)
+        """`[{"label", "score"}]`, one for every text, with a label of `classes_`; a blank text has None and NaN."""
+        return answers(self.predict_proba(texts), self.classes_)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model and tokenizer as a Hugging Face folder."""
@@ -163,17 +177,20 @@ class SentimentClassifier:
         save_adapted(self.model, self.tokenizer, Path(folder))
 
 
-def answers(probabilities: np.ndarray, label_names: Sequence[str]) -> list[dict[str, Any]]:
+def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dict[str, Any]]:
     """Probabilities `[B, C]` -> the best label and its probability for every row."""
     if not len(probabilities):
         return []
     best = predicted_labels(probabilities)
     return [
-        {"label": None, "score": float("nan")}
-        if index < 0
-        else {"label": label_names[index], "score": float(row[index])}
+        {"label": None, "score": float("nan")} if index < 0 else {"label": classes[index], "score": float(row[index])}
         for index, row in zip(best, probabilities, strict=True)
     ]
+
+
+def _label_type(model: Any) -> str:
+    """ "int" where the model was trained on integer labels that have no other names, else "str"."""
+    return getattr(model.config, "label_type", "str")
 
 
 def _device() -> torch.device:

@@ -49,11 +49,7 @@ def evaluate(
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     name = Path(data).name
     classifier = load_model(model, method, dataset.label_names, mode, name, precision, trust_remote_code, **settings)
-    if tuple(classifier.label_names) != dataset.label_names:
-        raise DataError(
-            f"the model's labels {classifier.label_names} are not those of {data}, {list(dataset.label_names)}; "
-            "evaluate on data with the same labels"
-        )
+    dataset = dataset.with_label_order(classifier.label_names)
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
     probabilities = probabilities_with_bar(classifier.engine, part.texts)
     metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)

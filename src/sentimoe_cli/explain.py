@@ -62,8 +62,7 @@ def explain(
     classifier, engine = _load(folder, trust_remote_code)
     if classifier.model is None:
         raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
-    if tuple(classifier.label_names) != dataset.label_names:
-        raise DataError(f"the model answers {classifier.label_names}, {data} has {list(dataset.label_names)}")
+    dataset = dataset.with_label_order(classifier.label_names)
     beside = None if dense is None else _load(dense, trust_remote_code)
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")

@@ -105,7 +105,7 @@ def with_predictions(frame: pd.DataFrame, classifier, probabilities) -> pd.DataF
 
     from sentimoe.classifier import answers
 
-    found = answers(probabilities, classifier.label_names)
+    found = answers(probabilities, classifier.classes_)
     added = {
         "label": pd.Series([answer["label"] for answer in found], dtype=object, index=frame.index),
         "score": [answer["score"] for answer in found],

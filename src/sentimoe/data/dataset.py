@@ -1,10 +1,13 @@
 """What every loader hands back: checked texts with label indices, and a hash that names them."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
+from sentimoe.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
@@ -33,6 +36,8 @@ class SentimentDataset:
 
     ``splits`` holds "train", "validation" and, where there is one, "test", in that order. ``sha256`` is
     :func:`content_hash` of them. Each of ``warnings`` is one sentence that a reader of the results should see.
+    ``label_type`` is "int" where the labels were given as integers and have no other names, and "str" otherwise; it
+    says in which form a model answers, and does not make another data set.
     """
 
     name: str
@@ -40,6 +45,21 @@ class SentimentDataset:
     splits: dict[str, Split]
     sha256: str
     warnings: tuple[str, ...]
+    label_type: str = field(default="str", compare=False)
+
+    def with_label_order(self, names: Sequence[str]) -> "SentimentDataset":
+        """The same data with its labels in this order, such as that of a stored classifier; the hash stays.
+
+        Raises DataError when these are other labels.
+        """
+        if sorted(names) != sorted(self.label_names):
+            raise DataError(
+                f"the model's labels {list(names)} are not those of {self.name}, {list(self.label_names)}; "
+                "give data with the same labels"
+            )
+        index = [names.index(name) for name in self.label_names]
+        splits = {split: Split(part.texts, [index[i] for i in part.labels]) for split, part in self.splits.items()}
+        return replace(self, label_names=tuple(names), splits=splits)
 
     def summary(self) -> dict[str, Any]:
         """JSON-able: name, sha256, label names, warnings, and rows per split, whole and per class."""

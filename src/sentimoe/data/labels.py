@@ -1,19 +1,24 @@
 """Labels as written to label indices and names."""
 
 import re
+import unicodedata
+from collections.abc import Iterable
+from decimal import Decimal
 
 from sentimoe.data.rows import Rows
 from sentimoe.errors import DataError
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+_NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,3})?")
 _SHOWN = 20
 
 
 def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[str, int]]:
     """(label names, written label -> index), both decided by the training rows alone.
 
-    Integer labels index ``preset_names``; without them they are sorted as numbers and named by their digits. String
-    labels are sorted naturally ("2 stars" before "10 stars"), or as in ``preset_names`` when they are exactly these.
+    Integer labels index ``preset_names``; without them they keep their digits as names. Where all labels are numbers
+    they are sorted as such (-1.0, -0.5, 1.0), others naturally ("2 stars" before "10 stars"), or as in ``preset_names``
+    when they are exactly these.
 
     Raises:
         DataError: one class only, labels that blanks alone tell apart, or integer labels other than those that
@@ -25,8 +30,7 @@ def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tupl
     if len(written) == 1:
         only = next(iter(written))
         raise DataError(f'{train.origin}: all {len(train)} training rows have the label "{only}"; add a second class')
-    integers = all(map(_INTEGER.fullmatch, written))
-    if preset_names and integers:
+    if preset_names and all(map(_INTEGER.fullmatch, written)):
         expected = {str(i): i for i in range(len(preset_names))}
         if written != set(expected):
             raise DataError(
@@ -38,7 +42,7 @@ def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tupl
     if preset_names and written == set(preset_names):
         names = preset_names
     else:
-        names = tuple(sorted(written, key=int if integers else _natural))
+        names = tuple(_sorted(written))
     return names, {name: i for i, name in enumerate(names)}
 
 
@@ -53,11 +57,31 @@ def label_indices(rows: Rows, index: dict[str, int]) -> list[int]:
     return [index[label] for label in rows.labels]
 
 
-def _natural(label: str) -> tuple[list[str | int], str]:
+def alike_warnings(label_names: Iterable[str]) -> tuple[str, ...]:
+    """One sentence for each group of labels that look like one: they differ by case, Unicode form or spelling of a
+    number (1 and 1.0) alone."""
+    groups: dict[str | Decimal, list[str]] = {}
+    for name in label_names:
+        folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        groups.setdefault(Decimal(folded) if _NUMBER.fullmatch(folded) else folded, []).append(name)
+    return tuple(
+        f"labels {', '.join(map(repr, names))} differ by case, Unicode form or spelling of a number alone and count as "
+        f"{len(names)} classes; write them alike if they are one."
+        for names in groups.values()
+        if len(names) > 1
+    )
+
+
+def _sorted(labels: Iterable[str]) -> list[str]:
+    by_name = sorted(labels, key=_natural)
+    return sorted(by_name, key=Decimal) if all(map(_NUMBER.fullmatch, by_name)) else by_name
+
+
+def _natural(label: str) -> tuple[list[str | Decimal], str]:
     parts = re.split(r"([0-9]+)", label)  # text and digits take turns, so like is compared with like
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], label
+    return [Decimal(part) if i % 2 else part for i, part in enumerate(parts)], label
 
 
 def _listed(labels: dict[str, int] | set[str]) -> str:
-    ordered = sorted(labels, key=_natural)
+    ordered = _sorted(labels)
     return ", ".join(ordered[:_SHOWN]) + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")

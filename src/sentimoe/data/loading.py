@@ -7,7 +7,7 @@ import pandas as pd
 
 from sentimoe.data.dataset import SPLITS, SentimentDataset, Split, content_hash
 from sentimoe.data.folder import read_folder
-from sentimoe.data.labels import label_indices, name_labels
+from sentimoe.data.labels import alike_warnings, label_indices, name_labels
 from sentimoe.data.presets import PRESETS
 from sentimoe.data.reading import READERS, Table, read_table
 from sentimoe.data.repeats import repeat_warnings
@@ -94,14 +94,17 @@ def _checked(
 
     label_names, index = name_labels(rows["train"], preset_names)
     splits = {split: Split(rows[split].texts, label_indices(rows[split], index)) for split in SPLITS if split in rows}
-    warnings: tuple[str, ...] = ()
+    warnings = alike_warnings(label_names)
     if more is not None:
         known = {normalise(text) for split in splits.values() for text in split.texts}
         added = more.take(i for i, text in enumerate(more.texts) if normalise(text) not in known)
         train = splits["train"]
         splits["train"] = Split(train.texts + added.texts, train.labels + label_indices(added, index))
-        warnings = (f"{len(more) - len(added)} of {len(more)} rows of {more.origin} stand in the data set; left out.",)
-    return SentimentDataset(name, label_names, splits, content_hash(splits), warnings + repeat_warnings(splits))
+        left_out = len(more) - len(added)
+        warnings += (f"{left_out} of {len(more)} rows of {more.origin} stand in the data set; left out.",)
+    warnings += repeat_warnings(splits)
+    label_type = "int" if rows["train"].integers and label_names != preset_names else "str"
+    return SentimentDataset(name, label_names, splits, content_hash(splits), warnings, label_type)
 
 
 def _more(source: str | None, text_column: str | None, label_column: str | None) -> Rows | None:

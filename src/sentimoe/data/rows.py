@@ -16,13 +16,14 @@ class Rows:
     """Labelled texts, one entry per row in each list.
 
     ``numbers`` are 1-based data rows of ``origin``, kept through splitting; ``labels`` are as written in the file
-    (integers in decimal).
+    (integers in decimal). ``integers``: all labels were integers there, not strings.
     """
 
     origin: str
     numbers: list[int]
     texts: list[str]
     labels: list[str]
+    integers: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -35,6 +36,7 @@ class Rows:
             [self.numbers[i] for i in chosen],
             [self.texts[i] for i in chosen],
             [self.labels[i] for i in chosen],
+            self.integers,
         )
 
 
@@ -51,11 +53,12 @@ def labelled_rows(frame: pd.DataFrame, origin: str, text_column: str | None, lab
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise DataError(f'{origin}, row {number}: column "{text_column}" is empty; fill it or delete the row')
+    given = frame[label_column].tolist()
     labels = [
-        _label(value, f'{origin}, row {number}: column "{label_column}"')
-        for number, value in enumerate(frame[label_column].tolist(), start=1)
+        _label(value, f'{origin}, row {number}: column "{label_column}"') for number, value in enumerate(given, start=1)
     ]
-    return Rows(origin, list(range(1, len(frame) + 1)), texts, labels)
+    integers = all(isinstance(value, Integral) for value in given)
+    return Rows(origin, list(range(1, len(frame) + 1)), texts, labels, integers)
 
 
 def find_column(frame: pd.DataFrame, origin: str, column: str, flag: str) -> str:

@@ -13,6 +13,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
+from ..upcycle import check_single_label
 from .openvino import OpenVINOClassifier, compiled
 from .precision import compute_dtype
 from .windows import Windows, make_windows
@@ -34,7 +35,8 @@ class Engine:
     backend: "torch", or "openvino" on a processor; a model loaded from an exported folder is OpenVINO's already.
     truncated_rows: after a prediction, the rows of the texts whose end was not read.
 
-    Raises ConfigError for an unknown setting, or a tokenizer without a padding token or a length.
+    Raises ConfigError for an unknown setting, a tokenizer without a padding token or a length, or a model that does not
+    give each text one of two or more labels.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Engine:
         self.max_length = max_length or _length(tokenizer, model)
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
+        check_single_label(model.config, getattr(model.config, "_name_or_path", "") or "the model")
         self.num_labels = model.config.num_labels
         self.label_names = [model.config.id2label[index] for index in range(self.num_labels)]
         self.truncated_rows: list[int] = []

@@ -32,13 +32,15 @@ HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 class OpenVINOClassifier:
     """Called like the model it was made from: `input_ids` and `attention_mask` `[B, L]` -> `.logits` `[B, C]`.
 
-    config: `num_labels` and `id2label`, as of a model. device: the processor. Threads may share one.
+    config: `num_labels`, `id2label` and `label_type`, as of a model. device: the processor. Threads may share one.
     """
 
     def __init__(self, network: Any, dtype: torch.dtype):
         openvino = _openvino()
         labels = json.loads(network.get_rt_info(["sentimoe", "labels"]).value)
-        self.config = SimpleNamespace(num_labels=len(labels), id2label=dict(enumerate(labels)))
+        kind = ["sentimoe", "label_type"]
+        label_type = network.get_rt_info(kind).value if network.has_rt_info(kind) else "str"
+        self.config = SimpleNamespace(num_labels=len(labels), id2label=dict(enumerate(labels)), label_type=label_type)
         self.device = torch.device("cpu")
         told = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
         told["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
@@ -120,6 +122,7 @@ def _trace(exported: PreTrainedModel) -> Any:
             ) from error
     labels = [exported.config.id2label[index] for index in range(exported.config.num_labels)]
     network.set_rt_info(json.dumps(labels), ["sentimoe", "labels"])
+    network.set_rt_info(getattr(exported.config, "label_type", "str"), ["sentimoe", "label_type"])
     return network
 
 

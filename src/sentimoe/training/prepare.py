@@ -72,6 +72,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         model, source = _load_teacher(folders[0], dataset.label_names, config.trust_remote_code), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
+    model.config.label_type = dataset.label_type
     before = config.method_settings.get("num_virtual_tokens", VIRTUAL_TOKENS) if config.method == "p-tuning" else 0
     tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
     teacher = None

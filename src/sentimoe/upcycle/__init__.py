@@ -7,6 +7,7 @@ from .layout import find_layout, transformer_layers
 from .modeling import HEADS, MoESequenceClassifierOutput, SentiMoEModel, register
 from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
+from .single_label import check_single_label
 from .structure import moe_layers, set_experts_per_token
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MoESequenceClassifierOutput",
     "SentiMoEModel",
     "backbone_path",
+    "check_single_label",
     "collapse",
     "find_layout",
     "load_classifier",

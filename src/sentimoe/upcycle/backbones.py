@@ -15,6 +15,7 @@ from .frozen import frozen_weights
 from .mean_head import backbone_class, without_pooler
 from .modeling import HEADS, classifier_class, classifier_config_class
 from .names import PACKAGED, backbone_path
+from .single_label import check_single_label
 
 
 def load_classifier(
@@ -53,6 +54,7 @@ def load_classifier(
         count = config.get_text_config().num_hidden_layers
         weights = frozen_weights([index % count for index in keep_layers])
     if head == "native":
+        check_single_label(config, name)
         order = _label_order(name, config, label_names)
         model, found = load_model(
             AutoModelForSequenceClassification, path, trust_remote_code=trust_remote_code, **weights, **labels
@@ -108,7 +110,10 @@ def with_mean_head(body: PreTrainedModel, labels: dict, head_dropout: float = 0.
     base: Any = type(config)
     base_type = config.model_type
     config.id2label, config.label2id = labels["id2label"], labels["label2id"]
-    config.head_dropout = head_dropout
+    config.head_dropout, config.problem_type = (
+        head_dropout,
+        None,
+    )  # a head that went may have had another kind of answer
     config_class = classifier_config_class(base, "mean")
     config.__class__ = config_class
     config.base_model_type, config.head, config.moe, config.moe_receipt = base_type, "mean", None, None

@@ -1,0 +1,23 @@
+"""Which classifiers the package trains and reads: those that give each text one of their labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import ConfigError
+
+OTHER = ("multi_label_classification", "regression")
+
+
+def check_single_label(config: Any, name: str) -> None:
+    """Raises ConfigError for a classifier of several labels a text or of numbers: softmax makes no sense of its logits.
+
+    config: of a model, or of an exported one. name: of the model, for the message.
+    """
+    kind = getattr(config, "problem_type", None)
+    if kind in OTHER or config.num_labels < 2:
+        told = f"problem_type={kind!r}" if kind in OTHER else f"num_labels={config.num_labels}"
+        raise ConfigError(
+            f"{name} has {told} in its config.json; sentimoe trains and reads classifiers that give each text one of "
+            "two or more labels. To train one on its backbone, give head='mean', which has a head of its own"
+        )
