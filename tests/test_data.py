@@ -327,15 +327,6 @@ def test_unknown_label_names_its_row(tmp_path: Path) -> None:
         assert f"{split}.csv, row 7" in told and 'unknown label "awful"' in told and "bad, good" in told
 
 
-def test_unknown_label_names_the_row_of_the_file_after_carving(tmp_path: Path) -> None:
-    frame = rows(100)
-    carved = load_dataset(folder(tmp_path / "d", train=frame)).splits["validation"].texts
-    number = list(frame["text"]).index(carved[-1]) + 1
-    frame.loc[number - 1, "label"] = "awful"
-    told = message(folder(tmp_path / "d", train=frame))
-    assert f"train.csv, row {number}:" in told and 'unknown label "awful"' in told
-
-
 def test_one_class_only(tmp_path: Path) -> None:
     told = message(folder(tmp_path / "d", train=rows(60, labels=("good",))))
     assert "train.csv" in told and 'label "good"' in told and "second class" in told

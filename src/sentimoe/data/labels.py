@@ -2,9 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
+from sentimoe.data.dataset import Split
 from sentimoe.data.rows import Rows
 from sentimoe.errors import DataError
 
@@ -69,6 +70,16 @@ def alike_warnings(label_names: Iterable[str]) -> tuple[str, ...]:
         f"{len(names)} classes; write them alike if they are one."
         for names in groups.values()
         if len(names) > 1
+    )
+
+
+def absence_warnings(label_names: Sequence[str], splits: dict[str, Split]) -> tuple[str, ...]:
+    """One sentence for each split that lacks a class, whose scores then say nothing of it."""
+    absent = {name: set(range(len(label_names))) - set(split.labels) for name, split in splits.items()}
+    return tuple(
+        f"{name} has no text with the label {_listed({label_names[i] for i in found})}: its scores say nothing of it."
+        for name, found in absent.items()
+        if found
     )
 
 

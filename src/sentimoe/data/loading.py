@@ -7,7 +7,7 @@ import pandas as pd
 
 from sentimoe.data.dataset import SPLITS, SentimentDataset, Split, content_hash
 from sentimoe.data.folder import read_folder
-from sentimoe.data.labels import alike_warnings, label_indices, name_labels
+from sentimoe.data.labels import absence_warnings, alike_warnings, label_indices, name_labels
 from sentimoe.data.presets import PRESETS
 from sentimoe.data.reading import READERS, Table, read_table
 from sentimoe.data.repeats import repeat_warnings
@@ -38,8 +38,9 @@ def load_dataset(
             warning tells how many.
         text_column: "text" unless given.
         label_column: "label" unless given; strings or integers.
-        validation_fraction: share in (0, 0.5] that validation gets where the source has none of its own. Which rows
-            go there depends only on their normalised text.
+        validation_fraction: share in (0, 0.5] that validation gets where the source has none of its own. A hash of
+            the normalised text decides which rows go there; every class stays in train, and is in validation too where
+            it has two different texts.
 
     Raises:
         DataError: anything that makes the source unfit to train on, with file, row and fix.
@@ -88,7 +89,7 @@ def _checked(
             "would be taken from train. Give a folder with train, validation and test"
         )
     if "whole" in rows:
-        rows["train"], rows["test"] = split_off(rows.pop("whole"), "test", 1 - TEST_FRACTION, 1)
+        rows["train"], rows["test"] = split_off(rows.pop("whole"), "test", 1 - TEST_FRACTION, 1, keep=2)
     if "validation" not in rows:
         rows["train"], rows["validation"] = split_off(rows["train"], "validation", 0, validation_fraction)
 
@@ -102,7 +103,7 @@ def _checked(
         splits["train"] = Split(train.texts + added.texts, train.labels + label_indices(added, index))
         left_out = len(more) - len(added)
         warnings += (f"{left_out} of {len(more)} rows of {more.origin} stand in the data set; left out.",)
-    warnings += repeat_warnings(splits)
+    warnings += absence_warnings(label_names, splits) + repeat_warnings(splits)
     label_type = "int" if rows["train"].integers and label_names != preset_names else "str"
     return SentimentDataset(name, label_names, splits, content_hash(splits), warnings, label_type)
 

@@ -16,21 +16,37 @@ def position(key: str) -> float:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8"), digest_size=6).digest(), "big") / 2**48
 
 
-def split_off(rows: Rows, name: str, low: float, high: float) -> tuple[Rows, Rows]:
-    """(rest, taken): taken are the rows whose normalised text has its position in [low, high).
+def split_off(rows: Rows, name: str, low: float, high: float, keep: int = 1) -> tuple[Rows, Rows]:
+    """(rest, taken): taken are the rows whose normalised text has its position in [low, high), 0 or 1 being one end.
 
-    Texts that are the same after normalisation stay together.
+    Texts that are the same after normalisation stay together. Where a class would be missing on a side, its texts
+    nearest the border change sides: the rest keeps `keep` different texts of every class, as far as there are so many,
+    and every class that has more is taken from.
 
     Raises:
-        DataError: one side would be empty; ``name`` is the split that was to be taken.
+        DataError: no class has more than `keep` different texts; ``name`` is the split that was to be taken.
     """
-    taken = [low <= position(normalise(text)) < high for text in rows.texts]
-    if all(taken) or not any(taken):
+    keys = [normalise(text) for text in rows.texts]
+    places = {key: position(key) for key in keys}
+    border = low or high
+    by_class: dict[str, list[str]] = {}
+    for key, label in sorted(
+        set(zip(keys, rows.labels, strict=True)), key=lambda one: (abs(places[one[0]] - border), one)
+    ):
+        by_class.setdefault(label, []).append(key)
+    taken = {key for key, place in places.items() if low <= place < high}
+    for texts in by_class.values():
+        if len(texts) > keep and taken.isdisjoint(texts):
+            taken.add(texts[0])
+    for texts in by_class.values():  # last: a text that stands under two labels may leave taken without one of them
+        lacking = keep - sum(key not in taken for key in texts)
+        taken.difference_update([key for key in texts if key in taken][: max(lacking, 0)])
+    if not taken:
         raise DataError(
-            f"{rows.origin}: {len(rows)} rows are too few to take a {name} split from; "
-            f"add rows or give a folder with a {name} file of its own"
+            f"{rows.origin}: {len(rows)} rows are too few to take a {name} split from, which needs {keep + 1} "
+            f"different texts of a class; add rows or give a folder with a {name} file of its own"
         )
     return (
-        rows.take(i for i, is_taken in enumerate(taken) if not is_taken),
-        rows.take(i for i, is_taken in enumerate(taken) if is_taken),
+        rows.take(i for i, key in enumerate(keys) if key not in taken),
+        rows.take(i for i, key in enumerate(keys) if key in taken),
     )
