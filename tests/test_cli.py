@@ -3,8 +3,12 @@
 import inspect
 import itertools
 import json
+import resource
+from contextlib import contextmanager
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from backbone import labelled_texts, write_backbone
@@ -12,8 +16,11 @@ from language_models import language_model, tokenizer
 from typer.testing import CliRunner
 
 import sentimoe_cli
+import sentimoe_cli.stream
+from sentimoe.data import write_table
 from sentimoe.methods.registry import MOE_SETTINGS, SPLIT_SETTINGS
 from sentimoe.training import TrainConfig
+from sentimoe_cli.columns import probability_names, with_predictions
 from sentimoe_cli.train import METHOD_FLAGS
 
 
@@ -169,6 +176,82 @@ def test_predictions_can_be_predicted_again(made, tmp_path):
     assert last["label"].tolist() == ["positive"] and last.columns.is_unique
     nowhere = invoke("predict", folder / "run", "a text", "--output", tmp_path / "no" / "x.csv")
     assert "there is no folder" in str(nowhere.exception)
+
+
+@contextmanager
+def full_disk(size):
+    """A disk on which no file can grow beyond that many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_full_disk_leaves_the_file_that_was_to_be_replaced(made, tmp_path, monkeypatch, suffix, late):
+    """Kinds: half a file where the user's was (late); a full disk that shows after hours of work (not late)."""
+    folder, _ = made
+    path, bar = tmp_path / f"own{suffix}", sentimoe_cli.stream.probabilities_with_bar
+    numbers = np.random.default_rng(0).integers(10**9, size=(400, 2))
+    write_table(pd.DataFrame({"text": ["a thing"] * 400, "n": numbers[:, 0], "m": numbers[:, 1]}), path)
+    before, asked = path.read_bytes(), []
+
+    def ask(engine, texts):
+        asked.append(len(texts))
+        if late:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
+        return np.full((len(texts), 2), 0.5, dtype=np.float32)
+
+    monkeypatch.setattr(sentimoe_cli.stream, "probabilities_with_bar", ask)
+    with full_disk(resource.RLIM_INFINITY if late else 2_000):
+        result = invoke("predict", folder / "run", "--input", path, "--output", path, "--overwrite")
+    assert isinstance(result.exception, OSError) and result.exception.filename == str(path), result.output
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path] and asked == [400] * late
+    monkeypatch.setattr(sentimoe_cli.stream, "probabilities_with_bar", bar)
+    again = invoke("predict", folder / "run", "--input", path, "--output", path, "--overwrite")
+    assert again.exit_code == 0, again.output
+
+
+def test_predict_keeps_every_column_of_its_input(made, tmp_path):
+    """Kind: a column of the input is overwritten; label, score, prob_* and truncated alike."""
+    folder, _ = made
+    long = "the lovely thing " * 30
+    given = {"text": [long, "a"], "truncated": ["mine", "too"], "score": [1, 2], "prob_positive": [[1], [2]]}
+    pd.DataFrame(given).to_parquet(tmp_path / "in.parquet")
+    told = ("--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet", "--long-texts", "truncate")
+    result = invoke("predict", folder / "run", *told)
+    assert result.exit_code == 0 and "1 texts were cut" in result.stderr, result.output
+    out = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert [out[f"input_{name}"] for name in list(given)[1:]] == [given[name] for name in list(given)[1:]]
+    assert out["truncated"] == [True, False] and out["text"] == given["text"]
+    assert out["score"][0] == max(out["prob_negative"][0], out["prob_positive"][0])
+
+
+def test_classes_of_one_name_have_a_column_each():
+    """Kind: one `prob_` column for two classes, which contradicts `score`."""
+    names = ["a", "a", "a_2", "b"]
+    assert probability_names(names) == ["prob_a", "prob_a_3", "prob_a_2", "prob_b"]
+    frame = with_predictions(pd.DataFrame({"text": ["x"]}), names, np.array([[0.1, 0.6, 0.2, 0.1]], dtype=np.float32))
+    assert frame["label"][0] == "a" and frame["score"][0] == frame["prob_a_3"][0] == np.float32(0.6)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_header_alone_gives_no_rows(made, tmp_path, suffix):
+    folder, _ = made
+    (tmp_path / "in.csv").write_text("id,text\n")
+    out = tmp_path / f"out{suffix}"
+    result = invoke("predict", folder / "run", "--input", tmp_path / "in.csv", "--output", out)
+    assert result.exit_code == 0 and "0 rows written" in result.stderr, result.output
+    columns = ["id", "text", "label", "score", "prob_negative", "prob_positive"]
+    if suffix == ".csv":
+        assert out.read_text() == ",".join(columns) + "\n"
+    elif suffix == ".jsonl":
+        assert out.read_text() == ""
+    else:
+        assert pq.read_schema(out).names == columns and str(pq.read_schema(out).field("label").type) == "string"
 
 
 def test_predict_reads_arguments_and_standard_input(made):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,24 @@ from uuid import uuid4
 def written_aside(path: Path) -> Iterator[Path]:
     """A file path beside `path` to write to, which takes its place when the block ends without an error.
 
-    What was there before stays until then, and stays for good when the block raises. Several processes may write the
-    same file; the last one wins.
+    What was there before stays until then, and stays for good when the block raises. A file that is replaced hands its
+    permissions on, and a link still points to the new file. Several processes may write the same file; the last one
+    wins.
     """
-    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    target = Path(os.path.realpath(path))
+    # a name has at most 255 bytes: 40 characters of up to 4 bytes leave room for the rest
+    partial = target.with_name(f"{target.name[:40]}.{uuid4().hex}.partial")
     try:
         yield partial
+        if target.exists():
+            shutil.copymode(target, partial)
         sync(partial)
-        partial.replace(path)
-        sync(path.parent)
+        partial.replace(target)
+        sync(target.parent)
+    except OSError as error:
+        if error.filename in (None, str(partial)):
+            error.filename, error.filename2 = str(path), None  # the file that the caller knows
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Option = typer.Option
-WRITERS = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False),
-    ".jsonl": lambda frame, path: path.write_text(_lines(frame), encoding="utf-8"),
-    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
-}
 
 
 def predict(
@@ -53,9 +44,10 @@ def predict(
     """
     import pandas as pd
 
-    from sentimoe.data import clean_text, read_texts
+    from sentimoe.data import WRITERS, clean_text, json_lines, read_texts, write_table
     from sentimoe.errors import ConfigError
 
+    from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
     from .show import prepare_process
     from .stream import probabilities_with_bar
@@ -63,7 +55,7 @@ def predict(
     prepare_process()
     if texts and input_file:
         raise ConfigError("give texts as arguments or --input FILE, not both")
-    if output is not None and output.suffix not in WRITERS:
+    if output is not None and output.suffix.lower() not in WRITERS:
         raise ConfigError(f"{output} must end in {', '.join(WRITERS)}")
     if output is not None and not output.parent.is_dir():
         raise ConfigError(f"{output} cannot be written: there is no folder {output.parent}; make it first")
@@ -75,21 +67,22 @@ def predict(
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, **settings)
     if input_file is not None:
-        frame, column = read_texts(input_file, text_column)
+        frame, rows = read_texts(input_file, text_column)
     else:
-        given = texts or _lines_of(sys.stdin.buffer.read().decode("utf-8", "replace"))
-        frame, column = pd.DataFrame({"text": pd.Series(map(clean_text, given), dtype=object)}), "text"
-    probabilities = probabilities_with_bar(classifier.engine, frame[column].tolist())
-    cut = classifier.engine.truncated_rows
-    if cut:
-        typer.echo(f"warning: {len(cut)} texts were cut at {classifier.engine.max_length} tokens", err=True)
-    frame = with_predictions(frame, classifier, probabilities)
-    if long_texts == "truncate":
-        frame["truncated"] = pd.Series(range(len(frame))).isin(cut).to_numpy()
+        rows = [clean_text(text) for text in texts or _lines_of(sys.stdin.buffer.read().decode("utf-8", "replace"))]
+        frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
+    engine, classes = classifier.engine, classifier.classes_
+    cut: list[int] | None = [] if long_texts == "truncate" else None
+    try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut), output)
+    probabilities = probabilities_with_bar(engine, rows)
+    if engine.truncated_rows:
+        cut = engine.truncated_rows
+        typer.echo(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens", err=True)
+    frame = with_predictions(frame, classes, probabilities, cut)
     if output is None:
-        typer.echo(_lines(frame), nl=False)
+        sys.stdout.writelines(json_lines(frame))
     else:
-        WRITERS[output.suffix](frame, output)
+        write_table(frame, output)
         typer.echo(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}", err=True)
 
 
@@ -97,31 +90,3 @@ def _lines_of(text: str) -> list[str]:
     """Lines as `wc -l` and `paste` count them: a text may hold other characters that end a line elsewhere."""
     lines = text.split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
-
-
-def with_predictions(frame: pd.DataFrame, classifier, probabilities) -> pd.DataFrame:
-    """The frame with `label`, `score` and `prob_CLASS` columns; columns in their way become `input_NAME`."""
-    import pandas as pd
-
-    from sentimoe.classifier import answers
-
-    found = answers(probabilities, classifier.classes_)
-    added = {
-        "label": pd.Series([answer["label"] for answer in found], dtype=object, index=frame.index),
-        "score": [answer["score"] for answer in found],
-        **{f"prob_{name}": probabilities[:, index] for index, name in enumerate(classifier.label_names)},
-    }
-    names, taken = {}, {*frame.columns, *added}
-    for name in added:
-        if name in frame.columns:
-            names[name] = name
-            while names[name] in taken:
-                names[name] = f"input_{names[name]}"
-            taken.add(names[name])
-    return frame.rename(columns=names).assign(**added)
-
-
-def _lines(frame: pd.DataFrame) -> str:
-    """JSON lines; what is missing is null."""
-    rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
-    return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)

@@ -7,18 +7,22 @@ from sentimoe.data.presets import PRESETS, Preset
 from sentimoe.data.reading import read_texts
 from sentimoe.data.text import clean_text, text_chunks, values_of
 from sentimoe.data.unlabelled import load_unlabelled
+from sentimoe.data.writing import WRITERS, json_lines, write_table
 
 __all__ = [
     "PRESETS",
+    "WRITERS",
     "Preset",
     "SentimentDataset",
     "Split",
     "clean_text",
     "dataset_from_texts",
+    "json_lines",
     "load_dataset",
     "load_unlabelled",
     "read_texts",
     "text_chunks",
     "token_batches",
     "values_of",
+    "write_table",
 ]

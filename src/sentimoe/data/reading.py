@@ -32,29 +32,33 @@ def read_table(path: str | Path) -> Table:
     Raises:
         DataError: not found, unsupported extension, not UTF-8, malformed, or no rows.
     """
-    path = Path(path).expanduser()
+    table = _read(Path(path).expanduser())
+    if table.frame.empty:
+        raise DataError(f"{path}: the file is empty (no data rows); give a file with at least one row")
+    return table
+
+
+def _read(path: Path) -> Table:
     if path.suffix not in READERS:
         raise DataError(f'{path}: unsupported extension "{path.suffix}"; convert it to one of {", ".join(READERS)}')
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
-    frame = READERS[path.suffix](path)
-    if frame.empty:
-        raise DataError(f"{path}: the file is empty (no data rows); give a file with at least one row")
-    return Table(str(path), frame)
+    return Table(str(path), READERS[path.suffix](path))
 
 
-def read_texts(path: str | Path, text_column: str | None = None) -> tuple[pd.DataFrame, str]:
-    """The rows to predict on, in order and none dropped, and the name of their text column ("text" by default).
+def read_texts(path: str | Path, text_column: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """The rows to predict on, as they are, in order and none dropped, and the text of each (column "text" by default).
 
-    The text column of the frame is all ``str``: see :func:`~sentimoe.data.text.clean_text`; an empty text is allowed.
+    Texts are cleaned: see :func:`~sentimoe.data.text.clean_text`; an empty text is allowed, and a file without rows.
 
     Raises:
         DataError: as :func:`read_table`, or the column is missing.
     """
-    table = read_table(path)
+    table = _read(Path(path).expanduser())
+    if table.frame.shape == (0, 0):  # JSONL without a line names no columns
+        table.frame[text_column or "text"] = pd.Series(dtype=pd.ArrowDtype(pa.string()))
     column = find_column(table.frame, table.origin, text_column or "text", "--text-column")
-    table.frame[column] = pd.Series([clean_text(value) for value in table.frame[column].tolist()], dtype=object)
-    return table.frame, column
+    return table.frame, [clean_text(value) for value in table.frame[column].tolist()]
 
 
 def _decode(path: Path) -> str:

@@ -7,6 +7,7 @@ from sentimoe.data.loading import load_dataset
 from sentimoe.data.presets import PRESETS
 from sentimoe.data.reading import read_texts
 from sentimoe.data.splitting import normalise
+from sentimoe.errors import DataError
 
 
 def load_unlabelled(source: str, beside: SentimentDataset, text_column: str | None = None) -> list[str]:
@@ -17,8 +18,9 @@ def load_unlabelled(source: str, beside: SentimentDataset, text_column: str | No
     if source in PRESETS:
         texts = load_dataset(source).splits["train"].texts
     else:
-        frame, column = read_texts(Path(source), text_column)
-        texts = frame[column].tolist()
+        _, texts = read_texts(Path(source), text_column)
+        if not texts:
+            raise DataError(f"{source}: the file is empty (no data rows); give a file with at least one row")
     seen = {normalise(text) for split in beside.splits.values() for text in split.texts}
     found = []
     for text in texts:

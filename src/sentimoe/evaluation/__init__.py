@@ -10,7 +10,7 @@ from sentimoe.evaluation.metrics import (
     reliability_bins,
 )
 from sentimoe.evaluation.paired import mcnemar, paired_bootstrap
-from sentimoe.evaluation.pictures import confusion_picture, literal, reliability_picture
+from sentimoe.evaluation.pictures import confusion_picture, literal, reliability_picture, save_picture
 from sentimoe.evaluation.predictions import evaluate_predictions
 from sentimoe.evaluation.seeds import paired_t, summarise
 from sentimoe.evaluation.turns import in_turns, rate, ratio
@@ -36,5 +36,6 @@ __all__ = [
     "ratio",
     "reliability_bins",
     "reliability_picture",
+    "save_picture",
     "summarise",
 ]

@@ -5,6 +5,7 @@ The same input gives the same bytes with the same matplotlib and style: no date 
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sentimoe.errors import DataError
 from sentimoe.evaluation.metrics import ReliabilityBin, expected_calibration_error
+from sentimoe.records import written_aside
 
 
 def confusion_picture(
@@ -49,7 +51,7 @@ def confusion_picture(
     axes.set_xticks(range(num_classes), literal(label_names), rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(num_classes), literal(label_names))
     axes.set(xlabel="predicted", ylabel="true", title=literal([title or ""])[0])
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def reliability_picture(bins: Sequence[ReliabilityBin], path: str | PathLike[str], title: str | None = None) -> None:
@@ -83,7 +85,7 @@ def reliability_picture(bins: Sequence[ReliabilityBin], path: str | PathLike[str
     upper.legend(loc="upper left", title="no answered texts" if error is None else f"ECE {error:.1%}")
     lower.bar(lows, [each["count"] for each in bins], widths, align="edge", color="0.6", edgecolor="white")
     lower.set(xlabel="confidence", ylabel="texts")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def literal(names: Sequence[str]) -> list[str]:
@@ -98,5 +100,7 @@ def _write_cells(axes: Axes, counts: NDArray, shares: NDArray[np.float64]) -> No
         axes.text(column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color=color)
 
 
-def _save(figure: Figure, path: str | PathLike[str]) -> None:
-    figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
+def save_picture(figure: Figure, path: str | PathLike[str], dpi: int = 150) -> None:
+    """Write a PNG file, the same bytes for the same picture."""
+    with written_aside(Path(path)) as partial:
+        figure.savefig(partial, format="png", dpi=dpi, metadata={"Software": None})

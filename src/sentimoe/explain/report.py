@@ -11,6 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..records import write_text
+
 PAGE_BYTES = 3_500_000  # of the texts one by one
 WIDTH, HEIGHT, MARGIN = 640, 440, 12  # of a scatter plot, in its own units
 
@@ -18,9 +20,9 @@ WIDTH, HEIGHT, MARGIN = 640, 440, 12  # of a scatter plot, in its own units
 def write_report(findings: dict[str, Any], folder: Path) -> Path:
     """Write `report.html` and `report.json` into an existing folder; returns the path of the page."""
     text = json.dumps(findings, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "report.json", text + "\n")
     page = folder / "report.html"
-    page.write_text(report_html(findings), encoding="utf-8")
+    write_text(page, report_html(findings))
     return page
 
 

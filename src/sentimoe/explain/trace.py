@@ -18,6 +18,7 @@ import torch
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..inference import Engine, make_windows
+from ..records import written_aside
 from ..upcycle import moe_layers
 
 TEXTS_PER_CHUNK = 1024
@@ -71,17 +72,21 @@ def trace(engine: Engine, texts: Iterable[Any]) -> Iterator[Trace]:
 
 
 def write_trace(traces: Iterable[Trace], path: Path) -> Iterator[Trace]:
-    """Write traces to a Parquet file as they pass: a row for every token and layer."""
+    """Write traces, one or more, to a Parquet file as they pass: a row for every token and layer.
+
+    The file appears when the last one has passed.
+    """
     writer = None
-    try:
-        for part in traces:
-            table = _table(part)
-            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-            writer.write_table(table)
-            yield part
-    finally:
-        if writer is not None:
-            writer.close()
+    with written_aside(path) as partial:
+        try:
+            for part in traces:
+                table = _table(part)
+                writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
+                writer.write_table(table)
+                yield part
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def _table(part: Trace) -> pa.Table:

@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..evaluation import save_picture
+
 
 def ablation_picture(ablation: dict[str, Any], path: Path) -> None:
     """`ablation` has a `title` and `rows`, each with `name` and the summaries `f1_weighted` and `f1_macro`."""
@@ -25,4 +27,4 @@ def ablation_picture(ablation: dict[str, Any], path: Path) -> None:
     axes.set_ylabel("test F1 (dots: seeds)")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    save_picture(figure, path)

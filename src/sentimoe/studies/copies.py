@@ -22,6 +22,7 @@ from transformers.utils import logging
 from ..config import MoEConfig
 from ..evaluation import count_flops, in_turns, peak_memory_mib, ratio
 from ..inference import keep_freed_memory
+from ..records import write_json
 from ..training import hardware, versions
 from ..upcycle import load_classifier, upcycle, with_mean_head
 
@@ -211,7 +212,7 @@ def main(path: Path, parts: list[str]) -> None:
         record[part] = MEASURES[part]()
     record |= {"hardware": hardware(), "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(path, record)
     print(f"\nwritten to {path}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -17,6 +16,7 @@ from ..classifier import SentimentClassifier
 from ..data import Split, load_dataset
 from ..evaluation import confusion_picture, evaluate_predictions, peak_memory_mib
 from ..inference import Engine, keep_freed_memory
+from ..records import write_json, write_text
 from ..training import TrainConfig, train, training_texts
 from .baselines import fit_tfidf, vader_probabilities
 from .load import mean_expert_load
@@ -118,8 +118,8 @@ def demo(folder: Path) -> dict[str, Any]:
         layers=model.config.moe["layers_to_transform"],
         receipt=model.moe_receipt,
     )
-    (folder / "report.md").write_text(report, encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "report.md", report)
+    write_json(folder / "metrics.json", metrics)
     return metrics
 
 

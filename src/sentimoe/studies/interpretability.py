@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluation import literal
+from ..evaluation import literal, save_picture
 from ..records import read_json
 
 ALPHA = 0.05
@@ -123,7 +123,7 @@ def class_picture(record: dict[str, Any], path: Path) -> None:
             axes.text(column, row, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else "black")
         axes.set(xlabel="expert", title=f"MoE layer {layer}", xticks=range(shares.shape[1]))
         axes.set_yticks(range(len(labels)), literal(labels))
-    figure.savefig(path, format="png", dpi=130, metadata={"Software": None})
+    save_picture(figure, path, dpi=130)
 
 
 def cluster_picture(record: dict[str, Any], path: Path) -> None:
@@ -144,4 +144,4 @@ def cluster_picture(record: dict[str, Any], path: Path) -> None:
             axes.scatter(mine[:, 0], mine[:, 1], s=6, alpha=0.7, label=name)
         axes.set(title=title, xticks=[], yticks=[])
         axes.legend(fontsize=7, markerscale=2)
-    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+    save_picture(figure, path, dpi=110)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from ..data import SentimentDataset, Split, clean_text
 from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
 from ..inference import Engine, compute_dtype, make_windows
 from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot, save_adapted
-from ..records import write_json
+from ..records import write_json, written_aside
 from ..training import TrainConfig, dataset_of, hardware, train_model, versions
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
@@ -170,10 +169,8 @@ def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep:
 def write_run(stem: Path, record: dict[str, Any], labels: np.ndarray, predictions: np.ndarray) -> None:
     """The predictions first: a run exists when its JSON does."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    partial = stem.with_name(f"{stem.name}.{uuid4().hex}.partial")
-    with partial.open("wb") as stream:
+    with written_aside(Path(f"{stem}.npz")) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, labels=labels.astype(np.int8), predictions=predictions.astype(np.int8))
-    partial.replace(f"{stem}.npz")
     write_json(Path(f"{stem}.json"), record)
 
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..errors import ConfigError
 from ..evaluation import confusion_picture
-from ..records import read_json
+from ..records import read_json, write_text
 from .ablation_picture import ablation_picture
 from .interpretability import interpretability
 from .recipes import gains, trials
@@ -60,23 +60,23 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "rate": lambda row: f"{row['texts_per_second']:.0f} ({row['quartiles'][0]:.0f} - {row['quartiles'][1]:.0f})",
     }
     page = environment.get_template("results.md.jinja").render(**values)
-    (docs / "results.md").write_text(page, encoding="utf-8")
+    write_text(docs / "results.md", page)
     bench = results_folder / "bench" / "copy-moe.json"
     if bench.exists():
         speed = {what: _benchmarks(results_folder, what, figures) for what in ("compare", "dial", "peers", "scale")}
         page = environment.get_template("performance.md.jinja").render(bench=read_json(bench), **speed)
-        (docs / "performance.md").write_text(page, encoding="utf-8")
+        write_text(docs / "performance.md", page)
     if records:
         page = environment.get_template("interpretability.md.jinja").render(records=records)
-        (docs / "interpretability.md").write_text(page, encoding="utf-8")
+        write_text(docs / "interpretability.md", page)
     gain = results_folder / "declared" / "gain.json"
     if gain.exists():
         found = {"gains": gains(results, gain), "trials": trials(results_folder / "search")}
         page = environment.get_template("recipes.md.jinja").render(found)
-        (docs / "recipes.md").write_text(page, encoding="utf-8")
+        write_text(docs / "recipes.md", page)
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
-    readme.write_text(f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}", encoding="utf-8")
+    write_text(readme, f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}")
 
 
 def _benchmarks(results_folder: Path, what: str, figures: Path) -> list[dict[str, Any]]:

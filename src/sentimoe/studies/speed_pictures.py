@@ -8,6 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..evaluation import save_picture
+
 OURS, THEIRS = "#b8434c", "#4c86b8"
 
 
@@ -38,7 +40,7 @@ def dial_picture(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
         axes.annotate(name, (row["texts_per_second"], row["f1_weighted"]), (4, 4), textcoords="offset points")
     axes.set(xlabel="texts per second", ylabel="weighted F1", title=title)
     axes.grid(alpha=0.3)
-    figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
+    save_picture(figure, path)
 
 
 def peers_picture(rows: Sequence[dict[str, Any]], front: Sequence[str], path: Path, title: str) -> None:
@@ -54,4 +56,4 @@ def peers_picture(rows: Sequence[dict[str, Any]], front: Sequence[str], path: Pa
     axes.plot([r["texts_per_second"] for r in best], [r["f1_weighted"] for r in best], "--", color="0.5", zorder=0)
     axes.set(xscale="log", xlabel="texts per second", ylabel="weighted F1", title=title)
     axes.grid(alpha=0.3)
-    figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
+    save_picture(figure, path)

@@ -1,0 +1,145 @@
+"""Tables to CSV, JSONL and Parquet files that read back as the same columns, types and values."""
+
+import base64
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sentimoe.data.text import clean_text
+from sentimoe.errors import DataError
+from sentimoe.records import written_aside
+
+ROWS_AT_ONCE = 4096
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a .csv, .jsonl or .parquet file, whole or not at all.
+
+    What a format has no type for is written as text: in JSONL and CSV bytes in base64, dates as ISO 8601 and decimals
+    by their digits; in CSV lists and objects as JSON. A missing value or NaN is null in JSONL and empty in CSV.
+
+    Raises:
+        DataError: the format cannot hold a column; the message names it.
+    """
+    with written_aside(path) as partial:
+        WRITERS[path.suffix.lower()](frame, partial)
+
+
+def json_lines(frame: pd.DataFrame, ascii_only: bool = False) -> Iterator[str]:
+    """A JSON object for every row, each with its line break. ``ascii_only``: other characters as ``\\uXXXX``.
+
+    Half a surrogate pair stays as it is; what writes the line escapes it (``errors="backslashreplace"``).
+
+    Raises:
+        DataError: two columns have one name.
+    """
+    names = list(frame.columns)
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f'two columns are named "{repeated[0]}", which JSON cannot hold; rename one, or write .csv')
+    for row in _rows(frame):
+        yield json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=ascii_only) + "\n"
+
+
+def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+        stream.writelines(json_lines(frame))
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        plain = csv.writer(stream, lineterminator="\n")
+        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in _csv_rows(frame):
+            # before Python 3.13 a bare carriage return is not quoted, and readers take it for the end of the row
+            (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+
+
+def _csv_rows(frame: pd.DataFrame) -> Iterator[list[str]]:
+    yield [_cell(name) for name in frame.columns]
+    for row in _rows(frame):
+        yield [_cell(value) for value in row]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return clean_text(value)
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Rows of what JSON can hold."""
+    for start in range(0, len(frame), ROWS_AT_ONCE):
+        part = frame.iloc[start : start + ROWS_AT_ONCE]
+        columns = [_values(part.iloc[:, index], name) for index, name in enumerate(part.columns)]
+        yield from zip(*columns, strict=True)
+
+
+def _values(column: pd.Series, name: str) -> list[Any]:
+    try:
+        if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+            return [_plain(value) for value in column.tolist()]
+        array = pa.array(column)
+        if pa.types.is_float32(array.type):  # the digits of 32 bits: 0.1, not 0.10000000149011612
+            return [_plain(None if text is None else float(text)) for text in array.cast(pa.string()).to_pylist()]
+        return [_plain(value) for value in array.to_pylist()]
+    except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(f'column "{name}" cannot be written as text ({error}); write .parquet') from error
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value)
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    arrays = [_array(frame.iloc[:, index], name) for index, name in enumerate(frame.columns)]
+    try:
+        pq.write_table(pa.Table.from_arrays(arrays, names=list(map(clean_text, frame.columns))), path)
+    except pa.ArrowNotImplementedError as error:
+        raise DataError(f"Parquet cannot hold a column ({error}); write .jsonl") from error
+
+
+def _array(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
+    if column.dtype != object:
+        return pa.array(column)
+    try:
+        return pa.array([_encodable(value) for value in column.tolist()], from_pandas=True)
+    except (pa.ArrowException, OverflowError, RecursionError) as error:
+        raise DataError(f'Parquet cannot hold the column "{name}" ({error}); write .jsonl') from error
+
+
+def _encodable(value: Any) -> Any:
+    """Half a surrogate pair becomes U+FFFD, as in texts; also inside lists and objects."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_encodable(each) for each in value]
+    if isinstance(value, dict):
+        return {clean_text(key): _encodable(each) for key, each in value.items()}
+    return value
+
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}
