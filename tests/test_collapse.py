@@ -1,5 +1,6 @@
 """Back to a dense model: exact where it can be, measured where it is not."""
 
+import copy
 import sys
 
 import pytest
@@ -64,6 +65,24 @@ def test_fit_is_better_than_the_mean_of_the_experts(capsys):
     dense_again = dense("bert")
     mean_only = (logits(dense_again, given) - before).abs().mean()
     assert fitted < 0.5 * mean_only
+
+
+def test_padding_takes_no_part_in_the_fit():
+    rows, fitted = texts(*[9, 5, 12] * 5), []
+    start = dense("bert")
+    for extra in (0, 30):
+        torch.manual_seed(1)
+        model = upcycle(copy.deepcopy(start), MoEConfig(init_noise=0.5))
+        fitted.append(collapse(model, [batch(rows, extra=extra)]).state_dict())
+    torch.testing.assert_close(*fitted, rtol=0, atol=0.01)
+
+
+def test_a_gate_of_which_the_bias_alone_was_trained_is_no_identity():
+    model = upcycle(dense("bert"), MoEConfig())
+    for moe in moe_layers(model):
+        moe.experts.gate_up_proj_bias.data.chunk(2, dim=1)[1].fill_(1.5)
+    with pytest.raises(ConversionError, match="give tokenised texts"):
+        collapse(model)
 
 
 def test_f1_is_against_the_labels_when_there_are_some():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import random
 import sys
@@ -13,7 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sentimoe.data import PRESETS, SentimentDataset, Split, dataset_from_texts, load_dataset, read_texts
+from sentimoe.data import (
+    PRESETS,
+    SentimentDataset,
+    Split,
+    dataset_from_texts,
+    load_dataset,
+    read_texts,
+    token_batches,
+)
 from sentimoe.data.dataset import content_hash
 from sentimoe.data.splitting import normalise
 from sentimoe.data.tweets import tweet_key
@@ -439,6 +448,28 @@ def test_content_hash_sees_names_texts_labels_order_and_boundaries() -> None:
 def test_data_sets_are_frozen(tweets: SentimentDataset) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         tweets.name = "other"  # type: ignore[misc]
+
+
+# --- a part of the texts, and batches of them
+
+
+def test_a_sample_is_drawn_from_everywhere_and_keeps_its_labels() -> None:
+    """Kind: texts and labels that part company, and a seed that changes nothing."""
+    split = Split([str(number) for number in range(1000)], list(range(1000)))
+    one, again, other = (split.sample(100, seed) for seed in (3, 3, 4))
+    assert one == again != other and len(one) == 100
+    assert one.labels == sorted(one.labels) == [int(text) for text in one.texts]
+    assert one.labels[0] < 100 and one.labels[-1] >= 900
+    assert split.sample(1000) == split
+
+
+def test_batches_hold_every_text_once_and_stay_within_the_budget() -> None:
+    lengths = [*np.random.default_rng(0).integers(1, 50, size=200).tolist(), 300]
+    batches = list(token_batches(lengths, 120))
+    assert sorted(itertools.chain(*batches)) == list(range(201))
+    padded = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    assert padded[0] == 300 and max(padded[1:]) <= 120  # longer than the budget: alone
+    assert sum(padded[1:]) < 1.2 * sum(lengths[:200])
 
 
 # --- reading to predict

@@ -112,6 +112,16 @@ def test_backends_compute_the_formula_and_its_gradients(dtype, gated, bias, k, n
         assert_close(found, expected, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("backend", ANY_SIZE.values(), ids=ANY_SIZE)
+def test_backends_compute_the_formula_without_gradients(backend, k):
+    """Kind: a path of its own for prediction, which training never sees."""
+    made, tokens = experts(), torch.randn(7, D).double()
+    weights, chosen = top_k(torch.randn(7, E).double(), k)
+    assert_close(backend(made, tokens, chosen, weights), in_a_loop(made, tokens, chosen, weights))
+
+
 @pytest.mark.parametrize("backend", ANY_SIZE.values(), ids=ANY_SIZE)
 def test_backends_accept_no_token_at_all(backend):
     found = outputs_and_gradients(backend, experts(), torch.zeros(0, D).double(), torch.zeros(0, E).double(), 2)

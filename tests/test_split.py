@@ -115,6 +115,18 @@ def test_neurons_that_fire_together_share_an_expert():
     assert sorted(group[mine].unique().tolist() for mine in experts) == [[0], [1], [2]]
 
 
+@torch.no_grad()
+def test_neurons_that_write_nothing_are_not_shared():
+    """A neuron counts by what it writes, however active it is."""
+    model = dense("bert")
+    for layer in model.bert.encoder.layer:
+        layer.intermediate.dense.bias[:8] += 20
+        layer.output.dense.weight[:, :8] *= 1e-4
+    upcycle(model, MoEConfig(init="split", expert="plain", num_experts=5, num_shared_experts=1), texts=real())
+    for moe in moe_layers(model):
+        assert not set(range(8)) & set(moe.neurons[:8].tolist())
+
+
 def test_clusters_are_of_one_size():
     points = torch.nn.functional.normalize(torch.cat([torch.randn(30, 4) + 5, torch.randn(10, 4) - 5]), dim=1)
     assert splitting.balanced_clusters(points, 4).bincount().tolist() == [10] * 4
@@ -135,6 +147,14 @@ def test_padding_and_neighbours_do_not_matter(case):
     model, rows = split(case), texts(9, 4, 6)
     alone = torch.cat([model(**batch([row])).logits for row in rows])
     assert_close(model(**batch(rows, extra=5)).logits, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_stays_where_it_was():
+    """ModernBERT drops before its last projection, GPT-2 after it."""
+    inside, after = split("modernbert", {"mlp_dropout": 0.3}), split("gpt2", {"resid_pdrop": 0.3})
+    for model, rates in ((inside, (0.3, 0.3, 0.0)), (after, (0.0, 0.0, 0.3))):
+        for moe in moe_layers(model):
+            assert (moe.experts.dropout.p, moe.shared.dropout.p, moe.dropout.p) == rates
 
 
 @pytest.mark.parametrize("case", ["bert", "llama"])

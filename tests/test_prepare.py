@@ -1,0 +1,90 @@
+"""What a run is made from. Kind: a setting that reaches nothing, or reaches something else."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from backbone import labelled_texts, tokenizer, write_backbone
+from transformers import EvalPrediction
+
+from sentimoe import load_classifier
+from sentimoe.data import Split, dataset_from_texts
+from sentimoe.evaluation import classification_metrics
+from sentimoe.methods import save_adapted
+from sentimoe.training import TrainConfig, fit, prepare
+from sentimoe.training.distillation import NO_LABEL
+
+fitting = sys.modules["sentimoe.training.fit"]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Settings of a small run."""
+    backbone = write_backbone(tmp_path_factory.mktemp("backbone"))
+    return {"model": backbone, "method": "full", "max_length": 32, "batch_size": 16, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return dataset_from_texts(*labelled_texts(60))
+
+
+def test_the_seed_draws_the_head_the_routers_and_the_noise(told, dataset):
+    def weights(seed):
+        settings = {"layers_to_transform": [-1], "init_noise": 0.1}
+        return prepare(
+            TrainConfig(**told | {"method": "moe-gated"}, method_settings=settings, seed=seed), dataset
+        ).model.state_dict()
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    changed = {name for name in first if not torch.equal(first[name], other[name])}
+    place = "bert.encoder.layer.1.output.dense"
+    assert changed == {
+        "classifier.weight", f"{place}.router.weight", f"{place}.experts.gate_up_proj", f"{place}.experts.down_proj"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "rate"), [("full", 1e-4), ("bitfit", 1e-3), ("lora", 1e-3), ("moe-plain", 1e-4)])
+def test_methods_that_train_few_weights_have_a_higher_default_rate(told, dataset, method, rate):
+    settings = told | {"method": method}
+    assert prepare(TrainConfig(**settings), dataset).config.learning_rate == pytest.approx(rate)
+    doubled = TrainConfig(**settings, learning_rate_factor=2)
+    assert prepare(doubled, dataset).config.learning_rate == pytest.approx(2 * rate)
+    given = TrainConfig(**settings, learning_rate=0.25, learning_rate_factor=2)
+    assert prepare(given, dataset).config.learning_rate == 0.25
+
+
+def test_texts_without_a_label_are_taught_none(told, dataset, tmp_path):
+    save_adapted(load_classifier(told["model"], dataset.label_names), tokenizer(), tmp_path / "teacher")
+    pd.DataFrame({"text": ["a new one", "another"]}).to_csv(tmp_path / "more.csv", index=False)
+    config = TrainConfig(**told, teacher=str(tmp_path / "teacher"), unlabelled=str(tmp_path / "more.csv"))
+    train = prepare(config, dataset).train
+    assert train.texts == [*dataset.splits["train"].texts, "a new one", "another"]
+    assert train.labels == [*dataset.splits["train"].labels, NO_LABEL, NO_LABEL] and NO_LABEL == -100
+
+
+def test_epochs_are_compared_by_the_metrics_that_are_reported():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(80, 3)), rng.choice(3, size=80, p=[0.6, 0.3, 0.1])
+    found = fitting._selection_metrics(EvalPrediction(logits, labels))
+    probabilities = torch.tensor(logits).softmax(-1).numpy()
+    reported = classification_metrics(labels, probabilities, ["a", "b", "c"])
+    assert found == pytest.approx({name: reported[name] for name in ("accuracy", "f1_weighted", "f1_macro")})
+    assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 0.8), ("f1_macro", 0.9)])
+def test_the_metric_that_was_asked_for_chooses_the_epoch(told, dataset, tmp_path, monkeypatch, metric, best):
+    epochs = iter([{"accuracy": 0.1, "f1_macro": 0.9}, {"accuracy": 0.8, "f1_macro": 0.2}])
+    monkeypatch.setattr(fitting, "_selection_metrics", lambda prediction: {"f1_weighted": 0.5} | next(epochs))
+    ready = prepare(TrainConfig(**told, epochs=2, metric=metric), dataset)
+    assert fit(ready, tmp_path, progress=False).best == best
+
+
+def test_only_texts_that_are_cut_count_as_cut():
+    texts = ["good", "good good", "good good good", "good good good good"]  # and two special tokens each
+    tokenised, cut = fitting._tokenise(Split(texts, [0, 1, 0, 1]), tokenizer(), 4)
+    assert [len(ids) for ids in tokenised["input_ids"]] == [3, 4, 4, 4] and cut == 2
