@@ -15,6 +15,7 @@ from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import save_adapted
 from sentimoe.training import TrainConfig, fit, prepare
 from sentimoe.training.distillation import NO_LABEL
+from sentimoe.training.tokens import tokenise
 
 fitting = sys.modules["sentimoe.training.fit"]
 
@@ -86,5 +87,5 @@ def test_the_metric_that_was_asked_for_chooses_the_epoch(told, dataset, tmp_path
 
 def test_only_texts_that_are_cut_count_as_cut():
     texts = ["good", "good good", "good good good", "good good good good"]  # and two special tokens each
-    tokenised, cut = fitting._tokenise(Split(texts, [0, 1, 0, 1]), tokenizer(), 4)
-    assert [len(ids) for ids in tokenised["input_ids"]] == [3, 4, 4, 4] and cut == 2
+    tokenised = tokenise(Split(texts, [0, 1, 0, 1]), tokenizer(), 4, "training")
+    assert [len(ids) for ids in tokenised.rows["input_ids"]] == [3, 4, 4, 4] and tokenised.truncated == 2
