@@ -563,7 +563,7 @@ def test_a_missing_data_root_is_named(tmp_path):
         ("", "must hold the parts"),
         ({"method": "fulll"}, "'fulll' does not exist"),
         ({"seed": None}, "does not say seed"),
-        ({"settings": {"epochs": "three"}}, "epochs='three' is not a plain number"),
+        ({"settings": {"epochs": "three"}}, "epochs='three' is not allowed; it must be a whole number"),
         ({"method": "moe-gated", "method_settings": {"experts": 3}}, "has no settings"),
         ({"recipe": "default", "settings": {"epochs": 9}}, "declared twice with different settings"),
     ],

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import reprlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -33,21 +37,81 @@ def check_rules(config: Any, rules: Iterable[tuple[str, bool, str]]) -> None:
             raise ConfigError(f"{name}={getattr(config, name)!r} is not allowed; it must be {allowed}")
 
 
-def check_numbers(config: Any, names: Iterable[str]) -> None:
-    """Raises ConfigError at the first of these fields that is neither a number of Python's nor None."""
-    for name in names:
-        if not isinstance(getattr(config, name), (int, float, type(None))):
-            raise ConfigError(
-                f"{name}={getattr(config, name)!r} is not a plain number (YAML reads 1e-4 as text; write 1.0e-4)"
-            )
+def check_types(config: Any) -> None:
+    """Raises ConfigError at the first field of a dataclass whose value is not of the type that it is declared with."""
+    for name, kind in get_type_hints(type(config)).items():
+        check_type(name, getattr(config, name), kind)
+
+
+def check_type(name: str, value: Any, kind: Any) -> None:
+    """Raises ConfigError when a setting's value is not of its type: no boolean is a number, no 4.5 or "4" whole."""
+    if not _fits(value, kind):
+        exponent = isinstance(value, str) and _is_number(kind) and re.fullmatch("[0-9]+[eE][+-]?[0-9]+", value)
+        hint = " (YAML reads 1e-4 as text; write 1.0e-4)" if exponent else ""
+        raise ConfigError(f"{name}={reprlib.repr(value)} is not allowed; it must be {_described(kind)}{hint}")
+
+
+def check_whole(name: str, value: Any, low: int) -> None:
+    """Raises ConfigError when a setting is no whole number of `low` or more."""
+    check_type(name, value, int)
+    if value < low:
+        raise ConfigError(f"{name}={value} is not allowed; it must be {low} or more")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in UNIONS:
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin in (list, tuple):
+        return isinstance(value, (list, tuple, range)) and all(_fits(each, inner[0]) for each in value)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
+    if kind in (int, bool, str):
+        return type(value) is kind
+    return kind is Any or isinstance(value, origin or kind)
+
+
+def _is_number(kind: Any) -> bool:
+    return kind in (int, float) or any(_is_number(each) for each in get_args(kind))
+
+
+def _described(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in UNIONS:
+        return " or ".join(map(_described, inner))
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, inner))
+    if origin in (list, tuple):
+        return f"a list, each {_described(inner[0])}"
+    return TYPES.get(origin or kind, getattr(kind, "__name__", str(kind)))
+
+
+UNIONS = (Union, UnionType)
+TYPES = {
+    int: "a whole number",
+    float: "a plain number",
+    bool: "true or false",
+    str: "a string",
+    dict: "names with values",
+    NoneType: "None",
+}
 
 
 def known_fields(config_class: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """The values, if all of them are fields of the dataclass. Raises ConfigError for a key that is not."""
+    """The values, if all of them are fields of the dataclass, and all that it needs. Raises ConfigError."""
     known = {item.name for item in dataclasses.fields(config_class)}
-    if unknown := sorted(set(values) - known):
+    if unknown := sorted(map(str, set(values) - known)):
         raise ConfigError(f"unknown settings {unknown}; allowed are {sorted(known)}")
+    needed = {item.name for item in dataclasses.fields(config_class) if not _has_default(item)}
+    if absent := sorted(needed - set(values)):
+        raise ConfigError(f"settings {absent} are missing; {config_class.__name__} needs {sorted(needed)}")
     return values
+
+
+def _has_default(item: dataclasses.Field) -> bool:
+    return item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
 
 
 @dataclass(frozen=True)
@@ -70,6 +134,9 @@ class FFNLayout:
     bypass: str | None = None
     hidden_dropout: str | None = None
     output_dropout: str | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def gated(self) -> bool:
@@ -115,12 +182,11 @@ class MoEConfig:
     def __post_init__(self) -> None:
         if isinstance(self.layers_to_transform, int):
             raise ConfigError(f"layers_to_transform={self.layers_to_transform} is a number; give a list: [-2, -1]")
+        if isinstance(self.ffn, dict):
+            object.__setattr__(self, "ffn", FFNLayout(**known_fields(FFNLayout, self.ffn)))
+        check_types(self)
         if self.layers_to_transform is not None:
             object.__setattr__(self, "layers_to_transform", tuple(self.layers_to_transform))
-        if isinstance(self.ffn, dict):
-            object.__setattr__(self, "ffn", FFNLayout(**self.ffn))
-        check_numbers(self, ("num_experts", "num_experts_per_tok", "num_shared_experts", "init_noise"))
-        check_numbers(self, ("router_aux_loss_coef", "router_z_loss_coef"))
         rules = (
             ("num_experts", self.num_experts >= 2, "at least 2"),
             (
@@ -128,7 +194,6 @@ class MoEConfig:
                 1 <= self.num_experts_per_tok <= self.num_experts,
                 f"between 1 and num_experts={self.num_experts}",
             ),
-            ("expert", self.expert in ("gated", "plain"), "'gated' or 'plain'"),
             ("num_shared_experts", self.num_shared_experts >= 0, "0 or more"),
             ("num_shared_experts", self.init == "split" or not self.num_shared_experts, "0, except with init='split'"),
             (
@@ -136,7 +201,6 @@ class MoEConfig:
                 self.layers_to_transform is None or len(self.layers_to_transform) > 0,
                 "at least one layer index",
             ),
-            ("init", self.init in ("copy", "copy-random-gate", "split"), "'copy', 'copy-random-gate' or 'split'"),
             ("init_noise", 0 <= self.init_noise <= 1, "between 0 and 1"),
             ("router_aux_loss_coef", self.router_aux_loss_coef >= 0, "0 or more"),
             ("router_z_loss_coef", self.router_z_loss_coef >= 0, "0 or more"),

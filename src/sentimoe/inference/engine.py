@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..config import check_whole
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..upcycle import check_single_label
 from .openvino import OpenVINOClassifier, compiled
 from .precision import compute_dtype
-from .windows import Windows, make_windows
+from .windows import Windows, check_long_texts, make_windows
 
 TEXTS_PER_CHUNK = 4096
 LONGEST = 10_000_000  # transformers writes 1e30 where it knows no length
@@ -51,6 +52,10 @@ class Engine:
         backend: str = "torch",
     ):
         dtype = compute_dtype(precision, model.device)
+        check_long_texts(long_texts)
+        check_whole("tokens_per_batch", tokens_per_batch, 1)
+        if max_length is not None:
+            check_whole("max_length", max_length, tokenizer.num_special_tokens_to_add() + 1)
         self.model: Any = model if isinstance(model, OpenVINOClassifier) else BACKENDS[_known(backend)](model, dtype)
         if tokenizer.pad_token is None:
             raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")

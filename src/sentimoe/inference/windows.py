@@ -12,6 +12,12 @@ from ..errors import ConfigError
 LONG_TEXTS = ("windows", "truncate")
 
 
+def check_long_texts(long_texts: str) -> None:
+    """Raises ConfigError for an unknown way with long texts."""
+    if long_texts not in LONG_TEXTS:
+        raise ConfigError(f"long_texts={long_texts!r} must be one of {LONG_TEXTS}")
+
+
 @dataclass(frozen=True)
 class Windows:
     """Token windows of some texts.
@@ -38,8 +44,7 @@ def make_windows(
     max_length counts special tokens; neighbouring windows share a quarter of it. offsets: encodings have an
     `offset_mapping`, the characters of each token. Raises ConfigError.
     """
-    if long_texts not in LONG_TEXTS:
-        raise ConfigError(f"long_texts={long_texts!r} must be one of {LONG_TEXTS}")
+    check_long_texts(long_texts)
     asked = [index for index, text in enumerate(texts) if text.strip()]
     if not asked:
         return Windows([], [], [])

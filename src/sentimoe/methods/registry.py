@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from ..config import MoEConfig, check_type, check_whole
 from ..errors import ConfigError
 from .bitfit import bitfit
 from .full import full_fine_tuning
 from .lora import lora, moe_lora
 from .moe import moe_gated, moe_plain, moe_split
 from .p_tuning import p_tuning
+from .zero_shot import ZeroShot
 
 Model: TypeAlias = PreTrainedModel | PeftModel
 
@@ -64,6 +66,7 @@ SPLIT_SETTINGS = (
 PROMPT_SETTINGS = ("num_virtual_tokens", "encoder_hidden_size")
 ZERO_SHOT_SETTINGS = ("mode",)
 LORA_SETTINGS = ("r", "lora_alpha", "lora_dropout")
+POSITIVE = ("r", "lora_alpha", "num_virtual_tokens", "encoder_hidden_size")
 
 METHODS: dict[str, Method] = {
     "full": Method("full fine-tuning of the dense model", full_fine_tuning),
@@ -118,10 +121,17 @@ def find_method(method: str, offered: Sequence[str] = tuple(METHODS)) -> Method:
 
 
 def check_settings(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, if the method has them all. Raises ConfigError."""
-    if unknown := sorted(set(settings) - set(find_method(method).settings)):
+    """The settings, if the method has them all, with values of their types. Raises ConfigError."""
+    if unknown := sorted(map(str, set(settings) - set(find_method(method).settings))):
         allowed = ", ".join(METHODS[method].settings) or "none"
         raise ConfigError(f"method {method!r} has no settings {unknown}; it accepts: {allowed}")
+    kinds = get_type_hints(MoEConfig) | get_type_hints(METHODS[method].adapt or ZeroShot.__init__)
+    for name, value in settings.items():
+        check_type(name, value, kinds[name])
+        if name in POSITIVE:
+            check_whole(name, value, 1)
+    if not 0 <= settings.get("lora_dropout", 0) < 1:
+        raise ConfigError(f"lora_dropout={settings['lora_dropout']} is not allowed; it must be 0 or more and below 1")
     return dict(settings)
 
 

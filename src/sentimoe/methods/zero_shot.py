@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import text_chunks, token_batches
+from ..config import check_whole
+from ..data import text_chunks, token_batches, values_of
 from ..errors import ConfigError
 from ..model_folder import load_model, load_tokenizer
 from ..upcycle import backbone_path
@@ -51,8 +52,11 @@ class ZeroShot:
     ):
         if mode not in MODES:
             raise ConfigError(f"mode={mode!r} must be one of {tuple(MODES)}")
+        check_whole("max_length", max_length, 1)
+        check_whole("tokens_per_batch", tokens_per_batch, 1)
+        label_names = list(values_of(label_names, "label_names"))
         self.model, self.tokenizer, self.mode, self.max_length = model.eval(), tokenizer, mode, max_length
-        self.label_names, self.num_labels = list(label_names), len(label_names)
+        self.label_names, self.num_labels = label_names, len(label_names)
         self.tokens_per_batch = tokens_per_batch
         self.truncated_rows: list[int] = []
         self.off_label: Counter[str] = Counter()
@@ -203,6 +207,7 @@ def load_zero_shot(
 
     trust_remote_code: run the Python code that it brings along. Raises ModelFolderError and ConfigError.
     """
+    label_names = list(values_of(label_names, "label_names"))
     path = backbone_path(name)
     model, _ = load_model(AutoModelForCausalLM, path, dtype=dtype, trust_remote_code=trust_remote_code)
     model.to("cuda" if torch.cuda.is_available() else "cpu")

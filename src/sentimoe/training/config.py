@@ -6,15 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import check_numbers, check_rules, known_fields
+from ..config import check_rules, check_types, known_fields
 from ..inference import PRECISIONS
 from ..upcycle import HEADS
-
-NUMBERS = (
-    *("epochs", "batch_size", "max_length", "learning_rate", "learning_rate_factor", "router_learning_rate"),
-    *("gate_learning_rate", "weight_decay", "warmup", "patience", "train_limit", "seed", "dropout"),
-    *("distillation_weight", "distillation_temperature", "distillation_hidden_weight", "distillation_token_dropout"),
-)
 
 
 @dataclass(frozen=True)
@@ -82,13 +76,16 @@ class TrainConfig:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        check_numbers(self, NUMBERS)
+        check_types(self)
         rules = (
             ("epochs", self.epochs >= 1, "1 or more"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
             ("max_length", self.max_length >= 8, "8 or more tokens"),
             ("learning_rate", self.learning_rate is None or self.learning_rate > 0, "above 0"),
             ("learning_rate_factor", self.learning_rate_factor > 0, "above 0"),
+            *((f"{group}_learning_rate", rate >= 0, "0 or more") for group, rate in self.rates.items()),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("seed", 0 <= self.seed < 2**32, "0 or more and below 2**32"),
             ("warmup", 0 <= self.warmup < 1, "a share of the steps, 0 or more and below 1"),
             ("patience", self.patience >= 1, "1 or more epochs"),
             ("precision", self.precision in PRECISIONS, f"one of {PRECISIONS}"),

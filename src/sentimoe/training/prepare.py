@@ -17,7 +17,17 @@ from ..config import MoEConfig
 from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
 from ..inference import position_limit
-from ..methods import METHODS, VIRTUAL_TOKENS, adapt, check_trains, freeze_packed, load_adapted, merge, round_packed
+from ..methods import (
+    METHODS,
+    VIRTUAL_TOKENS,
+    adapt,
+    check_settings,
+    check_trains,
+    freeze_packed,
+    load_adapted,
+    merge,
+    round_packed,
+)
 from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
@@ -56,6 +66,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     Raises ConfigError, DataError or ConversionError.
     """
     check_trains(config.method)
+    check_settings(config.method, config.method_settings)
     method = METHODS[config.method]
     if config.load_in_4bit and not method.freezes:
         able = ", ".join(name for name, other in METHODS.items() if other.freezes)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..config import FFNLayout, MoEConfig
+from ..config import FFNLayout, MoEConfig, check_whole
 from ..errors import ConfigError
 from ..moe import EXPERTS_BACKENDS, Experts, MoE, Router, SharedExpert, SplitMoE
 from .layout import DenseFFN, read_ffn, transformer_layers, write_ffn
@@ -157,7 +157,8 @@ def set_experts_per_token(model: PreTrainedModel, count: int) -> PreTrainedModel
     layers = moe_layers(model)
     if not layers:
         raise ConfigError("the model has no experts, so there is no number of experts per token to set")
-    if not 1 <= count <= layers[0].experts.num_experts:
+    check_whole("num_experts_per_tok", count, 1)
+    if count > layers[0].experts.num_experts:
         raise ConfigError(f"{count} experts per token: it must be between 1 and {layers[0].experts.num_experts}")
     for layer in layers:
         layer.num_experts_per_tok = count
