@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-import sys
 
 import pandas as pd
 import pytest
@@ -17,7 +15,6 @@ from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.inference import Engine, position_limit
 from sentimoe.training import TrainConfig, train
-from sentimoe.training.callbacks import COMPLETE, last_complete_checkpoint
 from sentimoe.training.fit import inverse_frequency
 from sentimoe.training.prepare import load_tokenizer
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
@@ -89,102 +86,6 @@ def test_the_same_seed_gives_the_same_model(run, backbone, data, tmp_path):
     assert again["metrics"] == record["metrics"]
     one, two = (AutoModelForSequenceClassification.from_pretrained(f) for f in (folder, tmp_path / "again"))
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
-
-
-class Killed(BaseException):
-    pass
-
-
-def test_a_killed_run_goes_on_where_it_stopped(run, backbone, data, tmp_path, monkeypatch):
-    folder = tmp_path / "killed"
-    step = SentimentTrainer.training_step
-
-    def dies(self, *args, **kwargs):
-        if self.state.global_step == 25:
-            raise Killed
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(SentimentTrainer, "training_step", dies)
-    with pytest.raises(Killed):
-        train(settings(backbone, data), folder, progress=False)
-    monkeypatch.undo()
-    torn = folder / "checkpoints" / "checkpoint-30"
-    torn.mkdir()  # as left by a run killed while it wrote: it has no mark
-    assert last_complete_checkpoint(folder / "checkpoints").folder.name == "checkpoint-20"
-    with pytest.raises(ConfigError, match="epochs"):
-        train(settings(backbone, data, epochs=5), folder, resume=True, progress=False)
-    with pytest.raises(ConfigError, match="--resume"):
-        train(settings(backbone, data), folder, progress=False)
-
-    with (folder / "log.jsonl").open("a") as log:
-        log.write('{"step": 2')  # it was killed while it wrote a row
-
-    # the data may lie elsewhere, if they are the same; nothing may be another version
-    moved = shutil.copytree(data, tmp_path / "moved")
-    start, config = folder / "checkpoints" / "start.json", settings(backbone, str(moved))
-    begun = json.loads(start.read_text())
-    start.write_text(json.dumps(begun | {"torch": "1.0", "data": "0"}))
-    with pytest.raises(ConfigError, match=r"another data \(0, now .*torch \(1.0, now 2"):
-        train(config, folder, resume=True, progress=False)
-    start.write_text(json.dumps(begun))
-    resumed = train(config, folder, resume=True, progress=False)
-    assert resumed["metrics"] == run[1]["metrics"]
-    steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert steps == [json.loads(line)["step"] for line in (run[0] / "log.jsonl").read_text().splitlines()]
-    with pytest.raises(ConfigError, match="holds a finished run"):
-        train(config, folder, resume=True, progress=False)
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").touch()
-    with pytest.raises(ConfigError, match="is not empty"):
-        train(config, tmp_path / "notes", resume=True, progress=False)
-
-
-@pytest.mark.parametrize("when", ["in the epoch after the best", "after the last"])
-def test_a_resumed_run_stops_where_it_would_have(backbone, data, tmp_path, monkeypatch, when):
-    """Best after the first epoch, patience 2: the third is the last, however often it is killed."""
-    scores = iter([0.9, 0.5, 0.4, 0.99, 0.99])
-    module = sys.modules["sentimoe.training.fit"]
-    monkeypatch.setattr(module, "_selection_metrics", lambda prediction: {"f1_weighted": next(scores)})
-    step, done = SentimentTrainer.training_step, []
-    early = when != "after the last"
-
-    def dies(self, *args, **kwargs):
-        done.append(self.state.global_step)
-        if early and len(done) == 26:
-            raise Killed
-        return step(self, *args, **kwargs)
-
-    def not_saved(*args):
-        raise Killed
-
-    monkeypatch.setattr(SentimentTrainer, "training_step", dies)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(sys.modules["sentimoe.training.run"], "save_adapted", not_saved)
-        train(settings(backbone, data, epochs=6), tmp_path / "run", progress=False)
-    train(settings(backbone, data, epochs=6), tmp_path / "run", resume=True, progress=False)
-    assert done == ([*range(26), *range(20, 30)] if early else [*range(30)])
-    history = json.loads((tmp_path / "run" / "run.json").read_text())["history"]
-    assert [row["eval_f1_weighted"] for row in history if "eval_f1_weighted" in row] == [0.9, 0.5, 0.4]
-
-
-def test_checkpoints_count_by_number_and_only_when_whole(tmp_path):
-    def checkpoint(step, marked=True):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        stopping = {"EarlyStoppingCallback": {"attributes": {"early_stopping_patience_counter": 1}}}
-        (folder / "trainer_state.json").write_text(json.dumps({"epoch": 2.0, "stateful_callbacks": stopping}))
-        (folder / "optimizer.pt").touch()
-        if marked:
-            files = ["optimizer.pt", "trainer_state.json"]
-            (folder / COMPLETE).write_text(json.dumps({"seconds": step, "files": files}))
-        return folder
-
-    checkpoint(9), checkpoint(100), checkpoint(200, marked=False)
-    found = last_complete_checkpoint(tmp_path)
-    assert (found.folder.name, found.seconds, found.epochs, found.worse) == ("checkpoint-100", 100, 2, 1)
-    (tmp_path / "checkpoint-100" / "optimizer.pt").unlink()  # it was being deleted
-    assert last_complete_checkpoint(tmp_path).folder.name == "checkpoint-9"
-    assert last_complete_checkpoint(tmp_path / "none") is None
 
 
 def test_routers_and_gates_have_their_own_rate(backbone):

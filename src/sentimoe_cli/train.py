@@ -76,6 +76,10 @@ def train(
     train_limit: Annotated[int | None, Option(help="Use only that many training texts.")] = None,
     merge: Annotated[bool | None, Option(help="Add LoRA updates to the weights after training. [merge]")] = None,
     precision: Annotated[str | None, Option(help="auto, bfloat16 or float32. [auto]")] = None,
+    save_minutes: Annotated[
+        float | None, Option(help="Minutes between checkpoints, from which a stopped run goes on. [10]")
+    ] = None,
+    save_steps: Annotated[int | None, Option(help="Steps between them, besides. [none]")] = None,
     seed: Annotated[int | None, Option(help="Seed of everything random. [0]")] = None,
     num_experts: Annotated[int | None, Option(help="Experts per layer, E. [4]")] = None,
     num_experts_per_tok: Annotated[int | None, Option(help="Experts per token, K. [2]")] = None,

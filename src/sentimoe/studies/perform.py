@@ -19,7 +19,7 @@ from ..evaluation import active_parameters, classification_metrics, count_flops,
 from ..inference import Engine, compute_dtype, make_windows
 from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot, save_adapted
 from ..records import write_json, written_aside
-from ..training import TrainConfig, dataset_of, hardware, train_model, versions
+from ..training import WITHOUT_EFFECT, TrainConfig, dataset_of, hardware, train_model, versions
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
 FLOP_TEXTS = 128
@@ -99,7 +99,7 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
 
 def told(run: Run, config: TrainConfig) -> dict[str, Any]:
     """What a result says of the settings of its run: names of teachers and files in place of where they lie."""
-    named = ("model", "data", "method", "seed")
+    named = ("model", "data", "method", "seed", *WITHOUT_EFFECT)
     found = {key: value for key, value in config.to_dict().items() if key not in named}
     found |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
     found["more_train"] = run.settings.get("more_train")

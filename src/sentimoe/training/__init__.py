@@ -1,13 +1,16 @@
 """Training on the Hugging Face Trainer."""
 
-from .config import TrainConfig
+from .config import WITHOUT_EFFECT, TrainConfig
 from .fit import FitResult, fit
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts
 from .run import TrainedModel, evaluate_split, hardware, train, train_model, versions
+from .stopping import Stop
 
 __all__ = [
+    "WITHOUT_EFFECT",
     "FitResult",
     "Prepared",
+    "Stop",
     "TrainConfig",
     "TrainedModel",
     "dataset_of",

@@ -1,80 +1,64 @@
-"""What a training run leaves while it runs: log rows, whole checkpoints, a progress bar on standard error."""
+"""What a training run does between its steps: log rows, checkpoints, a progress bar on standard error."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
 
-from ..records import read_json, write_json
-
-COMPLETE = "complete.json"
+from ..records import write_text
+from .stopping import Stop
 
 
 class LogRows(TrainerCallback):
-    """Appends every logged row to a JSONL file; a run that goes on drops the rows after its checkpoint."""
+    """Appends every logged row to a JSONL file; a run that goes on writes those until its checkpoint again first."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def on_train_begin(self, args, state, control, **kwargs):
-        rows = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        whole = [row for row in rows if row.endswith("\n")]  # a run may be killed while it writes one
-        kept = [row for row in whole if json.loads(row)["step"] <= state.global_step]
-        self.path.write_text("".join(kept), encoding="utf-8")
+        write_text(self.path, "".join(map(_line, state.log_history)))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+            stream.write(_line(state.log_history[-1]))
 
 
-class MarkComplete(TrainerCallback):
-    """Marks a checkpoint once it is whole: a run killed while writing one resumes from the one before.
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps({"step": row["step"], **row}) + "\n"
 
-    The mark holds the seconds of training that the checkpoint took, `earlier` ones among them, and the names of its
-    files, because a checkpoint that is being deleted may keep its mark longer than the rest.
+
+class SaveOften(TrainerCallback):
+    """Has a checkpoint written every so many minutes or steps, and when a signal asks to stop: then the run ends.
+
+    Never after the last step of an epoch, whose checkpoint is written once it is validated. Raises StoppedError.
     """
 
-    def __init__(self, earlier: float):
-        self.earlier = earlier
+    def __init__(self, minutes: float, steps: int | None, stop: Stop):
+        self.minutes, self.steps, self.stop = minutes, steps, stop
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.monotonic()
+        self.saved = time.monotonic()
+        self.stop.can_wait = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = time.monotonic() - self.saved >= 60 * self.minutes
+        due = due or (self.steps is not None and state.global_step % self.steps == 0)
+        if state.epoch % 1 and (due or self.stop.signal is not None):
+            control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        seconds = self.earlier + time.monotonic() - self.started
-        write_json(folder / COMPLETE, {"seconds": seconds, "files": sorted(path.name for path in folder.iterdir())})
+        self.saved = time.monotonic()
+        if self.stop.signal is not None:
+            raise self.stop.error(f"stopped after step {state.global_step} of {state.max_steps}, and saved there")
 
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A whole checkpoint. seconds: of training until it. worse: epochs since the best one, as early stopping counts."""
-
-    folder: Path
-    seconds: float
-    epochs: int
-    worse: int
-
-
-def last_complete_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint that was written to its end and not touched since; None when there is none."""
-    marks = sorted(folder.glob(f"checkpoint-*/{COMPLETE}"), key=lambda mark: -int(mark.parent.name.split("-")[1]))
-    for mark in marks:
-        told, place = read_json(mark), mark.parent
-        if all((place / name).exists() for name in told["files"]):
-            state = read_json(place / TRAINER_STATE_NAME)
-            worse = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"][
-                "early_stopping_patience_counter"
-            ]
-            return Checkpoint(place, told["seconds"], round(state["epoch"]), worse)
-    return None
+    def on_train_end(self, args, state, control, **kwargs):
+        self.stop.can_wait = False
 
 
 class ProgressBar(TrainerCallback):

@@ -10,6 +10,8 @@ from ..config import check_rules, check_types, known_fields
 from ..inference import PRECISIONS
 from ..upcycle import HEADS
 
+WITHOUT_EFFECT = ("save_minutes", "save_steps")  # on the result: they may change while a run is stopped
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -38,6 +40,8 @@ class TrainConfig:
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     trust_remote_code: run the Python code that `model` or a teacher brings along; without it such a model is refused.
+    save_minutes, save_steps: how often a checkpoint is written, besides one after every epoch; a run that was stopped
+        goes on from the last one. They do not change the result.
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
     """
 
@@ -72,6 +76,8 @@ class TrainConfig:
     train_limit: int | None = None
     merge: bool = True
     precision: str = "auto"
+    save_minutes: float = 10.0
+    save_steps: int | None = None
     seed: int = 0
     trust_remote_code: bool = False
 
@@ -106,6 +112,8 @@ class TrainConfig:
             ),
             ("distillation_token_dropout", 0 <= self.distillation_token_dropout < 1, "0 or more and below 1"),
             ("dropout", self.dropout is None or 0 <= self.dropout < 1, "0 or more and below 1"),
+            ("save_minutes", self.save_minutes > 0, "above 0"),
+            ("save_steps", self.save_steps is None or self.save_steps >= 1, "1 or more, or None"),
             ("train_limit", self.train_limit is None or self.train_limit >= 2, "2 or more texts"),
         )
         check_rules(self, rules)

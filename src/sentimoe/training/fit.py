@@ -23,10 +23,13 @@ from transformers import (
 
 from ..errors import DivergedError, PredictionError
 from ..inference import compute_dtype
-from .callbacks import LogRows, MarkComplete, ProgressBar, last_complete_checkpoint
+from .callbacks import LogRows, ProgressBar, SaveOften
+from .checkpoints import last_whole, set_aside_newer
 from .config import TrainConfig
 from .distillation import ANSWERS
+from .folder import CHECKPOINTS
 from .prepare import Prepared
+from .stopping import Stop
 from .tokens import ROW, tokenise
 from .trainer import SentimentTrainer
 
@@ -46,17 +49,20 @@ class FitResult:
     best: float | None
 
 
-def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = True) -> FitResult:
+def fit(
+    ready: Prepared, folder: Path, resume: bool = False, progress: bool = True, stop: Stop | None = None
+) -> FitResult:
     """Train `ready.model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
 
-    With `resume` training goes on from the last complete checkpoint in `folder`, from the start when there is none, and
+    With `resume` training goes on from the last whole checkpoint in `folder`, from the start when there is none, and
     ends as if it had not been stopped. Raises DataError when no text has a token, PredictionError when a teacher's
-    answer is not finite, and DivergedError when loss, gradients, weights or validation answers are not.
+    answer is not finite, DivergedError when loss, gradients, weights or validation answers are not, StoppedError when
+    `stop` says so, and OSError when `folder` cannot be written.
     """
     model, tokenizer, config = ready.model, ready.tokenizer, ready.config
-    checkpoints = folder / "checkpoints"
-    checkpoint = last_complete_checkpoint(checkpoints) if resume else None
-    earlier = checkpoint.seconds if checkpoint else 0.0
+    checkpoints = folder / CHECKPOINTS
+    checkpoint = last_whole(checkpoints) if resume else None
+    set_aside_newer(checkpoints, than=checkpoint)
     patience = EarlyStoppingCallback(config.patience)
     train = tokenise(ready.train, tokenizer, config.max_length, "training")
     validation = tokenise(ready.validation, tokenizer, config.max_length, "validation")
@@ -65,7 +71,7 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
     if checkpoint:  # the Trainer forgets this
         patience.early_stopping_patience_counter = checkpoint.worse
         if checkpoint.worse >= config.patience:
-            arguments.num_train_epochs = checkpoint.epochs
+            arguments.num_train_epochs = round(checkpoint.epoch)
     trainer = SentimentTrainer(
         model,
         arguments,
@@ -74,7 +80,8 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
-        callbacks=[patience, MarkComplete(earlier), LogRows(folder / "log.jsonl")],
+        callbacks=[patience, LogRows(folder / "log.jsonl")],
+        resume=checkpoint,
         rates=config.rates,
         class_weights=inverse_frequency(rows["labels"], model.config.num_labels) if config.class_weights else None,
         distillation=ready.distillation,
@@ -83,9 +90,9 @@ def fit(ready: Prepared, folder: Path, resume: bool = False, progress: bool = Tr
         trainer.remove_callback(printer)
     if progress:
         trainer.add_callback(ProgressBar(config.metric))
-    output = trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    trainer.add_callback(SaveOften(config.save_minutes, config.save_steps, stop or Stop()))
+    seconds = trainer.go()
     model.eval()
-    seconds = earlier + output.metrics["train_runtime"]
     return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds, trainer.state.best_metric)
 
 
@@ -116,7 +123,6 @@ def training_arguments(
         use_cpu=on_cpu,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=config.metric,
         logging_steps=10,

@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import SentimentDataset, Split
-from ..errors import ConfigError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
 from ..methods import save_adapted
-from ..records import read_json, write_json
+from ..records import write_json
 from .config import TrainConfig
 from .fit import FitResult, fit
+from .folder import CHECKPOINTS, FINISHED, begin, locked, writes
 from .prepare import dataset_of, finished, prepare
+from .stopping import Stop
 
-FINISHED = "run.json"  # its presence says so
-PLACES = ("data", "more_train")  # a hash stands for what they hold
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
 
@@ -43,52 +41,79 @@ class TrainedModel:
     train_used: int
 
 
-def train_model(config: TrainConfig, folder: Path, *, resume: bool = False, progress: bool = True) -> TrainedModel:
+def train_model(
+    config: TrainConfig, folder: Path, *, resume: bool = False, progress: bool = True, stop: Stop | None = None
+) -> TrainedModel:
     """Load the data, build the model, train it; `folder` gets `config.yaml`, `log.jsonl` and checkpoints.
 
-    With `resume` a run that was killed there goes on after its last epoch. Raises DataError, ConfigError or
-    ConversionError before anything is trained.
+    With `resume` a run that was stopped there, in any way, goes on from its last checkpoint and ends as if it had not
+    been. stop: ends it early. Raises DataError, ConfigError or ConversionError before anything is trained,
+    DivergedError when training diverges, and StoppedError when it is stopped or the folder cannot be written.
     """
+    with locked(folder, resume):
+        return _train_model(config, folder, resume, progress, stop)
+
+
+def _train_model(config: TrainConfig, folder: Path, resume: bool, progress: bool, stop: Stop | None) -> TrainedModel:
     dataset = dataset_of(config)
     ready = prepare(config, dataset)
-    _prepare_folder(folder, ready.config, dataset.sha256, resume)
-    fitted = fit(ready, folder, resume, progress)
+    with writes(folder):
+        begin(folder, ready.config, dataset.sha256, versions())
+        fitted = fit(ready, folder, resume, progress, stop)
     used = len(ready.train) - fitted.unread
     trainable = sum(p.numel() for p in ready.model.parameters() if p.requires_grad)
     return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, used)
 
 
-def train(config: TrainConfig, output: str | Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+def train(
+    config: TrainConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    stop: Stop | None = None,
+) -> dict[str, Any]:
     """Train, evaluate on validation (and test where there is one) and write the run folder `output`.
 
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
     (versions, data hash, hardware, parameters, history), `metrics.json` and `log.jsonl`. Returns what `run.json` holds
-    and the metrics. Raises DataError, ConfigError or ConversionError before anything is trained.
+    and the metrics. Raises what `train_model` raises.
     """
     folder, started = Path(output), time.perf_counter()
-    done = train_model(config, folder, resume=resume, progress=progress)
-    config, names = done.config, done.dataset.label_names
-    save_adapted(done.model, done.tokenizer, folder)
-    metrics = {
-        name: evaluate_split(done.model, done.tokenizer, done.dataset.splits[name], names, config.precision)
-        for name in ("validation", "test")
-        if name in done.dataset.splits
+    with locked(folder, resume):
+        done = _train_model(config, folder, resume, progress, stop)
+        with writes(folder):
+            save_adapted(done.model, done.tokenizer, folder)
+        metrics = {
+            name: evaluate_split(done.model, done.tokenizer, split, done.dataset.label_names, config.precision)
+            for name, split in done.dataset.splits.items()
+            if name != "train"
+        }
+        record = _record(done, time.perf_counter() - started)
+        with writes(folder):
+            write_json(folder / "metrics.json", metrics)
+            write_json(folder / FINISHED, record)
+        shutil.rmtree(folder / CHECKPOINTS)
+    return record | {"metrics": metrics}
+
+
+def _record(done: TrainedModel, seconds: float) -> dict[str, Any]:
+    """What `run.json` says. seconds: from the start of the process's work."""
+    used = {
+        "train_used": done.train_used,
+        "train_truncated": done.fitted.truncated,
+        "train_unread": done.fitted.unread,
     }
-    record = {
-        "config": config.to_dict(),
-        "data": done.dataset.summary()
-        | {"train_used": done.train_used, "train_truncated": done.fitted.truncated, "train_unread": done.fitted.unread},
+    return {
+        "config": done.config.to_dict(),
+        "data": done.dataset.summary() | used,
         "parameters": sum(p.numel() for p in done.model.parameters()),
         "trainable_parameters": done.trainable_parameters,
-        "seconds": {"training": round(done.fitted.seconds, 1), "all": round(time.perf_counter() - started, 1)},
+        "seconds": {"training": round(done.fitted.seconds, 1), "all": round(seconds, 1)},
         "versions": versions(),
         "hardware": hardware(),
         "history": done.fitted.history,
     }
-    write_json(folder / "metrics.json", metrics)
-    write_json(folder / FINISHED, record)
-    shutil.rmtree(folder / "checkpoints")
-    return record | {"metrics": metrics}
 
 
 def evaluate_split(
@@ -126,30 +151,3 @@ def hardware() -> dict[str, Any]:
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _prepare_folder(folder: Path, config: TrainConfig, sha256: str, resume: bool) -> None:
-    path, start = folder / "config.yaml", folder / "checkpoints" / "start.json"
-    if resume and (folder / FINISHED).exists():
-        raise ConfigError(f"{folder} holds a finished run; choose another output for a new one")
-    if resume and path.exists():
-        stored = yaml.safe_load(path.read_text(encoding="utf-8")) or {}  # empty: killed while it was written
-        differing = [key for key, value in config.to_dict().items() if key not in PLACES and stored.get(key) != value]
-        before = read_json(start) if start.exists() else {}
-        now = _start(sha256)
-        differing += [f"{key} ({value}, now {now[key]})" for key, value in before.items() if value != now[key]]
-        if differing:
-            raise ConfigError(
-                f"{folder} was started with another {', '.join(differing)}; resume with the same, or remove the folder"
-            )
-    elif any(folder.glob("*")):
-        raise ConfigError(f"{folder} is not empty; choose another output, or go on with --resume")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
-    start.parent.mkdir(exist_ok=True)
-    write_json(start, _start(sha256))
-
-
-def _start(sha256: str) -> dict[str, str]:
-    """What must not change while a run is stopped, besides its config."""
-    return {"data": sha256} | versions()

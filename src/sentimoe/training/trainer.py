@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import Trainer
 
 from ..errors import ConfigError, DivergedError
 from ..moe import Experts, Router
 from .distillation import ANSWERS, Distillation
+from .resuming import ResumableTrainer
 from .tokens import ROW
 
 
-class SentimentTrainer(Trainer):
+class SentimentTrainer(ResumableTrainer):
     """Trains a classifier whose loss already holds the auxiliary losses.
 
     rates: learning rates of the groups "router" and "gate"; a missing group has the common rate.

@@ -1,0 +1,125 @@
+"""A Trainer whose runs, stopped anywhere and resumed, end as if they had not been stopped.
+
+The Trainer of transformers restores weights, optimizer, schedule and generators. It forgets the order of the texts in
+the epoch that was broken off, the losses since the last logged row, how long training took, and where the best
+checkpoint lies when the folder was moved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+
+from .checkpoints import Checkpoint, place_of, written_checkpoint
+
+PROGRESS = "progress.pt"
+
+
+class EpochOrder(Sampler[int]):
+    """The order in which an epoch reads the texts, and the generator state from which it was drawn.
+
+    again: a state from which the next order is drawn, that of an epoch that was broken off.
+    """
+
+    def __init__(self, sampler: Sampler[int]):
+        self.sampler = sampler
+        self.drawn_from: torch.Tensor | None = None
+        self.again: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        if self.again is not None:
+            torch.set_rng_state(self.again)
+            self.again = None
+        self.drawn_from = torch.get_rng_state()
+        return iter(self.sampler)
+
+
+class ResumableTrainer(Trainer):
+    """See above. resume: the checkpoint from which `train` goes on; None: from the start."""
+
+    def __init__(self, *args: Any, resume: Checkpoint | None = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.resume = resume
+        self.add_callback(_Restore(self))
+
+    def go(self) -> float:
+        """Train, from the checkpoint where there is one; returns the seconds of training, those before it included."""
+        folder = None if self.resume is None else str(self.resume.folder)
+        return self.train(resume_from_checkpoint=folder).metrics["train_runtime"]
+
+    def _get_train_sampler(self, train_dataset=None):
+        self.order = EpochOrder(super()._get_train_sampler(train_dataset))
+        return self.order
+
+    def _save_checkpoint(self, model, trial):
+        """Write the checkpoint aside. Raises OSError when it cannot be written; those before it stay."""
+        checkpoints, step = Path(self.args.output_dir), self.state.global_step
+        with written_checkpoint(checkpoints, step) as aside:
+            try:
+                self.args.output_dir = str(aside)
+                super()._save_checkpoint(model, trial)
+                self._know_best(checkpoints)
+                self.state.save_to_json(str(place_of(aside, step) / TRAINER_STATE_NAME))
+                torch.save(self._progress(), place_of(aside, step) / PROGRESS)
+            except (RuntimeError, SafetensorError) as error:  # how the writers of torch and safetensors fail
+                raise OSError(str(error)) from error
+            finally:
+                self.args.output_dir = str(checkpoints)
+
+    def _know_best(self, checkpoints: Path) -> None:
+        best = self.state.best_global_step
+        self.state.best_model_checkpoint = None if best is None else str(place_of(checkpoints, best))
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "seconds": self.seconds(),
+            "order": self.order.drawn_from,
+            "loss": self._tr_loss,
+            "logged_loss": self._total_loss_scalar,
+            "logged_step": self._globalstep_last_logged,
+        }
+
+    def restore(self) -> None:
+        """Take up what the Trainer forgets; called when it has restored the rest."""
+        self.began, self.earlier, self._initial_global_step = time.monotonic(), 0.0, 0
+        if self.resume is None:
+            return
+        self._know_best(Path(self.args.output_dir))
+        told = torch.load(self.resume.folder / PROGRESS, weights_only=True)
+        self.earlier = told["seconds"]
+        if self.resume.epoch % 1:
+            self.order.again = told["order"]
+        self._tr_loss = told["loss"].to(self.args.device)
+        self._total_loss_scalar, self._globalstep_last_logged = told["logged_loss"], told["logged_step"]
+
+    def seconds(self) -> float:
+        """Seconds of training until now."""
+        return self.earlier + time.monotonic() - self.began
+
+    def log(self, logs, start_time=None):
+        """Log a row; the times of the last one are those of the whole run."""
+        if "train_runtime" in logs:
+            share = logs["train_runtime"] / (whole := self.earlier + logs["train_runtime"])
+            logs["train_runtime"] = whole
+            for name in ("train_samples_per_second", "train_steps_per_second"):
+                logs[name] *= share
+        super().log(logs, start_time)
+
+
+class _Restore(TrainerCallback):
+    def __init__(self, trainer: ResumableTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.restore()
