@@ -19,6 +19,7 @@ import sentimoe_cli
 import sentimoe_cli.stream
 from sentimoe.data import write_table
 from sentimoe.methods.registry import MOE_SETTINGS, SPLIT_SETTINGS
+from sentimoe.predictions import Predictions
 from sentimoe.training import TrainConfig
 from sentimoe_cli.columns import probability_names, with_predictions
 from sentimoe_cli.train import METHOD_FLAGS
@@ -194,7 +195,7 @@ def full_disk(size):
 def test_a_full_disk_leaves_the_file_that_was_to_be_replaced(made, tmp_path, monkeypatch, suffix, late):
     """Kinds: half a file where the user's was (late); a full disk that shows after hours of work (not late)."""
     folder, _ = made
-    path, bar = tmp_path / f"own{suffix}", sentimoe_cli.stream.probabilities_with_bar
+    path, bar = tmp_path / f"own{suffix}", sentimoe_cli.stream.predictions_with_bar
     numbers = np.random.default_rng(0).integers(10**9, size=(400, 2))
     write_table(pd.DataFrame({"text": ["a thing"] * 400, "n": numbers[:, 0], "m": numbers[:, 1]}), path)
     before, asked = path.read_bytes(), []
@@ -203,14 +204,14 @@ def test_a_full_disk_leaves_the_file_that_was_to_be_replaced(made, tmp_path, mon
         asked.append(len(texts))
         if late:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
-        return np.full((len(texts), 2), 0.5, dtype=np.float32)
+        return Predictions(np.full((len(texts), 2), 0.5, dtype=np.float32))
 
-    monkeypatch.setattr(sentimoe_cli.stream, "probabilities_with_bar", ask)
+    monkeypatch.setattr(sentimoe_cli.stream, "predictions_with_bar", ask)
     with full_disk(resource.RLIM_INFINITY if late else 2_000):
         result = invoke("predict", folder / "run", "--input", path, "--output", path, "--overwrite")
     assert isinstance(result.exception, OSError) and result.exception.filename == str(path), result.output
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path] and asked == [400] * late
-    monkeypatch.setattr(sentimoe_cli.stream, "probabilities_with_bar", bar)
+    monkeypatch.setattr(sentimoe_cli.stream, "predictions_with_bar", bar)
     again = invoke("predict", folder / "run", "--input", path, "--output", path, "--overwrite")
     assert again.exit_code == 0, again.output
 

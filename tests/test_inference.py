@@ -12,7 +12,8 @@ from backbone import write_backbone
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.errors import ConfigError
+from sentimoe.errors import ConfigError, ExitCode, PredictionError
+from sentimoe.explain import trace
 from sentimoe.inference import Engine, compute_dtype, keep_few_kernels, make_windows, return_freed_memory
 
 
@@ -60,15 +61,39 @@ def test_long_text_is_the_length_weighted_mean_of_its_windows(engine, parts):
             expected = expected + len(ids["input_ids"]) * model(**inputs).logits.softmax(-1)[0].numpy()
         total += len(ids["input_ids"])
     np.testing.assert_allclose(engine.predict_proba([text])[0], expected / total, atol=2e-6)
-    assert engine.truncated_rows == []
+    assert engine.predict([text]).truncated == []
 
 
 def test_truncation_reads_the_start_and_is_counted(parts):
     engine = Engine(*parts, max_length=16, precision="float32", long_texts="truncate")
     text = " ".join(f"word{i}" for i in range(20))
-    rows = engine.predict_proba([text, "short"])
-    assert engine.truncated_rows == [0]
-    np.testing.assert_allclose(rows[0], alone(parts, text), atol=2e-6)
+    told = engine.predict([text, "short", text])
+    assert told.truncated == [0, 2]
+    np.testing.assert_allclose(told.probabilities[0], alone(parts, text), atol=2e-6)
+
+
+def test_rows_that_were_cut_belong_to_the_call(parts, monkeypatch):
+    """Shared state: threads, and interleaved streams, saw the rows of one another; rows count from the first chunk."""
+    monkeypatch.setattr("sentimoe.inference.engine.TEXTS_PER_CHUNK", 2)
+    engine = Engine(*parts, max_length=16, precision="float32", long_texts="truncate")
+    long = " ".join(f"word{i}" for i in range(20))
+    ours, others = engine.stream(["short", long, long]), engine.stream([long, "short"])
+    assert [next(ours).truncated, next(others).truncated, next(ours).truncated] == [[1], [0], [2]]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_answer_that_is_not_finite_is_an_error(parts, precision):
+    """NaN taken for a blank: an infinite logit and NaN weights gave label None, and exit 0."""
+    model, tokenizer = copy.deepcopy(parts[0]), parts[1]
+    with torch.no_grad():
+        model.classifier.bias.fill_(torch.inf)
+    engine = Engine(model, tokenizer, max_length=16, precision=precision)
+    with pytest.raises(PredictionError, match=r"2 of the texts \(rows 1, 4, counted from 0\)") as caught:
+        engine.predict_proba(["", "one", " ", "\u200b", "two"])
+    assert caught.value.exit_code == ExitCode.MODEL
+    assert np.isnan(engine.predict_proba(["", "\u200b"])).all()
+    with pytest.raises(PredictionError, match=r"1 of the texts \(rows 1,"):
+        list(trace(engine, ["", "one"]))
 
 
 @pytest.mark.parametrize("blank", ["", "  \n\t", None, float("nan"), "\u202e\u200b", "\x00\x07"])

@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LEVELS = [
-    {"config", "errors", "manifest", "records"},
+    {"config", "errors", "manifest", "predictions", "records"},
     {"moe", "model_folder"},
     {"upcycle", "data"},
     {"methods"},

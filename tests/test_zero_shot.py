@@ -5,7 +5,7 @@ import pytest
 import torch
 from language_models import TEMPLATES, language_model, tokenizer
 
-from sentimoe.errors import ConfigError
+from sentimoe.errors import ConfigError, PredictionError
 from sentimoe.methods import Prompt, ZeroShot
 from sentimoe.methods.zero_shot import CONTENT_FREE, read_answer
 
@@ -35,21 +35,21 @@ def softmax(scores):
 def test_likelihoods_are_those_of_plain_forwards(family):
     zero = ask(family, mode="uncalibrated", max_length=30)
     assert {len(word) > 1 for word in zero.words} == {True, False}
-    found = zero.predict_proba(TEXTS)
+    found, truncated = zero.predict_proba(TEXTS), zero.predict(TEXTS).truncated
     for row, text in zip(found, TEXTS, strict=True):
         if not (text or "").strip():
             assert np.isnan(row).all()
         else:
-            expected = softmax(reference(zero, zero._prompt(text)[0]))
+            expected = softmax(reference(zero, zero._prompt(zero._text_ids(text))))
             np.testing.assert_allclose(row, expected, rtol=1e-3, atol=1e-5)
-    assert zero.truncated_rows == [2]
+    assert truncated == [2]
     np.testing.assert_allclose(zero.predict_proba([TEXTS[0]])[0], found[0], rtol=1e-3, atol=1e-5)  # no neighbours
 
 
 def test_calibration_divides_by_the_likelihood_without_content():
     zero, plain = ask("llama"), ask("llama", mode="uncalibrated")
     plain.model = zero.model
-    without = np.mean([softmax(reference(zero, zero._prompt(text)[0])) for text in CONTENT_FREE], axis=0)
+    without = np.mean([softmax(reference(zero, zero._prompt(zero._text_ids(text)))) for text in CONTENT_FREE], axis=0)
     raw = plain.predict_proba(TEXTS[:1])[0]
     expected = raw / without / (raw / without).sum()
     np.testing.assert_allclose(zero.predict_proba(TEXTS[:1])[0], expected, rtol=1e-3)
@@ -59,7 +59,7 @@ def test_calibration_divides_by_the_likelihood_without_content():
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_the_prompt_is_the_familys_own(family):
     zero = ask(family)
-    prompt = zero.tokenizer.decode(zero._prompt("Hello")[0])
+    prompt = zero.tokenizer.decode(zero._prompt(zero._text_ids("Hello")))
     asks = "How is it? Choose one of: good, bad, very bad, awful indeed."
     assert asks in prompt and "Film:\nHello" in prompt and prompt.count("<bos>") == (family not in ("qwen2", "qwen3"))
     ends = {
@@ -79,7 +79,7 @@ def test_control_tokens_in_a_text_stay_text(family):
     zero = ask(family)
     hostile = "<end_of_turn><|eot_id|><eos> good"
     control = {zero.tokenizer.convert_tokens_to_ids(token) for token in ("<end_of_turn>", "<|eot_id|>", "<eos>")}
-    ids = zero._prompt(hostile)[0][len(zero.before) : -len(zero.after)]
+    ids = zero._prompt(zero._text_ids(hostile))[len(zero.before) : -len(zero.after)]
     assert zero.tokenizer.decode(ids) == hostile and not control & set(ids)
 
 
@@ -95,15 +95,27 @@ def test_generation_is_read_strictly_and_off_label_answers_are_counted(monkeypat
         return torch.cat([input_ids, torch.tensor(filled)], dim=1)
 
     monkeypatch.setattr(zero.model, "generate", generate)
-    found = zero.predict_proba(["same text"] * 5)
+    told = zero.predict(["same text"] * 5)
+    found = told.probabilities
     assert found[:3].argmax(1).tolist() == [0, 0, 2] and np.isnan(found[3:]).all()
-    assert zero.off_label == {"goodness": 1, "I think good": 1}
+    assert told.off_label == {"goodness": 1, "I think good": 1}
 
 
 def test_generation_runs():
     zero = ask("gemma3", mode="generate")
-    found = zero.predict_proba(TEXTS)
-    assert found.shape == (5, 4) and sum(zero.off_label.values()) == int(np.isnan(found[[0, 2, 3], 0]).sum())
+    told = zero.predict(TEXTS)
+    found = told.probabilities
+    assert found.shape == (5, 4) and sum(told.off_label.values()) == int(np.isnan(found[[0, 2, 3], 0]).sum())
+
+
+def test_an_answer_that_is_not_finite_is_an_error():
+    """NaN taken for a blank: of a model whose weights are NaN, or become so after it was asked for calibration."""
+    zero = ask("llama")
+    with torch.no_grad():
+        zero.model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(PredictionError, match=r"2 of the texts \(rows 1, 3, counted from 0\)"):
+        zero.predict_proba(["", "good", " ", "bad"])
+    assert np.isnan(zero.predict_proba(["", " \n"])).all()
 
 
 @pytest.mark.parametrize(

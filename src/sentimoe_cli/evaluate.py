@@ -40,7 +40,7 @@ def evaluate(
 
     from .models import load_model
     from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
-    from .stream import probabilities_with_bar
+    from .stream import predictions_with_bar
 
     prepare_process()
     dataset = load_dataset(data, text_column=text_column, label_column=label_column)
@@ -51,12 +51,12 @@ def evaluate(
     classifier = load_model(model, method, dataset.label_names, mode, name, precision, trust_remote_code, **settings)
     dataset = dataset.with_label_order(classifier.label_names)
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
-    probabilities = probabilities_with_bar(classifier.engine, part.texts)
-    metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
+    predictions = predictions_with_bar(classifier.engine, part.texts)
+    metrics = evaluate_predictions(part.labels, predictions.probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
-    metrics |= {"n_truncated": len(classifier.engine.truncated_rows), "warnings": list(dataset.warnings)}
+    metrics |= {"n_truncated": len(predictions.truncated), "warnings": list(dataset.warnings)}
     if isinstance(classifier.engine, ZeroShot):
-        metrics["off_label"] = dict(classifier.engine.off_label.most_common())
+        metrics["off_label"] = dict(predictions.off_label.most_common())
     for warning in dataset.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:

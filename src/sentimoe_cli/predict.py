@@ -50,7 +50,7 @@ def predict(
     from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
     from .show import prepare_process
-    from .stream import probabilities_with_bar
+    from .stream import predictions_with_bar
 
     prepare_process()
     if texts and input_file:
@@ -74,11 +74,11 @@ def predict(
     engine, classes = classifier.engine, classifier.classes_
     cut: list[int] | None = [] if long_texts == "truncate" else None
     try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut), output)
-    probabilities = probabilities_with_bar(engine, rows)
-    if engine.truncated_rows:
-        cut = engine.truncated_rows
+    predictions = predictions_with_bar(engine, rows)
+    if predictions.truncated:
+        cut = predictions.truncated
         typer.echo(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens", err=True)
-    frame = with_predictions(frame, classes, probabilities, cut)
+    frame = with_predictions(frame, classes, predictions.probabilities, cut)
     if output is None:
         sys.stdout.writelines(json_lines(frame))
     else:

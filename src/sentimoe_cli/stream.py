@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+if TYPE_CHECKING:
+    from sentimoe.predictions import Predictions
 
-def probabilities_with_bar(engine: Any, texts: Sequence[Any]) -> np.ndarray:
-    """Probabilities `[B, C]` of the texts, in order."""
+
+def predictions_with_bar(engine: Any, texts: Sequence[Any]) -> Predictions:
+    """Answers to the texts, in order."""
+    from sentimoe.predictions import joined
+
     chunks = []
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("predicting", total=len(texts))
         for chunk in engine.stream(texts):
             chunks.append(chunk)
-            progress.advance(task, len(chunk))
-    return np.concatenate(chunks) if chunks else np.empty((0, engine.num_labels), dtype=np.float32)
+            progress.advance(task, len(chunk.probabilities))
+    return joined(chunks, engine.num_labels)

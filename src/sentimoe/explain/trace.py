@@ -18,6 +18,7 @@ import torch
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..inference import Engine, make_windows
+from ..predictions import check_finite
 from ..records import written_aside
 from ..upcycle import moe_layers
 
@@ -58,7 +59,8 @@ def trace(engine: Engine, texts: Iterable[Any]) -> Iterator[Trace]:
     Nothing of a text outlives its group. What torch and the allocator keep of ever new batch sizes, a program bounds
     with `keep_few_kernels`, `return_freed_memory` and few tokens a batch.
 
-    Raises ConfigError when the model has no experts, or the tokenizer cannot say where a token came from.
+    Raises ConfigError when the model has no experts, or the tokenizer cannot say where a token came from, and
+    PredictionError for an answer that is not finite.
     """
     layers = moe_layers(engine.model)
     if not layers:
@@ -120,7 +122,9 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
     parts: list[Any] = [None] * len(asked)
     for batch in token_batches(lengths, engine.tokens_per_batch):
         answers, experts, weights = _routed(engine, [encodings[row] for row in batch])
-        probabilities[[asked[row] for row in batch]] = answers
+        rows = [asked[row] for row in batch]
+        check_finite(answers, [first + row for row in rows])
+        probabilities[rows] = answers
         ends = np.cumsum([lengths[row] for row in batch])[:-1]
         for row, *routed in zip(batch, np.split(experts, ends), np.split(weights, ends), strict=True):
             parts[row] = routed

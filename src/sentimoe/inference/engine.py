@@ -14,6 +14,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from ..config import check_whole
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
+from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
 from .openvino import OpenVINOClassifier, compiled
 from .precision import compute_dtype
@@ -34,8 +35,8 @@ class Engine:
     tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.
     precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
     backend: "torch", or "openvino" on a processor; a model loaded from an exported folder is OpenVINO's already.
-    truncated_rows: after a prediction, the rows of the texts whose end was not read.
 
+    Threads may share one: nothing of a call is kept in it.
     Raises ConfigError for an unknown setting, a tokenizer without a padding token or a length, or a model that does not
     give each text one of two or more labels.
     """
@@ -66,24 +67,28 @@ class Engine:
         check_single_label(model.config, getattr(model.config, "_name_or_path", "") or "the model")
         self.num_labels = model.config.num_labels
         self.label_names = [model.config.id2label[index] for index in range(self.num_labels)]
-        self.truncated_rows: list[int] = []
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Probabilities `[B, C]` float32, a row for every text; blank: a row of NaN.
 
-        Nothing raises for odd text; ConfigError for what is no column of texts, DataError for a value that is no text.
+        Nothing raises for odd text; ConfigError for what is no column of texts, DataError for a value that is no text,
+        PredictionError for an answer that is not finite.
         """
-        chunks = list(self.stream(texts))
-        return np.concatenate(chunks) if chunks else np.empty((0, self.num_labels), dtype=np.float32)
+        return self.predict(texts).probabilities
 
-    def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
-        """The same, chunk by chunk, for inputs that do not fit in memory. `truncated_rows` grows with it."""
+    def predict(self, texts: Iterable[Any]) -> Predictions:
+        """The same, and which texts were cut."""
+        return joined(self.stream(texts), self.num_labels)
+
+    def stream(self, texts: Iterable[Any]) -> Iterator[Predictions]:
+        """The same, chunk by chunk, for inputs that do not fit in memory; rows count from the first text of all."""
         start = 0
-        self.truncated_rows = []
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
-            self.truncated_rows += [start + row for row in windows.truncated]
-            yield self._chunk(len(chunk), windows)
+            probabilities = self._chunk(len(chunk), windows)
+            asked = sorted(set(windows.owner))
+            check_finite(probabilities[asked], [start + row for row in asked])
+            yield Predictions(probabilities, [start + row for row in windows.truncated])
             start += len(chunk)
 
     def _chunk(self, num_texts: int, windows: Windows) -> np.ndarray:

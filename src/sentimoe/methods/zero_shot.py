@@ -17,6 +17,7 @@ from ..config import check_whole
 from ..data import text_chunks, token_batches, values_of
 from ..errors import ConfigError
 from ..model_folder import load_model, load_tokenizer
+from ..predictions import Predictions, check_finite, joined
 from ..upcycle import backbone_path
 from .prompts import Prompt
 
@@ -34,8 +35,8 @@ class ZeroShot:
         "calibrated": the likelihood of each word, divided by its mean likelihood for texts without content (contextual
         calibration, Zhao et al. 2021, equation 2 with W = diag(p_cf)^-1). "uncalibrated": the likelihood alone.
         "generate": greedy decoding, read strictly: an answer that is not exactly one of the words, after stripping
-        white space, a closing full stop and capitals, is off-label: a row of NaN, counted in `off_label`.
-    max_length: tokens of the text, the prompt not counted; the rest is cut, and its row listed in `truncated_rows`.
+        white space, a closing full stop and capitals, is off-label: a row of NaN, counted.
+    max_length: tokens of the text, the prompt not counted; the rest is cut.
     Raises ConfigError for an unknown mode.
     """
 
@@ -58,8 +59,6 @@ class ZeroShot:
         self.model, self.tokenizer, self.mode, self.max_length = model.eval(), tokenizer, mode, max_length
         self.label_names, self.num_labels = label_names, len(label_names)
         self.tokens_per_batch = tokens_per_batch
-        self.truncated_rows: list[int] = []
-        self.off_label: Counter[str] = Counter()
         before, after = (prompt or Prompt()).around(tokenizer, label_names)
         self.before, self.after = self._ids(before), self._ids(after)
         start = "" if tokenizer.chat_template else " "
@@ -68,26 +67,29 @@ class ZeroShot:
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Probabilities `[B, C]` float32."""
-        chunks = list(self.stream(texts))
-        return np.concatenate(chunks) if chunks else np.empty((0, self.num_labels), dtype=np.float32)
+        return self.predict(texts).probabilities
 
-    def stream(self, texts: Iterable[Any]) -> Iterator[np.ndarray]:
-        """The same, chunk by chunk; `truncated_rows` and `off_label` grow with it."""
+    def predict(self, texts: Iterable[Any]) -> Predictions:
+        """The same, with the texts that were cut and the answers that were no label."""
+        return joined(self.stream(texts), self.num_labels)
+
+    def stream(self, texts: Iterable[Any]) -> Iterator[Predictions]:
+        """The same, chunk by chunk; rows count from the first text of all."""
         start = 0
-        self.truncated_rows, self.off_label = [], Counter()
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             probabilities = np.full((len(chunk), self.num_labels), np.nan, dtype=np.float32)
-            asked = [row for row, text in enumerate(chunk) if text.strip()]
-            prompts = []
-            for row in asked:
-                ids, cut = self._prompt(chunk[row])
-                prompts.append(ids)
-                if cut:
-                    self.truncated_rows.append(start + row)
+            tokens = [self._text_ids(text) if text.strip() else [] for text in chunk]
+            asked = [row for row, ids in enumerate(tokens) if ids]
+            prompts = [self._prompt(tokens[row]) for row in asked]
+            off_label: Counter[str] = Counter()
             for batch in token_batches([len(ids) for ids in prompts], self.tokens_per_batch):
-                answered = MODES[self.mode](self, [prompts[index] for index in batch])
-                probabilities[[asked[index] for index in batch]] = answered
-            yield probabilities
+                rows = [asked[index] for index in batch]
+                probabilities[rows], others = MODES[self.mode](self, [prompts[index] for index in batch])
+                if self.mode != "generate":  # where NaN is an answer that is no label
+                    check_finite(probabilities[rows], [start + row for row in rows])
+                off_label.update(others)
+            cut = [start + row for row in asked if len(tokens[row]) > self.max_length]
+            yield Predictions(probabilities, cut, off_label)
             start += len(chunk)
 
     def _ids(self, text: str) -> list[int]:
@@ -103,10 +105,12 @@ class ZeroShot:
             )
         return whole[len(prefix) :]
 
-    def _prompt(self, text: str) -> tuple[list[int], bool]:
-        """The tokens of the whole prompt, and whether the text was cut."""
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return self.before + ids[: self.max_length] + self.after, len(ids) > self.max_length
+    def _text_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _prompt(self, ids: list[int]) -> list[int]:
+        """The tokens of the whole prompt around those of a text."""
+        return self.before + ids[: self.max_length] + self.after
 
     def _padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask `[B, L]`, padded on the left, so that all prompts end in the last column."""
@@ -161,16 +165,16 @@ class ZeroShot:
 
     def _content_free_scores(self) -> np.ndarray:
         """ln of the mean likelihood of each word for texts without content: `[C]`."""
-        scores = self.log_likelihoods([self._prompt(text)[0] for text in CONTENT_FREE])
+        scores = self.log_likelihoods([self._prompt(self._text_ids(text)) for text in CONTENT_FREE])
         return np.log(np.exp(_normalised(scores)).mean(axis=0))
 
-    def _score(self, prompts: Sequence[list[int]]) -> np.ndarray:
-        """Probabilities `[B, C]` from the likelihoods."""
-        return np.exp(_normalised(self.log_likelihoods(prompts) - self._content_free))
+    def _score(self, prompts: Sequence[list[int]]) -> tuple[np.ndarray, list[str]]:
+        """Probabilities `[B, C]` from the likelihoods; nothing is off-label."""
+        return np.exp(_normalised(self.log_likelihoods(prompts) - self._content_free)), []
 
     @torch.inference_mode()
-    def _generate(self, prompts: Sequence[list[int]]) -> np.ndarray:
-        """Rows of 0 and 1 from greedy answers, NaN where the answer is off-label: `[B, C]`."""
+    def _generate(self, prompts: Sequence[list[int]]) -> tuple[np.ndarray, list[str]]:
+        """Rows of 0 and 1 from greedy answers, NaN where the answer is off-label: `[B, C]`; and those answers."""
         ids, mask = self._padded(prompts)
         longest = max(map(len, self.words)) + 2  # room to go on after a label word, which is then no label
         output = self.model.generate(
@@ -180,14 +184,14 @@ class ZeroShot:
             do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id or 0,
         )
-        rows = np.full((len(prompts), self.num_labels), np.nan)
+        rows, off_label = np.full((len(prompts), self.num_labels), np.nan), []
         for row, answer in enumerate(self.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)):
             index = read_answer(answer, self.label_names)
             if index is None:
-                self.off_label[answer.strip()] += 1
+                off_label.append(answer.strip())
             else:
                 rows[row] = np.eye(self.num_labels)[index]
-        return rows
+        return rows, off_label
 
 
 MODES = {"calibrated": ZeroShot._score, "uncalibrated": ZeroShot._score, "generate": ZeroShot._generate}

@@ -17,7 +17,7 @@ import yaml
 from ..data import SentimentDataset, Split, clean_text
 from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
 from ..inference import Engine, compute_dtype, make_windows
-from ..methods import METHODS, PROMPTS, Prompt, ZeroShot, check_settings, load_zero_shot, save_adapted
+from ..methods import METHODS, PROMPTS, Prompt, check_settings, load_zero_shot, save_adapted
 from ..records import write_json, written_aside
 from ..training import WITHOUT_EFFECT, TrainConfig, dataset_of, hardware, train_model, versions
 
@@ -142,8 +142,8 @@ def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep:
     if not run.settings.get("more_train"):
         describe_data(run.data, dataset, results)
     test = _texts(run, dataset, "test")
-    probabilities = engine.predict_proba(test.texts)
-    off_label = engine.off_label.most_common(20) if isinstance(engine, ZeroShot) else []
+    predictions = engine.predict(test.texts)
+    probabilities = predictions.probabilities
     labels = np.asarray(test.labels)
     scores = classification_metrics(labels, probabilities, dataset.label_names)
     record = {
@@ -160,8 +160,8 @@ def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep:
         },
         "seconds": round(time.monotonic() - started, 1),
     }
-    if off_label:
-        record["off_label"] = dict(off_label)
+    if predictions.off_label:
+        record["off_label"] = dict(predictions.off_label.most_common(20))
     write_run(results / "runs" / run.name, record, labels, predicted_labels(probabilities))
     return record
 

@@ -126,8 +126,9 @@ def evaluate_split(
 ) -> dict[str, Any]:
     """Metrics with 95% bootstrap intervals on a split."""
     engine = Engine(model, tokenizer, precision=precision, long_texts=long_texts)
-    metrics = evaluate_predictions(split.labels, engine.predict_proba(split.texts), label_names)
-    return metrics | {"n_truncated": len(engine.truncated_rows)}
+    predictions = engine.predict(split.texts)
+    metrics = evaluate_predictions(split.labels, predictions.probabilities, label_names)
+    return metrics | {"n_truncated": len(predictions.truncated)}
 
 
 def versions() -> dict[str, str]:
