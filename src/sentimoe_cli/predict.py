@@ -69,7 +69,7 @@ def predict(
     if input_file is not None:
         frame, rows = read_texts(input_file, text_column)
     else:
-        rows = [clean_text(text) for text in texts or _lines_of(sys.stdin.buffer.read().decode("utf-8", "replace"))]
+        rows = [clean_text(text) for text in texts or _lines_of(sys.stdin.buffer.read().decode("utf-8-sig", "replace"))]
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     engine, classes = classifier.engine, classifier.classes_
     cut: list[int] | None = [] if long_texts == "truncate" else None

@@ -15,10 +15,9 @@ def read_folder(folder: Path) -> dict[str, Table]:
         DataError: no train file, two files for one split, or a file that :func:`read_table` refuses.
     """
     tables = {}
+    readable = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS and path.is_file())
     for split, stems in STEMS.items():
-        found = sorted(
-            folder / f"{stem}{suffix}" for stem in stems for suffix in READERS if (folder / f"{stem}{suffix}").is_file()
-        )
+        found = [path for path in readable if path.stem in stems]
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise DataError(f"{folder}: several files for the {split} split ({names}); keep one")

@@ -7,11 +7,11 @@ from decimal import Decimal
 
 from sentimoe.data.dataset import Split
 from sentimoe.data.rows import Rows
+from sentimoe.data.text import listed
 from sentimoe.errors import DataError
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,3})?")
-_SHOWN = 20
 
 
 def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -93,6 +93,5 @@ def _natural(label: str) -> tuple[list[str | Decimal], str]:
     return [Decimal(part) if i % 2 else part for i, part in enumerate(parts)], label
 
 
-def _listed(labels: dict[str, int] | set[str]) -> str:
-    ordered = _sorted(labels)
-    return ", ".join(ordered[:_SHOWN]) + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
+def _listed(labels: Iterable[str]) -> str:
+    return listed(_sorted(labels))

@@ -1,14 +1,15 @@
 """Table columns to texts and labels; each bad row is an error that names it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from sentimoe.data.text import is_missing, shown
-from sentimoe.errors import DataError
+from sentimoe.data.text import is_missing, listed, shown
+from sentimoe.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,34 @@ def labelled_rows(frame: pd.DataFrame, origin: str, text_column: str | None, lab
     """All rows of ``frame``; the columns are "text" and "label" unless named otherwise.
 
     Raises:
+        ConfigError: one column is named for both.
         DataError: a column is missing; a text is empty, blank or no string; a label is missing or neither string nor
             integer. The message names the row.
     """
     text_column = find_column(frame, origin, text_column or "text", "--text-column")
     label_column = find_column(frame, origin, label_column or "label", "--label-column")
+    if text_column == label_column:
+        raise ConfigError(
+            f'"{text_column}" is named as the column of the texts and of the labels; name two with --text-column and '
+            "--label-column"
+        )
     texts = text_values(frame, origin, text_column)
     for number, text in enumerate(texts, start=1):
         if not text.strip():
             raise DataError(f'{origin}, row {number}: column "{text_column}" is empty; fill it or delete the row')
-    given = frame[label_column].tolist()
-    labels = [
-        _label(value, f'{origin}, row {number}: column "{label_column}"') for number, value in enumerate(given, start=1)
-    ]
-    integers = all(isinstance(value, Integral) for value in given)
+    labels, integers = [], True
+    for where, value in cells(frame, origin, label_column):
+        labels.append(_label(value, where))
+        integers = integers and isinstance(value, Integral)
     return Rows(origin, list(range(1, len(frame) + 1)), texts, labels, integers)
 
 
 def find_column(frame: pd.DataFrame, origin: str, column: str, flag: str) -> str:
     """``column`` if the frame has it once, else DataError with its columns and the flag that names another."""
     if column not in frame.columns:
-        names = ", ".join(map(str, frame.columns))
-        raise DataError(f'{origin}: no column "{column}"; its columns are: {names}. Name the right one with {flag}')
+        raise DataError(
+            f'{origin}: no column "{column}"; its columns are: {listed(frame.columns)}. Name the right one with {flag}'
+        )
     if (times := list(frame.columns).count(column)) > 1:
         raise DataError(f'{origin}: {times} columns are named "{column}"; rename all but one')
     return column
@@ -73,10 +80,16 @@ def find_column(frame: pd.DataFrame, origin: str, column: str, flag: str) -> str
 
 def text_values(frame: pd.DataFrame, origin: str, column: str) -> list[str]:
     """One string per row of ``column``; missing is "". Raises DataError at a value that is no encodable string."""
-    return [
-        _text(value, f'{origin}, row {number}: column "{column}"')
-        for number, value in enumerate(frame[column].tolist(), start=1)
-    ]
+    return [_text(value, where) for where, value in cells(frame, origin, column)]
+
+
+def cells(frame: pd.DataFrame, origin: str, column: str) -> Iterator[tuple[str, Any]]:
+    """(how an error names it, value) of each row of ``column``. Raises DataError for dates that Python has not."""
+    try:
+        values = frame[column].tolist()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        raise DataError(f'{origin}: column "{column}" cannot be read ({error}); write it as strings') from error
+    return ((f'{origin}, row {number}: column "{column}"', value) for number, value in enumerate(values, start=1))
 
 
 def _text(value: Any, where: str) -> str:

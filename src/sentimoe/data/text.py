@@ -1,7 +1,7 @@
 """Text as a tokenizer and a file can take it."""
 
 import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import islice
@@ -93,3 +93,9 @@ def shown(value: Any) -> str:
     except ValueError:  # an integer of more than 4,300 digits
         written = "..."
     return f"{type(value).__name__} {written}"
+
+
+def listed(names: Collection[str]) -> str:
+    """Names as an error message lists them: the first 20, each cut at 60 characters."""
+    written = [name if len(name) <= 60 else name[:57] + "..." for name in islice(map(str, names), 20)]
+    return ", ".join(written) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
