@@ -130,12 +130,24 @@ def test_class_weights_enter_the_loss_beside_the_auxiliary_losses(backbone, tmp_
     assert len(inverse_frequency([0, 0, 0, 1], 3)) == 3  # of a class that train_limit left none of
 
 
-def test_early_stopping_keeps_the_best_epoch(backbone, data, tmp_path):
-    # a rate that destroys the model after the warm-up: the best epoch is an early one
-    record = train(settings(backbone, data, epochs=8, patience=1, learning_rate=0.5), tmp_path / "run", progress=False)
-    scores = [row["eval_f1_weighted"] for row in record["history"] if "eval_f1_weighted" in row]
-    assert len(scores) < 8
-    assert record["metrics"]["validation"]["f1_weighted"] == pytest.approx(max(scores), abs=1e-6)
+def test_the_rate_rises_for_the_warm_up_and_falls_to_the_end(backbone, data, tmp_path):
+    record = train(settings(backbone, data, warmup=0.5), tmp_path / "run", progress=False)
+    rates = [row["learning_rate"] for row in record["history"] if "learning_rate" in row]
+    assert rates == pytest.approx([5e-3 * twentieths / 20 for twentieths in (9, 19, 11, 1)])
+
+
+def test_two_seeds_read_the_texts_in_two_orders(backbone, data, tmp_path, monkeypatch):
+    step, read = SentimentTrainer.training_step, []
+
+    def reads(self, model, inputs, *args):
+        read.extend(map(tuple, inputs["input_ids"].tolist()))
+        return step(self, model, inputs, *args)
+
+    monkeypatch.setattr(SentimentTrainer, "training_step", reads)
+    for run, seed in enumerate((0, 1, 0)):
+        train(settings(backbone, data, epochs=1, seed=seed), tmp_path / str(run), progress=False)
+    first, other, again = read[:160], read[160:320], read[320:]
+    assert first == again and first != other and sorted(first) == sorted(other)
 
 
 def test_selection_never_sees_the_test_split(backbone, data, tmp_path):
