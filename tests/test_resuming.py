@@ -15,6 +15,7 @@ import yaml
 from backbone import labelled_texts, write_backbone
 from safetensors.torch import load_file
 
+import sentimoe_cli
 from sentimoe.errors import ConfigError, DataError, StoppedError
 from sentimoe.training import Stop, TrainConfig, train
 from sentimoe.training.checkpoints import last_whole
@@ -310,3 +311,38 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_stops_the_run(
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["checkpoint-10", "lock", "start.json"]
     train(config, folder, resume=True, progress=False)
     assert_same(folder, undisturbed)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_command_with_one_line_that_tells_how_to_go_on(
+    backbone, data, tmp_path, monkeypatch, capsys, number, code
+):
+    step, before = SentimentTrainer.training_step, signal.getsignal(number)
+
+    def is_signalled(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            os.kill(os.getpid(), number)
+        return step(self, *args, **kwargs)
+
+    told = ["--model", backbone, "--data", data, "--batch-size", "16", "--max-length", "32", "--output"]
+    command = ["sentimoe", "train", *told, str(tmp_path / "a run"), "--quiet"]
+    monkeypatch.setattr(SentimentTrainer, "training_step", is_signalled)
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as end:
+        sentimoe_cli.main()
+    assert end.value.code == code and signal.getsignal(number) == before
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert line.startswith("error: stopped after step 4 of 30, and saved there; go on with: sentimoe train --model ")
+    assert line.endswith(f"'{tmp_path}/a run' --quiet --resume")
+    assert checkpoints(tmp_path / "a run") == ["checkpoint-4"]
+
+
+def test_a_signal_while_nothing_is_trained_ends_the_command_at_once(backbone, data, tmp_path, monkeypatch, capsys):
+    """While data and model are made ready there is nothing to save; the folder is not there afterwards."""
+    module = sys.modules["sentimoe.training.run"]
+    monkeypatch.setattr(module, "prepare", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(sys, "argv", ["sentimoe", "train", "--data", data, "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as end:
+        sentimoe_cli.main()
+    assert end.value.code == 75 and "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 import sentimoe_cli.study
 from sentimoe import SentimentClassifier
-from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.errors import ConfigError, NotSupportedError, StoppedError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
 from sentimoe.records import read_json, write_json
@@ -28,6 +29,7 @@ from sentimoe.studies.render import render
 from sentimoe.studies.runner import Trainer, run_study
 from sentimoe.studies.study_file import read_study
 from sentimoe.studies.tables import Results, split_rows
+from sentimoe.training import Stop
 from sentimoe.training.trainer import SentimentTrainer
 
 
@@ -358,6 +360,28 @@ def test_a_killed_run_of_a_study_goes_on(study, tmp_path, monkeypatch):
     assert resumed["test"] == whole["test"] and resumed["validation"] == whole["validation"]
     assert 1000 < resumed["cost"]["training_seconds"] < 1000 + 3 * whole["cost"]["training_seconds"] + 10
     assert not list((tmp_path / "models").glob(".unfinished/*"))
+
+
+def test_a_study_that_is_asked_to_stop_saves_and_the_same_command_goes_on(study, tmp_path, monkeypatch):
+    """How often it is saved is no setting of a result: a study may change it while it is stopped, and afterwards."""
+    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s1"), "say": lambda line: None}
+    told |= {"data_root": tmp_path, "models": tmp_path / "models"}
+    step, stop = SentimentTrainer.training_step, Stop()
+
+    def asked(self, *args, **kwargs):
+        stop.signal = signal.SIGTERM
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="after step 1 of 20"):
+        patch.setattr(SentimentTrainer, "training_step", asked)
+        run_study(read_study(study), tmp_path / "results", stop=stop, **told)
+    declared = yaml.safe_load(study.read_text())
+    declared["data"]["toy"] |= {"save_minutes": 3, "save_steps": 7}
+    study.write_text(yaml.safe_dump(declared))
+    for _ in range(2):
+        assert run_study(read_study(study), tmp_path / "results", **told) == 0
+    (path,) = (tmp_path / "results" / "runs").glob("*.json")
+    assert not {"save_minutes", "save_steps"} & set(read_json(path)["hyperparameters"])
 
 
 def test_a_study_takes_more_rows_for_train_from_the_folder_of_the_data(study, tmp_path):

@@ -28,6 +28,7 @@ def run(
     from sentimoe.studies.study_file import read_study
 
     from .show import prepare_process
+    from .stopping import stopped_by_signals
 
     prepare_process()
     if data_root is not None and not data_root.is_dir():
@@ -41,17 +42,19 @@ def run(
     count = sum(map(wanted, declared))
     if not count:
         raise ConfigError(f"no run of {study} has a name that contains {' and '.join(only or [])}")
-    missing = run_study(
-        declared,
-        results,
-        wanted=wanted,
-        data_root=data_root,
-        budget=seconds,
-        models=models,
-        name=study.stem,
-        keep_models=keep_models,
-        say=lambda line: typer.echo(line, err=True),
-    )
+    with stopped_by_signals() as stop:
+        missing = run_study(
+            declared,
+            results,
+            wanted=wanted,
+            data_root=data_root,
+            budget=seconds,
+            models=models,
+            name=study.stem,
+            keep_models=keep_models,
+            stop=stop,
+            say=lambda line: typer.echo(line, err=True),
+        )
     typer.echo(f"{count - missing} of {count} runs have a result in {results / 'runs'}")
 
 
@@ -80,15 +83,17 @@ def train(
     from sentimoe.studies.study_file import read_study
 
     from .show import prepare_process
+    from .stopping import stopped_by_signals
 
     prepare_process()
     declared = read_study(study)
     found = next((each for each in declared if each.name == run), None)
     if found is None:
         raise ConfigError(f"{study} declares no run {run!r}; names are such as {declared[0].name!r}")
-    trainer = Trainer(declared, results, data_root, models, lambda line: typer.echo(line, err=True))
     try:
-        typer.echo(str(trainer.kept(found)))
+        with stopped_by_signals() as stop:
+            trainer = Trainer(declared, results, data_root, models, lambda line: typer.echo(line, err=True), stop)
+            typer.echo(str(trainer.kept(found)))
     except Timeout as busy:
         raise ConfigError(f"another process is training {run} or what it needs; wait for its end") from busy
 

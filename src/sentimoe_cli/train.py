@@ -106,6 +106,7 @@ def train(
     from sentimoe.training import train as run
 
     from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
+    from .stopping import stopped_by_signals
 
     prepare_process()
     settings = {} if config is None else read_yaml(config, "config file", "settings such as 'epochs: 3'")
@@ -117,7 +118,8 @@ def train(
     if not isinstance(stored := settings.get("method_settings") or {}, dict):
         raise ConfigError(f"method_settings is {stored!r}; it must hold names with values, such as 'num_experts: 4'")
     settings["method_settings"] = stored | of_method
-    record = run(TrainConfig.from_dict(settings), output, resume=resume, progress=not quiet)
+    with stopped_by_signals("--resume") as stop:
+        record = run(TrainConfig.from_dict(settings), output, resume=resume, progress=not quiet, stop=stop)
     for warning in record["data"]["warnings"]:
         typer.echo(f"warning: {warning}", err=True)
     if as_json:

@@ -19,7 +19,7 @@ from ..evaluation import active_parameters, classification_metrics, count_flops,
 from ..inference import Engine, compute_dtype, make_windows
 from ..methods import METHODS, PROMPTS, Prompt, check_settings, load_zero_shot, save_adapted
 from ..records import write_json, written_aside
-from ..training import WITHOUT_EFFECT, TrainConfig, dataset_of, hardware, train_model, versions
+from ..training import WITHOUT_EFFECT, Stop, TrainConfig, dataset_of, hardware, train_model, versions
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
 FLOP_TEXTS = 128
@@ -79,12 +79,13 @@ class Outcome:
     training_seconds: float | None = None
 
 
-def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = None) -> Outcome:
-    """Train the model that the run declares, in `folder`, where one that was killed goes on after its last epoch.
+def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = None, stop: Stop | None = None) -> Outcome:
+    """Train the model that the run declares, in `folder`, where one that was killed goes on from its last checkpoint.
 
-    keep: a folder to save the model to. Raises ConfigError when training began in `folder` with other settings.
+    keep: a folder to save the model to. stop: ends it early. Raises ConfigError when training began in `folder` with
+    other settings.
     """
-    done = train_model(config, folder, resume=True, progress=False)
+    done = train_model(config, folder, resume=True, progress=False, stop=stop)
     if keep is not None:
         partial = keep.with_name(f"{keep.name}.partial")
         save_adapted(done.model, done.tokenizer, partial)
@@ -126,18 +127,27 @@ def asked(run: Run, config: TrainConfig) -> Outcome:
     return Outcome(engine, dataset, answer | {"prompt": prompt})
 
 
-def outcome_of(run: Run, config: TrainConfig, folder: Path, keep: Path | None = None) -> Outcome:
+def outcome_of(
+    run: Run, config: TrainConfig, folder: Path, keep: Path | None = None, stop: Stop | None = None
+) -> Outcome:
     """Train, or ask where the method trains nothing."""
-    return asked(run, config) if METHODS[run.method].adapt is None else trained(run, config, folder, keep)
+    return asked(run, config) if METHODS[run.method].adapt is None else trained(run, config, folder, keep, stop)
 
 
-def perform(run: Run, results: Path, data_root: Path | None, folder: Path, keep: Path | None = None) -> dict[str, Any]:
+def perform(
+    run: Run,
+    results: Path,
+    data_root: Path | None,
+    folder: Path,
+    keep: Path | None = None,
+    stop: Stop | None = None,
+) -> dict[str, Any]:
     """Train or ask, evaluate and store one run: its JSON, and beside it the predictions on the test texts (`.npz`).
 
-    folder: where it trains. keep: a folder to save the trained model to.
+    folder: where it trains. keep: a folder to save the trained model to. stop: ends training early.
     """
     started = time.monotonic()
-    outcome = outcome_of(run, run.config(data_root), folder, keep)
+    outcome = outcome_of(run, run.config(data_root), folder, keep, stop)
     engine, dataset = outcome.engine, outcome.dataset
     if not run.settings.get("more_train"):
         describe_data(run.data, dataset, results)

@@ -22,7 +22,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from ..errors import ConfigError, NotSupportedError
 from ..methods import METHODS, ZeroShot
 from ..records import read_json, write_json
-from ..training import TrainConfig
+from ..training import Stop, TrainConfig
 from ..upcycle import PACKAGED, backbone_path
 from .perform import Run, head, outcome_of, perform, told, trained, validation_scores
 
@@ -34,13 +34,14 @@ NOT_SUPPORTED = "not supported"
 
 @dataclass(frozen=True)
 class Trainer:
-    """Does the runs of a study, and keeps the models that others learn from. models: where."""
+    """Does the runs of a study, and keeps the models that others learn from. models: where. stop: ends it early."""
 
     study: list[Run]
     results: Path
     data_root: Path | None
     models: Path
     say: Callable[[str], None]
+    stop: Stop | None = None
 
     def taught(self, run: Run) -> Run:
         """The run with the folders of its teachers, which are trained where they are missing: its own seed's first."""
@@ -95,7 +96,7 @@ class Trainer:
             if stored is None or not _has_rate(run, stored) or differing(run, stored, but=NOT_KEPT):
                 run = self.taught(run)
                 self.say(f"training {run.name} for its weights")
-                trained(run, run.config(self.data_root), self.unfinished(run), keep=folder)
+                trained(run, run.config(self.data_root), self.unfinished(run), keep=folder, stop=self.stop)
                 self.forget(run)
         return folder
 
@@ -134,7 +135,7 @@ class Trainer:
     def _try(self, trial: Run, factor: float, path: Path) -> None:
         started = time.monotonic()
         config = replace(trial.config(self.data_root), learning_rate_factor=factor)
-        outcome = outcome_of(trial, config, self.unfinished(trial))
+        outcome = outcome_of(trial, config, self.unfinished(trial), stop=self.stop)
         scores = validation_scores(trial, outcome)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, head(trial, outcome) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
@@ -153,7 +154,7 @@ class Trainer:
         self.say(f"{run.name} ...")
         keep = METHODS[run.method].adapt is not None and (keep_model or self.teaches(run))
         place = self.place(run) if keep else None
-        record = perform(run, self.results, self.data_root, self.unfinished(run), keep=place)
+        record = perform(run, self.results, self.data_root, self.unfinished(run), keep=place, stop=self.stop)
         self.forget(run)
         scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
         self.say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
@@ -170,6 +171,7 @@ def run_study(
     name: str = "study",
     keep_models: bool = False,
     say: Callable[[str], None] = print,
+    stop: Stop | None = None,
 ) -> int:
     """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
 
@@ -180,10 +182,11 @@ def run_study(
     process was stopped. `results/declared/NAME.json` lists every run of the study, and for those without a result the
     reason.
     models: where trained teachers are kept, with `keep_models` every trained model, and where runs train: one that was
-    killed goes on after its last epoch. Raises ConfigError when its settings were changed since.
+    killed goes on from its last checkpoint. Raises ConfigError when its settings were changed since, and StoppedError
+    when `stop` says so.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
-    trainer = Trainer(study, results, data_root, models, say)
+    trainer = Trainer(study, results, data_root, models, say, stop)
     _declare(study, results, name)
     for run in chosen:
         if _path(run, results).exists():

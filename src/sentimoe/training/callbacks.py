@@ -59,6 +59,8 @@ class SaveOften(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.stop.can_wait = False
+        if self.stop.signal is not None:
+            raise self.stop.error("stopped after the last step, which is saved")
 
 
 class ProgressBar(TrainerCallback):

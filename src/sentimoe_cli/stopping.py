@@ -1,0 +1,46 @@
+"""SIGTERM and Ctrl-C while a command trains: the step is finished and saved, and one line says how to go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentimoe.training import Stop
+
+
+@contextmanager
+def stopped_by_signals(*flags: str) -> Iterator[Stop]:
+    """What the run inside is to look at. A second signal, or one while nothing is trained, ends the command at once.
+
+    flags: what this command line has to be given, besides what it was given, to go on.
+    """
+    from sentimoe.errors import StoppedError
+    from sentimoe.training import Stop
+
+    stop = Stop()
+
+    def ask(number: int, frame: object) -> None:
+        at_once = stop.signal is not None or not stop.can_wait
+        stop.signal = number
+        if at_once:
+            raise stop.error("stopped; what was saved before is there")
+        os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
+
+    here = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in here}
+    try:
+        yield stop
+    except StoppedError as error:
+        command = ["sentimoe", *sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
+        error.args = (f"{error}; go on with: {shlex.join(command)}",)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
