@@ -5,6 +5,7 @@ import itertools
 import json
 import resource
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from backbone import labelled_texts, write_backbone
+from command import invoke
 from language_models import language_model, tokenizer
-from typer.testing import CliRunner
 
 import sentimoe_cli
 import sentimoe_cli.stream
@@ -24,25 +25,23 @@ from sentimoe.training import TrainConfig
 from sentimoe_cli.columns import probability_names, with_predictions
 from sentimoe_cli.train import METHOD_FLAGS
 
-
-def invoke(*arguments, text=None):
-    """Run the command; errors that sentimoe raises come back as exit code 2, as in `main`."""
-    return CliRunner().invoke(sentimoe_cli.app, [str(a) for a in arguments], input=text)
+COLUMNS = ("--text-column", "review", "--label-column", "stars")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     texts, labels = labelled_texts(240)
-    pd.DataFrame({"review": texts, "stars": labels}).to_csv(folder / "data.csv", index=False)
+    rows = pd.DataFrame({"review": texts, "stars": labels})
+    (folder / "data").mkdir()
+    for name, part in {"data.csv": rows, "data/train.csv": rows[:200], "data/test.csv": rows[200:]}.items():
+        part.to_csv(folder / name, index=False)
     settings = {"model": write_backbone(folder / "backbone"), "epochs": 9, "learning_rate": 5e-3, "batch_size": 16}
     (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"max_length": 32, "precision": "float32"}))
-    result = invoke(
-        *("train", "--config", folder / "run.yaml", "--data", folder / "data.csv", "--text-column", "review"),
-        *("--label-column", "stars", "--epochs", 3, "--num-experts", 3, "--layers", "-1", "--seed", 5),
-        *("--output", folder / "run", "--quiet", "--json"),
-    )
-    assert result.exit_code == 0, result.output
+    told = ("train", "--config", folder / "run.yaml", "--data", folder / "data", *COLUMNS, "--output", folder / "run")
+    flags = ("--epochs", 3, "--num-experts", 3, "--layers", "-1", "--seed", 5, "--quiet", "--json")
+    result = invoke(*told, *flags)
+    assert result.exit_code == 0, result.stderr
     return folder, result
 
 
@@ -64,8 +63,8 @@ def language_model_folder(tmp_path_factory):
 
 def test_zero_shot_on_the_command_line(made, language_model_folder):
     told = ("--method", "zero-shot", "--labels", "good, bad", "--precision", "float32")
-    result = invoke("predict", language_model_folder, "a good film", "", *told)
-    assert result.exit_code == 0, result.output
+    result = invoke("predict", "--model", language_model_folder, "a good film", "", *told)
+    assert result.exit_code == 0, result.stderr
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert rows[0]["prob_good"] + rows[0]["prob_bad"] == pytest.approx(1, abs=1e-5) and rows[1]["label"] is None
 
@@ -99,16 +98,16 @@ def test_zero_shot_on_the_command_line(made, language_model_folder):
     ],
 )
 def test_zero_shot_mistakes(language_model_folder, given, reason):
-    result = invoke("predict", language_model_folder, "a text", *given)
-    assert result.exit_code != 0 and reason in str(result.exception)
+    result = invoke("predict", "--model", language_model_folder, "a text", *given)
+    assert reason in result.error
 
 
 def test_zero_shot_is_not_trained(made):
     data = ("--data", made[0] / "data.csv", "--text-column", "review", "--label-column", "stars")
     result = invoke("train", *data, "--method", "zero-shot", "--output", made[0] / "never")
-    assert result.exit_code != 0 and "trains nothing" in str(result.exception) and not (made[0] / "never").exists()
+    assert "trains nothing" in result.error and not (made[0] / "never").exists()
     unknown = invoke("train", *data, "--method", "magic", "--output", made[0] / "never")
-    assert "choose one of full" in str(unknown.exception) and "zero-shot" not in str(unknown.exception)
+    assert "choose one of full" in unknown.error and "zero-shot" not in unknown.error
 
 
 def test_every_setting_has_a_flag_and_every_flag_is_used():
@@ -122,8 +121,8 @@ def test_every_setting_has_a_flag_and_every_flag_is_used():
 def test_evaluate_prints_one_json_object(made):
     folder, trained = made
     result = invoke(
-        *("evaluate", folder / "run", "--data", folder / "data.csv", "--text-column", "review"),
-        *("--label-column", "stars", "--split", "test", "--json", "--precision", "float32"),
+        *("evaluate", folder / "run", "--data", folder / "data", *COLUMNS),
+        *("--split", "test", "--json", "--precision", "float32"),
     )
     metrics = json.loads(result.stdout)
     assert {"accuracy", "precision_weighted", "recall_macro", "f1_weighted", "f1_macro", "n", "ece"} <= set(metrics)
@@ -133,8 +132,7 @@ def test_evaluate_prints_one_json_object(made):
 
 def test_evaluate_for_people(made):
     folder, _ = made
-    columns = ("--text-column", "review", "--label-column", "stars")
-    output = invoke("evaluate", folder / "run", "--data", folder / "data.csv", *columns).stdout
+    output = invoke("evaluate", folder / "run", "--data", folder / "data", *COLUMNS).stdout
     assert "f1 weighted" in output and "confusion matrix" in output and "95% interval" in output
 
 
@@ -150,8 +148,8 @@ def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
         ".jsonl": lambda: frame.to_json(given, orient="records", lines=True),
         ".parquet": lambda: frame.to_parquet(given),
     }[suffix]()
-    result = invoke("predict", folder / "run", "--input", given, "--output", found)
-    assert result.exit_code == 0 and f"3 rows written to {found}" in result.stderr, result.output
+    result = invoke("predict", "--model", folder / "run", "--input", given, "--output", found)
+    assert result.exit_code == 0 and f"3 rows written to {found}" in result.stderr, result.stderr
     out = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}[suffix](
         found
     )
@@ -159,8 +157,8 @@ def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
     assert out["label"].tolist()[::2] == ["positive", "negative"] and pd.isna(out["label"][1])
     assert out["score"].isna().tolist() == [False, True, False]
     assert abs(out["prob_negative"][0] + out["prob_positive"][0] - 1) < 1e-5
-    again = invoke("predict", folder / "run", "--input", given, "--output", found)
-    assert "--overwrite" in str(again.exception)
+    again = invoke("predict", "--model", folder / "run", "--input", given, "--output", found)
+    assert "--overwrite" in again.error
 
 
 def test_predictions_can_be_predicted_again(made, tmp_path):
@@ -169,14 +167,13 @@ def test_predictions_can_be_predicted_again(made, tmp_path):
     names = ["0.csv", "1.csv", "2.csv"]
     pd.DataFrame({"text": ["the lovely thing"], "label": ["gold"]}).to_csv(tmp_path / names[0], index=False)
     for given, found in itertools.pairwise(names):
-        assert (
-            invoke("predict", folder / "run", "--input", tmp_path / given, "--output", tmp_path / found).exit_code == 0
-        )
+        told = ("--input", tmp_path / given, "--output", tmp_path / found)
+        assert invoke("predict", "--model", folder / "run", *told).exit_code == 0
     last = pd.read_csv(tmp_path / "2.csv")
     assert last["input_label"].tolist() == ["gold"] and last["input_input_label"].tolist() == ["positive"]
     assert last["label"].tolist() == ["positive"] and last.columns.is_unique
-    nowhere = invoke("predict", folder / "run", "a text", "--output", tmp_path / "no" / "x.csv")
-    assert "there is no folder" in str(nowhere.exception)
+    nowhere = invoke("predict", "--model", folder / "run", "a text", "--output", tmp_path / "no" / "x.csv")
+    assert "there is no folder" in nowhere.error
 
 
 @contextmanager
@@ -208,12 +205,12 @@ def test_a_full_disk_leaves_the_file_that_was_to_be_replaced(made, tmp_path, mon
 
     monkeypatch.setattr(sentimoe_cli.stream, "predictions_with_bar", ask)
     with full_disk(resource.RLIM_INFINITY if late else 2_000):
-        result = invoke("predict", folder / "run", "--input", path, "--output", path, "--overwrite")
-    assert isinstance(result.exception, OSError) and result.exception.filename == str(path), result.output
+        result = invoke("predict", "--model", folder / "run", "--input", path, "--output", path, "--overwrite")
+    assert result.exit_code == 75 and str(path) in result.error and "free some space" in result.error
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path] and asked == [400] * late
     monkeypatch.setattr(sentimoe_cli.stream, "predictions_with_bar", bar)
-    again = invoke("predict", folder / "run", "--input", path, "--output", path, "--overwrite")
-    assert again.exit_code == 0, again.output
+    again = invoke("predict", "--model", folder / "run", "--input", path, "--output", path, "--overwrite")
+    assert again.exit_code == 0, again.stderr
 
 
 def test_predict_keeps_every_column_of_its_input(made, tmp_path):
@@ -223,8 +220,8 @@ def test_predict_keeps_every_column_of_its_input(made, tmp_path):
     given = {"text": [long, "a"], "truncated": ["mine", "too"], "score": [1, 2], "prob_positive": [[1], [2]]}
     pd.DataFrame(given).to_parquet(tmp_path / "in.parquet")
     told = ("--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet", "--long-texts", "truncate")
-    result = invoke("predict", folder / "run", *told)
-    assert result.exit_code == 0 and "1 texts were cut" in result.stderr, result.output
+    result = invoke("predict", "--model", folder / "run", *told)
+    assert result.exit_code == 0 and "1 texts were cut" in result.stderr, result.stderr
     out = pq.read_table(tmp_path / "out.parquet").to_pydict()
     assert [out[f"input_{name}"] for name in list(given)[1:]] == [given[name] for name in list(given)[1:]]
     assert out["truncated"] == [True, False] and out["text"] == given["text"]
@@ -244,8 +241,8 @@ def test_a_header_alone_gives_no_rows(made, tmp_path, suffix):
     folder, _ = made
     (tmp_path / "in.csv").write_text("id,text\n")
     out = tmp_path / f"out{suffix}"
-    result = invoke("predict", folder / "run", "--input", tmp_path / "in.csv", "--output", out)
-    assert result.exit_code == 0 and "0 rows written" in result.stderr, result.output
+    result = invoke("predict", "--model", folder / "run", "--input", tmp_path / "in.csv", "--output", out)
+    assert result.exit_code == 0 and "0 rows written" in result.stderr, result.stderr
     columns = ["id", "text", "label", "score", "prob_negative", "prob_positive"]
     if suffix == ".csv":
         assert out.read_text() == ",".join(columns) + "\n"
@@ -257,16 +254,17 @@ def test_a_header_alone_gives_no_rows(made, tmp_path, suffix):
 
 def test_predict_reads_arguments_and_standard_input(made):
     folder, _ = made
-    odd = invoke("predict", folder / "run", text="the best\u2028 thing\r\nthe worst\x0c thing").stdout
+    odd = invoke("predict", "--model", folder / "run", text="the best\u2028 thing\r\nthe worst\x0c thing").stdout
     assert [json.loads(line)["text"] for line in odd.rstrip("\n").split("\n")] == [
         "the best\u2028 thing",
         "the worst\x0c thing",
     ]
-    rows = [json.loads(line) for line in invoke("predict", folder / "run", "the best thing", " ").stdout.splitlines()]
+    lines = invoke("predict", "--model", folder / "run", "the best thing", " ").stdout.splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [row["label"] for row in rows] == ["positive", None] and rows[1]["score"] is None
-    lines = invoke("predict", folder / "run", text="the best thing\n\nthe worst thing\n").stdout.splitlines()
+    lines = invoke("predict", "--model", folder / "run", text="the best thing\n\nthe worst thing\n").stdout.splitlines()
     assert [json.loads(line)["label"] for line in lines] == ["positive", None, "negative"]
-    nothing = invoke("predict", folder / "run", text="")
+    nothing = invoke("predict", "--model", folder / "run", text="")
     assert nothing.exit_code == 0 and nothing.stdout == ""
 
 
@@ -287,7 +285,8 @@ def test_info_names_experts_receipt_and_data(made):
         (["train", "--output", "{tmp}/x", "--layers", "last"], "whole numbers"),
         (["train", "--output", "{tmp}/x", "--config", "{tmp}/none.yaml"], "does not exist"),
         (["evaluate", "{tmp}/none"], "has no config"),
-        (["predict", "{tmp}/none", "text"], "has no config"),
+        (["predict", "--model", "{tmp}/none", "text"], "has no config"),
+        (["predict", "{tmp}/none", "text"], "is no folder of a model"),
     ],
 )
 def test_mistakes_are_one_line_on_standard_error(arguments, reason, tmp_path, monkeypatch, capsys):
@@ -303,4 +302,134 @@ def test_evaluate_refuses_other_labels(made, tmp_path):
     folder, _ = made
     pd.DataFrame({"text": [f"t {i}" for i in range(60)], "label": ["up", "down"] * 30}).to_csv(tmp_path / "d.csv")
     result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv")
-    assert "same labels" in str(result.exception)
+    assert "labels that the model does not know (down, up)" in result.error
+
+
+def test_evaluate_scores_every_row_of_a_file(made, tmp_path):
+    """Kind: rows of one file are split off, or refused for their number or their classes."""
+    folder, _ = made
+    texts = [f"the {word} thing" for word in ("lovely", "awful", "great", "hate", "happy", "worst", "best", "broken")]
+    labels = ["positive", "negative"] * 4
+    rows = pd.DataFrame(
+        {"text": [*texts, "the lovely one", "", "the awful one"], "label": [*labels, *["negative"] * 3]}
+    )
+
+    def scores(frame):
+        frame.to_csv(tmp_path / "d.csv", index=False)
+        result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv", "--json")
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    found = scores(rows)
+    answers = invoke("predict", "--model", folder / "run", *[text or " " for text in rows["text"]]).stdout.splitlines()
+    right = [json.loads(line)["label"] == label for line, label in zip(answers, rows["label"], strict=True)]
+    assert found["n"] == 11 and found["n_unanswered"] == 1 and found["accuracy"] == sum(right) / 11
+    assert sum(right) >= 9 and "1 of 11 texts are blank" in found["warnings"][0]
+    alone = scores(rows[rows["label"] == "positive"])
+    assert alone["n"] == 4 and alone["per_class"]["positive"]["support"] == 4
+    assert "no text with the label negative" in alone["warnings"][0]
+    assert list(alone["per_class"]) == ["negative", "positive"] and scores(rows[:1])["n"] == 1
+
+
+def test_evaluate_of_a_file_has_no_split_and_says_what_the_model_has_seen(made):
+    folder, _ = made
+    settings = ("--config", folder / "run.yaml", "--epochs", 1, "--method", "full", "--quiet")
+    trained = invoke("train", *settings, "--data", folder / "data.csv", *COLUMNS, "--output", folder / "of-file")
+    assert trained.exit_code == 0, trained.stderr
+    told = ("evaluate", folder / "of-file", "--data", folder / "data.csv", *COLUMNS)
+    assert "--split is for presets and folders" in invoke(*told, "--split", "test").error
+    assert (
+        "trained on rows of" in invoke(*told).stderr
+        and "trained on" not in invoke("evaluate", folder / "run", *told[2:]).stderr
+    )
+
+
+MARKUP = ["[neg]", "[/neg]", ":smile:", "[red]a\x1b[31m"]
+
+
+def test_names_are_never_markup(made, tmp_path):
+    """Kind: a label or a path in square brackets vanishes, or ends the command with MarkupError."""
+    rows = [(f"thing {label} number {i}", label) for label in MARKUP for i in range(12)]
+    data, run = tmp_path / "[x] é\n.csv", tmp_path / "[red]run"
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(data, index=False)
+    settings = ("--config", made[0] / "run.yaml", "--epochs", 1, "--method", "full")
+    results = [
+        invoke("train", *settings, "--data", data, "--output", run),
+        invoke("evaluate", run, "--data", data),
+        invoke("info", run),
+    ]
+    for result in results:
+        assert result.exit_code == 0, result.stderr
+        for label in MARKUP:
+            assert label.replace("\x1b", "\\x1b") in result.stdout
+    assert "[red]run" in results[0].stdout and "[x] é\\n" in results[1].stdout
+    assert "[red]run" in results[2].stdout.replace("\n", "")
+
+
+def test_standard_output_that_lacks_characters(made):
+    """Kind: a terminal without Unicode ends the command after predicting."""
+    for encoding in ("latin-1", "ascii"):
+        result = invoke("predict", "--model", made[0] / "run", "the best 💓 é", encoding=encoding)
+        assert json.loads(result.stdout)["text"] == "the best 💓 é"
+        table = invoke("evaluate", made[0] / "run", "--data", made[0] / "data", *COLUMNS, encoding=encoding)
+        assert table.exit_code == 0 and "f1 weighted" in table.stdout
+
+
+def test_the_first_argument_may_be_the_model(made, monkeypatch):
+    """Kind: the name of a folder is labelled as a text."""
+    run = made[0] / "run"
+    result = invoke("predict", run, "the best thing")
+    assert result.exit_code == 0 and json.loads(result.stdout)["text"] == "the best thing"
+    assert result.stderr == f"note: the folder {run} is read as the model; write --model {run}\n"
+    assert "is a folder, and the model is named already" in invoke("predict", "--model", run, "a text", run).error
+    assert "is a folder, and the model is named already" in invoke("predict", run, run).error
+    monkeypatch.chdir(made[0])
+    assert invoke("predict", "run", "run").exit_code == 2
+    assert invoke("predict", "--model", "run", "--", "-1 star").exit_code == 0
+    assert "goes behind --" in invoke("predict", "--model", "run", "-1 star").error
+
+
+@pytest.mark.parametrize(
+    ("row", "suffix", "reason"),
+    [
+        ({"odd": "\ud800"}, ".parquet", None),
+        ({"odd": "\ud800"}, ".csv", None),
+        ({"odd": 10**22}, ".parquet", 'the column "odd"'),
+        ({"odd": {}}, ".parquet", "'odd'"),
+        ({"odd": [1, "a"]}, ".parquet", 'the column "odd"'),
+    ],
+)
+def test_a_bad_value_that_nobody_reads_shows_before_predicting(made, tmp_path, monkeypatch, row, suffix, reason):
+    """Kind: output problems that show after hours of predicting."""
+    asked = []
+    monkeypatch.setattr(
+        sentimoe_cli.stream,
+        "predictions_with_bar",
+        lambda engine, texts: asked.append(texts) or Predictions(np.full((len(texts), 2), 0.5, dtype=np.float32)),
+    )
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "a"} | row) + "\n")
+    told = ("--input", tmp_path / "in.jsonl", "--output", tmp_path / f"out{suffix}")
+    result = invoke("predict", "--model", made[0] / "run", *told)
+    if reason is None:
+        assert result.exit_code == 0 and len(asked) == 1
+    else:
+        assert reason in result.error and result.exit_code == 2 and not asked
+        assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["a b", "[x]", "é💓", "a\nb", "-x"])
+def test_odd_paths(made, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.csv").write_text("text\nthe best thing\n")
+    result = invoke("predict", "--model", made[0] / "run", "--input", f"{name}.csv", f"--output={name}.jsonl")
+    assert result.exit_code == 0 and result.stderr.count("\n") == 1, result.stderr
+    assert json.loads(Path(f"{name}.jsonl").read_text())["label"] == "positive"
+
+
+def test_standard_input_is_utf_8_with_or_without_its_mark(made):
+    """Kinds: a byte order mark becomes part of the first text; bytes are replaced without a word."""
+    marked = invoke("predict", "--model", made[0] / "run", text="the best thing\n".encode("utf-8-sig"))
+    assert json.loads(marked.stdout)["text"] == "the best thing" and marked.stderr == ""
+    other = invoke("predict", "--model", made[0] / "run", text="a\ncafé".encode("latin-1"))
+    assert json.loads(other.stdout.splitlines()[1])["text"] == "caf\ufffd"
+    assert "not UTF-8, first in line 2" in other.stderr and other.stderr.count("\n") == 1

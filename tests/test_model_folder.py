@@ -104,7 +104,7 @@ def test_code_in_a_folder_does_not_run_in_python(folder, way, tmp_path):
 @pytest.mark.parametrize("way", ["config of a known architecture", "known tokenizer"])
 def test_texts_on_standard_input_are_no_answer_to_a_question(folder, way):
     marker = plant(folder, way)
-    done = sentimoe("predict", folder)
+    done = sentimoe("predict", "--model", folder)
     assert done.exit_code == 0, done.output
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["y", "I love it"]
     assert not marker.exists()
@@ -116,8 +116,8 @@ def test_code_in_a_folder_does_not_run_on_the_command_line(folder, way, data, tm
     marker = plant(folder, way)
     new = ("--data", data, "--output", tmp_path / "new", "--max-length", 64)
     for command in (
-        ("predict", folder),
-        ("predict", folder, "--method", "zero-shot", "--labels", "negative,positive"),
+        ("predict", "--model", folder),
+        ("predict", "--model", folder, "--method", "zero-shot", "--labels", "negative,positive"),
         ("evaluate", folder, "--data", data),
         ("info", folder),
         ("export", folder, tmp_path / "exported"),
@@ -139,7 +139,7 @@ def test_code_runs_for_those_who_trust_it(folder):
     SentimentClassifier.from_pretrained(folder, trust_remote_code=True).predict(["I love it"])
     assert marker.exists()
     marker.unlink()
-    assert sentimoe("predict", folder, "--trust-remote-code", stdin="I love it\n").exit_code == 0
+    assert sentimoe("predict", "--model", folder, "--trust-remote-code", stdin="I love it\n").exit_code == 0
 
 
 def test_one_place_loads_all_models():

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from . import bench, evaluate, explain, explore, export, info, predict, study, train
+from .messages import say
+
+# of sentimoe.errors.ExitCode, which cannot be imported without torch
+DONE, USAGE, STOPPED, INTERRUPTED = 0, 2, 75, 130
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+STREAM = FULL | {errno.EIO, errno.EBADF, errno.EISDIR}  # of standard input or output, which have no file name
 
 app = typer.Typer(
     help="Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it would read "[text]" in a help line as markup, and leave it out
 )
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
@@ -26,12 +36,70 @@ app.add_typer(study.app, name="study")
 
 
 def main() -> None:
-    """Run the command. An error that sentimoe raised on purpose is one line on standard error and its exit code."""
+    """Run the command of `sys.argv` and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code. What went wrong is one line on standard error; a bug raises.
+
+    A reader of standard output that stops early, such as `head`, is no error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets an escape
     try:
-        app()
+        command = typer.main.get_command(app)
+        with command.make_context("sentimoe", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return DONE
+    except typer.Exit as done:
+        return done.exit_code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except typer.TyperException as error:
+        say(f"error: {error.format_message()}{_hint(error)}")
+        return USAGE
+    except BrokenPipeError:
+        _abandon_output()
+        return DONE
+    except OSError as error:
+        if error.errno is None or (error.filename is None and error.errno not in STREAM):
+            raise
+        name = error.filename or "standard input or output"
+        say(f"error: {name}: {os.strerror(error.errno)}; {_advice(error.errno)}")
+        if error.filename is None:
+            _abandon_output()
+        return STOPPED if error.errno in FULL else USAGE
     except Exception as error:
         known = sys.modules.get("sentimoe.errors")
         if known is None or not isinstance(error, known.SentiMoEError):
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(error.exit_code)
+        say(f"error: {error}")
+        return error.exit_code
+
+
+def _hint(error: typer.TyperException) -> str:
+    """Where to read on, for a mistake that the parser found."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return ""
+    dash = not getattr(error, "possibilities", True) and context.command.name == "predict"
+    rule = (
+        "a text that begins with a dash goes behind --, as in: sentimoe predict --model MODEL -- TEXT; " if dash else ""
+    )
+    return f" ({rule}see {context.command_path} --help)"
+
+
+def _advice(code: int) -> str:
+    if code in FULL:
+        return "free some space and run the same command again"
+    return "give a path that you may read or write there"
+
+
+def _abandon_output() -> None:
+    """Let Python's last flush of standard output go nowhere, where it would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .messages import Mistake, say
+from .places import check_folder
+
 Option = typer.Option
 
 
@@ -35,6 +38,15 @@ def bench(
 
     Without --dial, --peers or --scale: both models on every backend, texts/s and memory, beside the FLOP ratio.
     """
+    check_folder(results)
+    if dial + peers + scale > 1:
+        raise Mistake("choose one of --dial, --peers and --scale; each has a record of its own")
+    if peer and not peers:
+        raise Mistake("--peer chooses among the tools of --peers; add --peers")
+    if experts is None and not (peers or scale):
+        raise Mistake("give two folders: the dense model, and the model with experts that was made from it")
+    if Path(name).name != name:
+        raise Mistake(f"--name {name!r} is part of a file name; leave out what makes it a path")
     from importlib.util import find_spec
 
     from sentimoe.data import load_dataset
@@ -47,10 +59,6 @@ def bench(
     from .show import bench_table, prepare_process, print_tables
 
     prepare_process()
-    if dial + peers + scale > 1:
-        raise ConfigError("choose one of --dial, --peers and --scale; each has a record of its own")
-    if peer and not peers:
-        raise ConfigError("--peer chooses among the tools of --peers; add --peers")
     for folder in filter(None, (dense, experts)):
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
@@ -69,21 +77,17 @@ def bench(
         raise ConfigError("--dial draws F1 against speed, and --mix adds texts for speed alone; leave one out")
     if peers and not (dense / "config.yaml").is_file():
         raise ConfigError(f"{dense} has no config.yaml, which names the backbone for the peers; give a run folder")
+    compared = experts or dense
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
-
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
 
     if peers:
         found = others.compare_peers(dense, experts, sets[0], texts, say, rounds, others.named(peer or []))
     elif scale:
-        found = speed.scale(experts or dense, texts, backends[-1], say)
-    elif experts is None:
-        raise ConfigError("give two folders: the dense model, and the model with experts that was made from it")
+        found = speed.scale(compared, texts, backends[-1], say)
     elif dial:
-        found = speed.dial(experts, dense, texts, backends[-1], say, rounds)
+        found = speed.dial(compared, dense, texts, backends[-1], say, rounds)
     else:
-        found = speed.compare(experts, dense, texts, backends, say, rounds)
+        found = speed.compare(compared, dense, texts, backends, say, rounds)
     path = results / "bench" / f"{found['what']}__{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, found)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .messages import say
+from .places import check_standard_output
+
 Option = typer.Option
 
 
@@ -17,8 +20,8 @@ def evaluate(
         str | None, Option(help="zero-shot: ask a language model that was not trained. [as the run folder was trained]")
     ] = None,
     mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
-    limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=1)] = None,
-    split: Annotated[str, Option(help="train, validation or test.")] = "test",
+    limit: Annotated[int | None, Option(help="Only that many texts, chosen at random.", min=1)] = None,
+    split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
     long_texts: Annotated[str, Option(help="windows (all of a long text) or truncate.")] = "windows",
@@ -32,33 +35,46 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals on one split."""
-    from sentimoe.data import load_dataset
-    from sentimoe.errors import DataError
+    """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals.
+
+    Every row of a file is scored; of a preset or a folder one split.
+    """
+    check_standard_output()
+    from sentimoe.data import PRESETS, WHOLE, absence_warnings, load_dataset, read_whole_file
+    from sentimoe.errors import ConfigError, DataError
     from sentimoe.evaluation import evaluate_predictions
     from sentimoe.methods import ZeroShot
 
-    from .models import load_model
+    from .models import load_model, was_trained_on
     from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
     from .stream import predictions_with_bar
 
     prepare_process()
-    dataset = load_dataset(data, text_column=text_column, label_column=label_column)
+    whole = data not in PRESETS and Path(data).expanduser().is_file()
+    if whole and split is not None:
+        raise ConfigError(f"{data} is one file, and every row of it is scored; --split is for presets and folders")
+    dataset = (read_whole_file if whole else load_dataset)(data, text_column=text_column, label_column=label_column)
+    split = WHOLE if whole else split or "test"
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     name = Path(data).name
     classifier = load_model(model, method, dataset.label_names, mode, name, precision, trust_remote_code, **settings)
-    dataset = dataset.with_label_order(classifier.label_names)
+    dataset = dataset.with_labels_of(classifier.label_names)
+    warnings = list(dataset.warnings)
+    if whole:
+        warnings += absence_warnings(dataset.label_names, dataset.splits)
+        if was_trained_on(model, data):
+            warnings.append(f"the model was trained on rows of {data}; scores on held-out ones are in its metrics.json")
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
     predictions = predictions_with_bar(classifier.engine, part.texts)
     metrics = evaluate_predictions(part.labels, predictions.probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
-    metrics |= {"n_truncated": len(predictions.truncated), "warnings": list(dataset.warnings)}
+    metrics |= {"n_truncated": len(predictions.truncated), "warnings": warnings}
     if isinstance(classifier.engine, ZeroShot):
         metrics["off_label"] = dict(predictions.off_label.most_common())
-    for warning in dataset.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    for warning in warnings:
+        say(f"warning: {warning}")
     if as_json:
         print_json(metrics)
     else:

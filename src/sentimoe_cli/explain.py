@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from .messages import Mistake
+from .places import check_file, check_folder
+
 if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
     from sentimoe.inference import Engine
@@ -35,25 +38,28 @@ def explain(
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
 ) -> None:
     """Trace every token (long texts are cut), measure what the experts specialise in, and write one self-contained page."""
-    import json
-    import sys
-    from dataclasses import replace
+    check_folder(out)
+    if (out / "report.html").exists() and not overwrite:
+        raise Mistake(f"{out} holds a report already; choose another folder or add --overwrite")
+    if record is not None:
+        check_folder(record.parent)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        check_file(record)
 
-    from rich.console import Console
-    from rich.progress import Progress
+    from dataclasses import replace
 
     from sentimoe.data import load_dataset
     from sentimoe.errors import ConfigError, DataError
     from sentimoe.explain.findings import Sizes, find, without_texts
     from sentimoe.explain.report import write_report
     from sentimoe.inference import keep_few_kernels, return_freed_memory
+    from sentimoe.records import write_json
 
     from .show import prepare_process
+    from .stream import counted
 
     prepare_process()
     keep_few_kernels()
-    if (out / "report.html").exists() and not overwrite:
-        raise ConfigError(f"{out} holds a report already; choose another folder or add --overwrite")
     dataset = load_dataset(data, text_column=text_column, label_column=label_column)
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
@@ -67,12 +73,11 @@ def explain(
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")
     out.mkdir(parents=True, exist_ok=True)
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("tracing", total=len(dataset.splits[split]))
+    with counted(len(dataset.splits[split]), "tracing") as update:
 
         def passed(traces):
             for part in traces:
-                progress.advance(task, len(part.texts))
+                update(len(part.texts), "tracing")
                 yield part
                 return_freed_memory()
 
@@ -84,13 +89,12 @@ def explain(
             trace_path=out / "trace.parquet",
             dense=None if beside is None else beside[1],
             sizes=Sizes(shown=shown),
-            say=lambda line: progress.update(task, description=line),
+            say=lambda line: update(0, line),
             passed=passed,
         )
     typer.echo(f"written to {write_report(found, out)}")
     if record is not None:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(without_texts(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(record, without_texts(found))
 
 
 def _load(folder: Path, trust_remote_code: bool) -> tuple[SentimentClassifier, Engine]:

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .messages import Mistake
+from .places import check_folder
+
 Option = typer.Option
 
 
@@ -21,6 +24,9 @@ def export(
     ] = False,
 ) -> None:
     """Write an OpenVINO model, its tokenizer and a description; `predict` and `evaluate` take the folder."""
+    check_folder(output)
+    if output.is_dir() and any(output.iterdir()):
+        raise Mistake(f"{output} is not empty; choose another folder for the export")
     from sentimoe import SentimentClassifier
 
     from .show import prepare_process

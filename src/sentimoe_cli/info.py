@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .models import beside_model
+from .places import check_standard_output
 
 
 def info(
@@ -17,32 +19,35 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Architecture, experts, parameters (total and active per token), receipt and test scores of a saved model."""
+    check_standard_output()
     from rich.table import Table
 
     from sentimoe import SentimentClassifier
     from sentimoe.inference import is_exported
     from sentimoe.inference.openvino import ABOUT
 
+    from .messages import visible
     from .show import prepare_process, print_json, print_tables
 
     prepare_process()
     if is_exported(folder):
-        print_json(json.loads((folder / ABOUT).read_text(encoding="utf-8")))
+        print_json(beside_model(folder, ABOUT))
         return
     classifier = SentimentClassifier.from_pretrained(folder, precision="float32", trust_remote_code=trust_remote_code)
     facts = describe(classifier, folder)
     if as_json:
         print_json(facts)
         return
-    table = Table(title=str(folder), show_header=False)
+    table = Table(title=visible(str(folder)), show_header=False)
     for name, value in facts.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(name.replace("_", " "), shown)
+        table.add_row(name.replace("_", " "), visible(shown))
     print_tables(table)
 
 
 def describe(classifier, folder: Path) -> dict[str, Any]:
     """JSON-able facts of a loaded classifier and, where it lies in a run folder, of its run."""
+    from sentimoe.errors import ModelFolderError
     from sentimoe.evaluation import active_parameters
 
     model = classifier.engine.model
@@ -57,18 +62,19 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
         "experts": None if moe is None else {name: moe[name] for name in SHOWN},
         "receipt": getattr(model.config, "moe_receipt", None),
     }
-    run, metrics = folder / "run.json", folder / "metrics.json"
-    if run.is_file():
-        record = json.loads(run.read_text(encoding="utf-8"))
-        facts |= {
-            "data": record["data"]["name"],
-            "data_sha256": record["data"]["sha256"],
-            "seed": record["config"]["seed"],
-        }
-    if metrics.is_file():
-        scores = json.loads(metrics.read_text(encoding="utf-8"))
-        facts |= {name: {key: round(m[key], 4) for key in SCORES} for name, m in scores.items()}
-    return facts
+    record, scores = beside_model(folder, "run.json"), beside_model(folder, "metrics.json")
+    try:
+        if record:
+            facts |= {
+                "data": record["data"]["name"],
+                "data_sha256": record["data"]["sha256"],
+                "seed": record["config"]["seed"],
+            }
+        return facts | {name: {key: round(m[key], 4) for key in SCORES} for name, m in scores.items()}
+    except (KeyError, TypeError) as error:
+        raise ModelFolderError(
+            f"{folder}: run.json and metrics.json are not of `sentimoe train` ({error!r})"
+        ) from error
 
 
 SHOWN = ("expert", "num_experts", "num_experts_per_tok", "layers_to_transform")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,3 +43,26 @@ def load_model(
     if len(labels) < 2:
         raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
     return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **told)
+
+
+def was_trained_on(model: str, data: str) -> bool:
+    """Whether a run folder says that it was trained on this file."""
+    trained_on = beside_model(Path(model), "run.json").get("config", {}).get("data", "")
+    return Path(trained_on).expanduser().resolve() == Path(data).expanduser().resolve()
+
+
+def beside_model(folder: Path, name: str) -> dict[str, Any]:
+    """What a JSON file of a run folder holds; empty where there is none. Raises ModelFolderError when it is damaged."""
+    from sentimoe.errors import ModelFolderError
+    from sentimoe.records import read_json
+
+    path = folder / name
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise ModelFolderError(f"{path} is no JSON ({error}); remove it, or copy the folder again") from error
+    if not isinstance(found, dict):
+        raise ModelFolderError(f"{path} holds no JSON object; remove it, or copy the folder again")
+    return found

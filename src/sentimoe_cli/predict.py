@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .messages import Mistake, say, takes_unicode
+from .places import check_file, check_standard_output
+
 Option = typer.Option
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder or any saved classifier; a language model for zero-shot.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one per line of standard input.")] = None,
+    model: Annotated[
+        str | None, Option(help="Run folder or any saved classifier; a language model for zero-shot.")
+    ] = None,
     input_file: Annotated[Path | None, Option("--input", help="CSV, JSONL or Parquet file with a text column.")] = None,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     output: Annotated[
@@ -42,10 +48,26 @@ def predict(
     A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read.
     """
+    first_is_model = model is None
+    model, texts = _model_and_texts(model, texts or [])
+    if texts and input_file:
+        raise Mistake("give texts as arguments or --input FILE, not both")
+    if text_column is not None and input_file is None:
+        raise Mistake("--text-column names a column of a file; add --input FILE")
+    if labels and method is None:
+        raise Mistake("--labels are of language models that are asked; add --method zero-shot")
+    if not texts and input_file is None and sys.stdin is None:
+        raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
+    if output is None:
+        check_standard_output()
+    else:
+        check_file(output, (".csv", ".jsonl", ".parquet"), overwrite)
+
+    if first_is_model:
+        say(f"note: the folder {model} is read as the model; write --model {model}")
     import pandas as pd
 
-    from sentimoe.data import WRITERS, clean_text, json_lines, read_texts, write_table
-    from sentimoe.errors import ConfigError
+    from sentimoe.data import clean_text, json_lines, read_texts, write_table
 
     from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
@@ -53,40 +75,54 @@ def predict(
     from .stream import predictions_with_bar
 
     prepare_process()
-    if texts and input_file:
-        raise ConfigError("give texts as arguments or --input FILE, not both")
-    if output is not None and output.suffix.lower() not in WRITERS:
-        raise ConfigError(f"{output} must end in {', '.join(WRITERS)}")
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(f"{output} cannot be written: there is no folder {output.parent}; make it first")
-    if output is not None and output.exists() and not overwrite:
-        raise ConfigError(f"{output} exists; choose another file or add --overwrite")
-    if labels and method is None:
-        raise ConfigError("--labels are of language models that are asked; add --method zero-shot")
-    names = [label.strip() for label in labels.split(",")] if labels else []
-    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, **settings)
     if input_file is not None:
         frame, rows = read_texts(input_file, text_column)
     else:
-        rows = [clean_text(text) for text in texts or _lines_of(sys.stdin.buffer.read().decode("utf-8-sig", "replace"))]
+        rows = [clean_text(text) for text in texts or _lines_of_standard_input()]
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
+    names = [label.strip() for label in labels.split(",")] if labels else []
+    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, **settings)
     engine, classes = classifier.engine, classifier.classes_
     cut: list[int] | None = [] if long_texts == "truncate" else None
     try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut), output)
     predictions = predictions_with_bar(engine, rows)
     if predictions.truncated:
         cut = predictions.truncated
-        typer.echo(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens", err=True)
+        say(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens")
     frame = with_predictions(frame, classes, predictions.probabilities, cut)
     if output is None:
-        sys.stdout.writelines(json_lines(frame))
+        sys.stdout.writelines(json_lines(frame, ascii_only=not takes_unicode(sys.stdout)))
     else:
         write_table(frame, output)
-        typer.echo(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}", err=True)
+        say(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}")
 
 
-def _lines_of(text: str) -> list[str]:
+def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str]]:
+    """The model and the texts among the arguments: a folder is never a text. Raises Mistake."""
+    if model is None:
+        if not given:
+            raise Mistake("--model is missing: sentimoe predict --model MODEL TEXT ...")
+        model, *given = given
+        if not os.path.isdir(model):
+            raise Mistake(f"--model is missing, and {model!r} is no folder of a model; arguments are texts")
+    if folders := [text for text in given if os.path.isdir(text)]:
+        raise Mistake(
+            f"{folders[0]!r} is a folder, and the model is named already; if it is meant as a text, give it on standard input"
+        )
+    return model, given
+
+
+def _lines_of_standard_input() -> list[str]:
     """Lines as `wc -l` and `paste` count them: a text may hold other characters that end a line elsewhere."""
+    if sys.stdin.isatty():
+        say("reading texts, one per line; end with Ctrl-D")
+    data = sys.stdin.buffer.read()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        say(f"warning: standard input is not UTF-8, first in line {line}; what cannot be read becomes U+FFFD")
+        text = data.decode("utf-8-sig", "replace")
     lines = text.split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from .messages import takes_unicode, visible
 
 
 def prepare_process() -> None:
@@ -23,12 +26,12 @@ def prepare_process() -> None:
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(json.dumps(value, indent=2, ensure_ascii=not takes_unicode(sys.stdout)))
 
 
 def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
     """Scores with their 95% intervals, then a row for every class."""
-    table = Table(title=f"{title} ({metrics['n']} texts)")
+    table = Table(title=visible(f"{title} ({metrics['n']} texts)"))
     for heading in ("", "score", "95% interval"):
         table.add_column(heading, justify="left" if not heading else "right")
     intervals = metrics.get("intervals", {})
@@ -42,13 +45,13 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
         )
     table.add_section()
     for name, scores in metrics["per_class"].items():
-        table.add_row(f"F1 {name}", f"{scores['f1']:.4f}", f"{scores['support']} texts")
+        table.add_row(visible(f"F1 {name}"), f"{scores['f1']:.4f}", f"{scores['support']} texts")
     return table
 
 
 def confusion_table(metrics: Mapping[str, Any]) -> Table:
     """Rows are true classes, columns predicted ones."""
-    names = list(metrics["per_class"])
+    names = list(map(visible, metrics["per_class"]))
     table = Table(title="confusion matrix (rows: true, columns: predicted)")
     table.add_column("")
     for name in names:
@@ -79,7 +82,7 @@ BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 def bench_table(found: Mapping[str, Any]) -> Table:
     """A row for everything that `sentimoe bench` measured; columns that no row fills are left out."""
     shown = [key for key in BENCH_COLUMNS if any(row.get(key) not in (None, "") for row in found["rows"])]
-    table = Table(title=f"{found['data']}: {found['texts']:,} texts, {found['hardware']['processor']}")
+    table = Table(title=visible(f"{found['data']}: {found['texts']:,} texts, {found['hardware']['processor']}"))
     for key in shown:
         table.add_column(BENCH_COLUMNS[key][0])
     for row in found["rows"]:
@@ -88,9 +91,9 @@ def bench_table(found: Mapping[str, Any]) -> Table:
 
 
 def print_tables(*tables: Table) -> None:
-    """Print to standard output, as wide as the terminal or 100 columns."""
-    console = Console()
+    """Print to standard output, as wide as the terminal or 100 columns; no name in them is read as markup."""
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=100)
+        console = Console(width=100, markup=False, emoji=False)
     for table in tables:
         console.print(table)

@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
+from .messages import Mistake, say
+from .places import check_folder
+
 Option = typer.Option
-app = typer.Typer(help="Run declared experiments and render their results.", no_args_is_help=True)
+app = typer.Typer(help="Run declared experiments and render their results.", rich_markup_mode=None)
 
 
 @app.command("run")
@@ -23,6 +26,9 @@ def run(
     keep_models: Annotated[bool, Option("--keep-models", help="Keep every model that is trained now there.")] = False,
 ) -> None:
     """Run what has no result yet; a killed study goes on where it stopped."""
+    check_folder(results)
+    check_folder(models)
+    seconds = None if budget is None else _seconds(budget)
     from sentimoe.errors import ConfigError
     from sentimoe.studies.runner import run_study
     from sentimoe.studies.study_file import read_study
@@ -33,7 +39,6 @@ def run(
     prepare_process()
     if data_root is not None and not data_root.is_dir():
         raise ConfigError(f"--data-root {data_root} is no folder; give the one that holds the data sets")
-    seconds = None if budget is None else _seconds(budget, ConfigError)
     declared = read_study(study)
 
     def wanted(item) -> bool:
@@ -53,15 +58,15 @@ def run(
             name=study.stem,
             keep_models=keep_models,
             stop=stop,
-            say=lambda line: typer.echo(line, err=True),
+            say=say,
         )
     typer.echo(f"{count - missing} of {count} runs have a result in {results / 'runs'}")
 
 
-def _seconds(text: str, error_class: type[Exception]) -> float:
+def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not found:
-        raise error_class(f"budget {text!r} must be a number and a unit, such as 90s, 50m or 2h")
+        raise Mistake(f"budget {text!r} must be a number and a unit, such as 90s, 50m or 2h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -76,6 +81,7 @@ def train(
     ),
 ) -> None:
     """Train one run of a study again and keep its weights, to look at or to use."""
+    check_folder(models)
     from filelock import Timeout
 
     from sentimoe.errors import ConfigError
@@ -92,7 +98,7 @@ def train(
         raise ConfigError(f"{study} declares no run {run!r}; names are such as {declared[0].name!r}")
     try:
         with stopped_by_signals() as stop:
-            trainer = Trainer(declared, results, data_root, models, lambda line: typer.echo(line, err=True), stop)
+            trainer = Trainer(declared, results, data_root, models, say, stop)
             typer.echo(str(trainer.kept(found)))
     except Timeout as busy:
         raise ConfigError(f"another process is training {run} or what it needs; wait for its end") from busy
@@ -108,6 +114,7 @@ def cost(
     rounds: Annotated[int, Option(help="How often each method takes its turn.", min=3)] = 9,
 ) -> None:
     """Measure throughput and peak memory of every method on one data set and model; wants a quiet machine."""
+    check_folder(results)
     from sentimoe.errors import ConfigError
     from sentimoe.studies.costs import measure, rows_of
     from sentimoe.studies.study_file import read_study
@@ -118,7 +125,7 @@ def cost(
     declared = read_study(study)
     if not rows_of(declared, data, model):
         raise ConfigError(f"{study} declares no default run of {model} on {data}")
-    measure(declared, data, model, results, data_root, lambda line: typer.echo(line, err=True), rounds)
+    measure(declared, data, model, results, data_root, say, rounds)
 
 
 @app.command("render")
@@ -128,6 +135,7 @@ def render(
     readme: Annotated[Path, Option(help="README whose table is written between its marks.")] = Path("README.md"),
 ) -> None:
     """Write docs/results.md, its pictures and the README's table from the results alone."""
+    check_folder(docs)
     from sentimoe.studies.render import render as write
 
     write(results, docs, readme)

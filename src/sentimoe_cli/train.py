@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .messages import say
+from .places import check_folder
+
 Option = typer.Option
 
 
@@ -100,6 +103,7 @@ def train(
 ) -> None:
     """Train a classifier: experts (moe-gated, moe-plain) or dense (full)."""
     given = dict(locals())
+    check_folder(output)
     from sentimoe.config import read_yaml
     from sentimoe.errors import ConfigError
     from sentimoe.training import TrainConfig
@@ -121,7 +125,7 @@ def train(
     with stopped_by_signals("--resume") as stop:
         record = run(TrainConfig.from_dict(settings), output, resume=resume, progress=not quiet, stop=stop)
     for warning in record["data"]["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")
     if as_json:
         print_json(record["metrics"])
         return

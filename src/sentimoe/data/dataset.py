@@ -57,6 +57,18 @@ class SentimentDataset:
                 f"the model's labels {list(names)} are not those of {self.name}, {list(self.label_names)}; "
                 "give data with the same labels"
             )
+        return self.with_labels_of(names)
+
+    def with_labels_of(self, names: Sequence[str]) -> "SentimentDataset":
+        """The same data with the labels of a classifier, which may know more than the data have; the hash stays.
+
+        Raises DataError at a label that the classifier does not know.
+        """
+        if unknown := [name for name in self.label_names if name not in names]:
+            raise DataError(
+                f"{self.name} has labels that the model does not know ({', '.join(unknown)}); it answers "
+                f"{', '.join(names)}. Write the labels like these, or leave the rows out"
+            )
         index = [names.index(name) for name in self.label_names]
         splits = {split: Split(part.texts, [index[i] for i in part.labels]) for split, part in self.splits.items()}
         return replace(self, label_names=tuple(names), splits=splits)

@@ -43,8 +43,13 @@ def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tupl
     if preset_names and written == set(preset_names):
         names = preset_names
     else:
-        names = tuple(_sorted(written))
+        names = label_order(written)
     return names, {name: i for i, name in enumerate(names)}
+
+
+def label_order(labels: Iterable[str]) -> tuple[str, ...]:
+    """Each label once: as numbers where all of them are, else naturally ("2 stars" before "10 stars")."""
+    return tuple(_sorted(set(labels)))
 
 
 def label_indices(rows: Rows, index: dict[str, int]) -> list[int]:

@@ -41,8 +41,10 @@ class Rows:
         )
 
 
-def labelled_rows(frame: pd.DataFrame, origin: str, text_column: str | None, label_column: str | None) -> Rows:
-    """All rows of ``frame``; the columns are "text" and "label" unless named otherwise.
+def labelled_rows(
+    frame: pd.DataFrame, origin: str, text_column: str | None, label_column: str | None, *, blank: bool = False
+) -> Rows:
+    """All rows of ``frame``; the columns are "text" and "label" unless named otherwise. blank: a text may be empty.
 
     Raises:
         ConfigError: one column is named for both.
@@ -58,7 +60,7 @@ def labelled_rows(frame: pd.DataFrame, origin: str, text_column: str | None, lab
         )
     texts = text_values(frame, origin, text_column)
     for number, text in enumerate(texts, start=1):
-        if not text.strip():
+        if not (blank or text.strip()):
             raise DataError(f'{origin}, row {number}: column "{text_column}" is empty; fill it or delete the row')
     labels, integers = [], True
     for where, value in cells(frame, origin, label_column):

@@ -1,0 +1,162 @@
+"""How the command ends: exit codes, one line for what went wrong, and nothing heavy imported to say so."""
+
+import errno
+import json
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from command import invoke
+
+import sentimoe_cli
+import sentimoe_cli.stream
+from sentimoe.errors import ExitCode
+
+
+def test_the_codes_are_those_of_the_enum():
+    """The command line has four of them as numbers, because the enum lies behind torch."""
+    known = sentimoe_cli.DONE, sentimoe_cli.USAGE, sentimoe_cli.STOPPED, sentimoe_cli.INTERRUPTED
+    assert known == (ExitCode.DONE, ExitCode.USAGE, ExitCode.STOPPED, ExitCode.INTERRUPTED)
+
+
+def test_help_shows_the_defaults():
+    """Kind: what stands in square brackets is read as markup, and vanishes."""
+    shown = " ".join(invoke("train", "--help").stdout.split())
+    assert "[all-MiniLM-L6-v2]" in shown and "[label]" in shown
+    assert "predict" in invoke().stdout
+
+
+MISTAKES = [
+    (["prdict"], "No such command 'prdict'"),
+    (["study"], "Missing command"),
+    (["train", "--output", "x", "--epochs", "[/red]"], "Invalid value for '--epochs'"),
+    (["predict", "--model", "m", "-1 star"], "a text that begins with a dash goes behind --"),
+    (["predict", "--modle", "m"], "No such option: --modle (Possible options"),
+    (["predict"], "--model is missing"),
+    (["predict", "no-folder", "a text"], "'no-folder' is no folder of a model"),
+    (["predict", "--model", "m", "{tmp}"], "is a folder, and the model is named already"),
+    (["predict", "--model", "m", "a", "--input", "x.csv"], "not both"),
+    (["predict", "--model", "m", "a", "--text-column", "review"], "add --input FILE"),
+    (["predict", "--model", "m", "a", "--labels", "a,b"], "add --method zero-shot"),
+    (["predict", "--model", "m", "a", "--output", "{tmp}/x.txt"], "must end in .csv, .jsonl, .parquet"),
+    (["predict", "--model", "m", "a", "--output", "{tmp}/folder.csv"], "is a folder; give the name of a file"),
+    (["predict", "--model", "m", "a", "--output", "{tmp}/no/x.csv"], "there is no folder"),
+    (["predict", "--model", "m", "a", "--output", "{tmp}/file.csv"], "exists; choose another file or add --overwrite"),
+    (["predict", "--model", "m", "a", "--output", "{tmp}/pipe.csv", "--overwrite"], "no regular file"),
+    (["predict", "--model", "m", "a", "--output", "{tmp}/locked/x.csv"], "you may not write to"),
+    (["train", "--output", "{tmp}/file.csv"], "is a file; give another folder"),
+    (["train", "--output", "{tmp}/file.csv/x"], "is a file; give another folder"),
+    (["train", "--output", "{tmp}/locked/new/x"], "you may not write to"),
+    (["export", "m", "{tmp}/file.csv"], "is a file; give another folder"),
+    (["export", "m", "{tmp}"], "is not empty"),
+    (["explain", "m", "--out", "{tmp}/file.csv"], "is a file; give another folder"),
+    (["explain", "m", "--out", "{tmp}/new", "--record", "{tmp}/folder.csv"], "is a folder; give the name of a file"),
+    (["bench", "a", "b", "--results", "{tmp}/file.csv"], "is a file; give another folder"),
+    (["bench", "a", "b", "--name", "x/y"], "part of a file name"),
+    (["bench", "a"], "give two folders"),
+    (["study", "run", "x.yaml", "--results", "{tmp}/file.csv"], "is a file; give another folder"),
+    (["study", "run", "x.yaml", "--budget", "soon"], "a number and a unit"),
+    (["study", "render", "--docs", "{tmp}/file.csv"], "is a file; give another folder"),
+]
+
+
+def test_mistakes_of_the_command_line_need_no_torch(tmp_path):
+    """Kinds: output problems that show after hours; an error of two lines; seconds of imports to say no."""
+    for name in ("folder.csv", "locked"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file.csv").write_text("mine")
+    program = """
+        import json, os, sys, sentimoe_cli
+        access = os.access  # root may write everywhere
+        os.access = lambda path, mode: "locked" not in str(path) and access(path, mode)
+        os.mkfifo(sys.argv[1] + "/pipe.csv")
+        codes = [sentimoe_cli.run([part.format(tmp=sys.argv[1]) for part in told]) for told in json.loads(sys.argv[2])]
+        print(json.dumps([codes, sorted({"torch", "transformers", "sentimoe", "pandas"} & set(sys.modules))]))
+    """
+    given = [str(tmp_path), json.dumps([told for told, _ in MISTAKES])]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *given], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [[2] * len(MISTAKES), []]
+    for line, (_, reason) in zip(done.stderr.splitlines(), MISTAKES, strict=True):
+        assert line.startswith("error: ") and reason in line
+    assert (tmp_path / "file.csv").read_text() == "mine"
+
+
+def command(program: str) -> list[str]:
+    """A process whose `sentimoe do` runs a program."""
+    body = textwrap.indent(textwrap.dedent(program), "    ")
+    start = "import os, sys, signal, time, sentimoe_cli\n@sentimoe_cli.app.command('do')\ndef do():\n"
+    return [sys.executable, "-c", f"{start}{body}\nsys.argv[1:] = ['do']\nsentimoe_cli.main()"]
+
+
+ROWS = "for row in range(100_000): print(row)"
+
+
+def test_ctrl_c_is_130():
+    done = subprocess.run(command("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    """Kind: a traceback after `| head`."""
+    with subprocess.Popen(command(ROWS), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_full_disk_behind_standard_output_is_told():
+    """Kind: the answer goes nowhere, and the exit code is 0 or Python's 120."""
+    for program in (ROWS, "print(1)"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command(program), stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 75 and done.stderr.startswith("error: standard input or output: No space left")
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_bug_is_1_with_a_traceback():
+    done = subprocess.run(command("1 / 0"), capture_output=True, text=True)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(("stream", "reason"), [("stdin", "standard input"), ("stdout", "standard output")])
+def test_closed_streams(monkeypatch, capsys, stream, reason):
+    """Kind: AttributeError for a closed standard input; an answer that goes nowhere, with exit code 0."""
+    for told in (["predict", "--model", "m"], *([["evaluate", "m"], ["info", "m"]] if stream == "stdout" else [])):
+        monkeypatch.setattr(sys, stream, None)
+        assert sentimoe_cli.run(told) == 2
+        monkeypatch.undo()
+        assert f"error: {reason} is closed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.EISDIR])
+def test_what_the_system_refuses_is_one_line(monkeypatch, code):
+    """Kind: the traceback of a PermissionError, whatever the command was doing."""
+
+    def refuse(*_):
+        raise OSError(code, "no", "some [x]\nfile")
+
+    monkeypatch.setattr(sentimoe_cli.places, "check_standard_output", refuse)
+    monkeypatch.setattr(sentimoe_cli.info, "check_standard_output", refuse)
+    result = invoke("info", "m")
+    assert "some [x] file: " in result.error and result.exit_code == (75 if code == errno.ENOSPC else 2)
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
+    """Kind: minutes without a word in a log."""
+    monkeypatch.setattr(sentimoe_cli.stream, "SECONDS", 0.05)
+    with sentimoe_cli.stream.counted(2000, "predicting [x]") as update:
+        update(1500, "predicting [x]")
+        time.sleep(0.3)
+        update(500, "projecting")
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert "predicting [x]: 1,500 of 2,000 rows, " in lines[0] and lines[0].endswith(" rows/s")
+    assert lines[-1].startswith("projecting: ") and lines[-1].endswith(" s") and 4 <= len(lines) <= 12
+    with sentimoe_cli.stream.counted(1, "short"):
+        pass
+    assert capsys.readouterr().err == ""
