@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +17,7 @@ from backbone import labelled_texts, write_backbone
 from safetensors.torch import load_file
 
 import sentimoe_cli
+from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError, DataError, StoppedError
 from sentimoe.training import Stop, TrainConfig, train
 from sentimoe.training.checkpoints import last_whole
@@ -112,6 +114,38 @@ def test_a_run_killed_anywhere_ends_as_if_it_had_not_been(backbone, data, undist
     assert checkpoints(tmp_path / "run") == left
     train(config, tmp_path / "run", resume=True, progress=False)
     assert_same(tmp_path / "run", undisturbed)
+
+
+ADAPTERS = {
+    "lora": {"method_settings": {}},
+    "moe-lora": {"method_settings": {"layers_to_transform": [-1]}, "merge": False},
+    "p-tuning": {"method_settings": {"num_virtual_tokens": 4}},
+}
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_what_is_trained_beside_a_frozen_model_is_kept_and_goes_on(backbone, data, tmp_path, monkeypatch, method):
+    """Of a prompt encoder the Trainer kept something else: its answer taken for its weights."""
+    fit, answers = sys.modules["sentimoe.training.fit"], []
+
+    def first_is_best(prediction):
+        answers.append(torch.tensor(prediction.predictions).softmax(dim=-1).numpy())
+        return {"f1_weighted": 1 / len(answers)}
+
+    config = settings(backbone, data, method=method, epochs=2, save_steps=3, **ADAPTERS[method])
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_selection_metrics", first_is_best)
+        train(config, tmp_path / "first", progress=False)
+    first, last = (np.sort(part, axis=0) for part in answers)  # validation reads texts by length
+    texts = pd.read_csv(f"{data}/validation.csv")["text"].tolist()
+    kept = SentimentClassifier.from_pretrained(tmp_path / "first", precision="float32").predict_proba(texts)
+    kept = np.sort(kept, axis=0)
+    assert abs(first - kept).max() < 1e-5 < 1e-3 < abs(first - last).max()
+
+    train(config, tmp_path / "whole", progress=False)
+    killed(config, tmp_path / "run", 17)
+    train(config, tmp_path / "run", resume=True, progress=False)
+    assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 DAMAGES = {

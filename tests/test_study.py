@@ -384,6 +384,21 @@ def test_a_study_that_is_asked_to_stop_saves_and_the_same_command_goes_on(study,
     assert not {"save_minutes", "save_steps"} & set(read_json(path)["hyperparameters"])
 
 
+def test_an_adapter_that_is_not_merged_is_measured_in_a_study(study, tmp_path):
+    """peft wraps the experts; its wrapper has no backend, and that ended the run once it was trained."""
+    declared = yaml.safe_load(study.read_text())
+    declared["methods"] = {"moe-lora": {"learning_rate": 5e-3, "method_settings": {"layers_to_transform": [-1]}}}
+    entry = declared["runs"][0] | {"method": "moe-lora", "seed": 0}
+    declared["runs"] = [entry | {"recipe": f"merge-{merge}", "settings": {"merge": merge}} for merge in (True, False)]
+    study.write_text(yaml.safe_dump(declared))
+    told = {"data_root": tmp_path, "models": tmp_path / "models", "say": lambda line: None}
+    assert run_study(read_study(study), tmp_path / "results", **told) == 0
+    merged, beside = (read_json(tmp_path / "results" / "runs" / f"{run.name}.json") for run in read_study(study))
+    assert merged["test"] == beside["test"]
+    assert merged["cost"]["gflops_per_text"] < beside["cost"]["gflops_per_text"]
+    assert merged["cost"]["active_parameters"] < beside["cost"]["active_parameters"]
+
+
 def test_a_study_takes_more_rows_for_train_from_the_folder_of_the_data(study, tmp_path):
     declared = yaml.safe_load(study.read_text())
     texts = [f"a {text}" for text in labelled_texts(40)[0]]

@@ -34,16 +34,16 @@ def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
     reference loop meanwhile, because the fast one fills groups up. torch's counter takes the attention kernel of the
     CPU for free; its formula is registered here (two products of B H L L D, four more and the scores again backward).
     """
-    layers = moe_layers(model)
-    backends = [layer.experts.backend for layer in layers]
-    for layer in layers:
-        layer.experts.backend = "reference"
+    experts = [layer.bare_experts for layer in moe_layers(model)]
+    backends = [each.backend for each in experts]
+    for each in experts:
+        each.backend = "reference"
     try:
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
             call()
     finally:
-        for layer, backend in zip(layers, backends, strict=True):
-            layer.experts.backend = backend
+        for each, backend in zip(experts, backends, strict=True):
+            each.backend = backend
     return counter.get_total_flops()
 
 

@@ -75,7 +75,7 @@ def convert(model: PreTrainedModel) -> Any:
     exported = copy.deepcopy(model).float().cpu().eval()
     exported.config.get_text_config().use_cache = False  # what a decoder keeps for the next token cannot be exported
     for layer in moe_layers(exported):
-        layer.experts.backend = "gathered"
+        layer.bare_experts.backend = "gathered"
     whole = padded_probe(exported)
     width = whole["input_ids"].shape[1]
     # sizes that the tracer did not see, too: one that it fixed is wrong there

@@ -25,13 +25,16 @@ class MoE(nn.Module):
         self.num_experts_per_tok = num_experts_per_tok
         self.dropout = nn.Dropout(output_dropout)
 
+    @property
+    def bare_experts(self) -> Experts:
+        """The experts themselves, where peft wraps them to add its updates."""
+        return next(module for module in self.experts.modules() if isinstance(module, Experts))
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         call = active_call()
         real = None if call is None else call.real_tokens(self, hidden)
         flat = hidden.reshape(-1, hidden.shape[-1])
-        # peft wraps experts that it updates, and hides their backend; filling changes no result
-        fast = getattr(self.experts, "backend", "sorted") == "sorted"
-        rows = filled_up(real) if fast and real is not None else real
+        rows = filled_up(real) if self.bare_experts.backend == "sorted" and real is not None else real
         tokens = flat if rows is None else flat.index_select(0, rows)
         logits = open_experts(self, self.router(tokens))
         output, chosen = self.mix(tokens, logits)

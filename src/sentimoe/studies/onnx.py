@@ -29,7 +29,7 @@ class OnnxClassifier:
 
         exported = copy.deepcopy(model).float().cpu().eval()
         for layer in moe_layers(exported):
-            layer.experts.backend = "gathered"
+            layer.bare_experts.backend = "gathered"
         sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
         given = padded_probe(exported)
         with tempfile.TemporaryDirectory() as folder:

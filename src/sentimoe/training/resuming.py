@@ -2,7 +2,8 @@
 
 The Trainer of transformers restores weights, optimizer, schedule and generators. It forgets the order of the texts in
 the epoch that was broken off, the losses since the last logged row, how long training took, and where the best
-checkpoint lies when the folder was moved.
+checkpoint lies when the folder was moved. Of a prompt encoder peft writes what it says, not its weights, and reads that
+back as if it were them; so what is trained beside a frozen model is written and read here.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .checkpoints import Checkpoint, place_of, written_checkpoint
 
-PROGRESS = "progress.pt"
+PROGRESS, TRAINED = "progress.pt", "trained.safetensors"
 
 
 class EpochOrder(Sampler[int]):
@@ -72,10 +75,32 @@ class ResumableTrainer(Trainer):
                 self._know_best(checkpoints)
                 self.state.save_to_json(str(place_of(aside, step) / TRAINER_STATE_NAME))
                 torch.save(self._progress(), place_of(aside, step) / PROGRESS)
+                if isinstance(self.model, PeftModel):
+                    save_file(self._trained(), place_of(aside, step) / TRAINED)
             except (RuntimeError, SafetensorError) as error:  # how the writers of torch and safetensors fail
                 raise OSError(str(error)) from error
             finally:
                 self.args.output_dir = str(checkpoints)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if isinstance(self.model, PeftModel):
+            self._load_trained(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self):
+        if isinstance(self.model, PeftModel):
+            self._load_trained(self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        return {name: value.data for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def _load_trained(self, folder: str) -> None:
+        stored = load_file(Path(folder, TRAINED))
+        for name, value in self._trained().items():
+            value.copy_(stored[name])
 
     def _know_best(self, checkpoints: Path) -> None:
         best = self.state.best_global_step
