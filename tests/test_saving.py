@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from sentimoe import MoEConfig, load_classifier, upcycle
-from sentimoe.errors import ConfigError, WeightsError
+from sentimoe.errors import ConfigError, ModelFolderError, WeightsError
 from sentimoe.methods import load_adapted, save_adapted
 from sentimoe.upcycle import moe_layers
 
@@ -201,6 +201,16 @@ def test_what_was_not_trained_is_not_loaded_as_if_it_were(tmp_path):
     with pytest.raises(ConfigError, match=r"lacks weights of its backbone .*layer.1"):
         load_classifier(str(tmp_path / "part"), ["bad", "fair", "good"], head="native")
     assert load_classifier(str(tmp_path / "backbone"), ["bad", "fair", "good"], head="native").num_labels == 3
+
+
+def test_weights_in_a_pickle_are_not_read(tmp_path):
+    """Kind: a file that can run code when it is read."""
+    model = dense("bert")
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ModelFolderError, match="safetensors"):
+        load_adapted(tmp_path)
 
 
 @torch.no_grad()
