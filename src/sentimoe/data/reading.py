@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentimoe.data.rows import cells, find_column
-from sentimoe.data.text import clean_text
+from sentimoe.data.text import clean_text, one_line
 from sentimoe.errors import DataError
 
 
@@ -124,7 +124,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: the file is empty or its first line is; start it with the column names") from error
     except pd.errors.ParserError as error:
         raise DataError(
-            f"{path}: malformed CSV ({str(error).strip()}); put texts that hold commas or line breaks in quotes"
+            f"{path}: malformed CSV ({one_line(error)}); put texts that hold commas or line breaks in quotes"
         ) from error
     frame = whole.iloc[1:].reset_index(drop=True)
     frame.columns = pd.Index([name or f"Unnamed: {index}" for index, name in enumerate(whole.iloc[0].tolist())])
@@ -141,7 +141,7 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
             raise DataError(f"{path}, line {number}: nested too deeply; flatten it") from error
         except ValueError as error:  # no JSON, a name that stands twice, a number of more than 4,300 digits
             raise DataError(
-                f"{path}, line {number}: not valid JSON ({error}); write one object on each line"
+                f"{path}, line {number}: not valid JSON ({one_line(error)}); write one object on each line"
             ) from error
         if not isinstance(record, dict):
             raise DataError(
@@ -163,13 +163,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # where the file has checksums
             table = file.read()
         table.validate(full=True)  # strings that are not UTF-8 and offsets that point elsewhere
         # Arrow types keep integers with gaps integers, where NumPy's would make them floats
         return table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error}); write it again") from error
+        raise DataError(f"{path}: not a readable Parquet file ({one_line(error)}); write it again") from error
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {

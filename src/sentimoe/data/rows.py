@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sentimoe.data.text import is_missing, listed, shown
+from sentimoe.data.text import is_missing, listed, one_line, shown
 from sentimoe.errors import ConfigError, DataError
 
 
@@ -90,7 +90,9 @@ def cells(frame: pd.DataFrame, origin: str, column: str) -> Iterator[tuple[str, 
     try:
         values = frame[column].tolist()
     except (ValueError, OverflowError, pa.ArrowException) as error:
-        raise DataError(f'{origin}: column "{column}" cannot be read ({error}); write it as strings') from error
+        raise DataError(
+            f'{origin}: column "{column}" cannot be read ({one_line(error)}); write it as strings'
+        ) from error
     return ((f'{origin}, row {number}: column "{column}"', value) for number, value in enumerate(values, start=1))
 
 

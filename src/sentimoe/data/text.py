@@ -89,13 +89,18 @@ def _refusal(given: Any) -> str | None:
 def shown(value: Any) -> str:
     """A value as an error message shows it: its type and the start of its repr, on one line."""
     try:
-        written = " ".join(reprlib.repr(value).split())
+        written = reprlib.repr(value)
     except ValueError:  # an integer of more than 4,300 digits
         written = "..."
-    return f"{type(value).__name__} {written}"
+    return f"{type(value).__name__} {one_line(written)}"
+
+
+def one_line(told: object) -> str:
+    """What an error message quotes, such as another error: without line breaks and control characters."""
+    return " ".join("".join(each if each.isprintable() else " " for each in str(told)).split())
 
 
 def listed(names: Collection[str]) -> str:
     """Names as an error message lists them: the first 20, each cut at 60 characters."""
-    written = [name if len(name) <= 60 else name[:57] + "..." for name in islice(map(str, names), 20)]
+    written = [name if len(name) <= 60 else name[:57] + "..." for name in map(one_line, islice(names, 20))]
     return ", ".join(written) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
