@@ -22,12 +22,12 @@ def logits(model, given):
 
 @pytest.mark.parametrize("case", CASES)
 def test_just_converted_gives_the_dense_model_back(case, tmp_path):
-    model = dense(case)
-    given, before = batch(texts(9, 6)), model.state_dict()
-    before = {name: tensor.clone() for name, tensor in before.items()}
-    kind, config, expected = type(model), model.config.to_dict(), logits(model, given)
-    collapse(upcycle(model, MoEConfig()))
-    assert type(model) is kind and model.config.to_dict() == config and model.collapse_report.exact
+    original = dense(case)
+    given, before = batch(texts(9, 6)), original.state_dict()
+    expected, experts = logits(original, given), upcycle(original, MoEConfig())
+    model = collapse(experts)
+    assert type(model) is type(original) and model.config.to_dict() == original.config.to_dict()
+    assert model.collapse_report.exact and len(moe_layers(experts)) == 2
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
         n: t.shape for n, t in before.items()
     }
@@ -47,7 +47,7 @@ def test_one_chosen_expert_is_the_model_that_routes_to_it_alone(case):
                 continue
             parameter.data = parameter.data[2:].expand_as(parameter).contiguous()
     expected = logits(model, given)
-    collapse(model, [given], expert=2)
+    model = collapse(model, [given], expert=2)
     assert model.collapse_report.exact and model.collapse_report.expert == 2
     torch.testing.assert_close(logits(model, given), expected, atol=1e-5, rtol=1e-5)
 
@@ -57,7 +57,7 @@ def test_fit_is_better_than_the_mean_of_the_experts(capsys):
     given = batch(texts(*[12] * 60))
     model = upcycle(dense("bert"), MoEConfig(init_noise=0.5))
     before = logits(model, given)
-    collapse(model, [given])
+    model = collapse(model, [given])
     fitted = (logits(model, given) - before).abs().mean()
     report = model.collapse_report
     assert not report.exact and abs(report.mean_abs_logit_diff - float(fitted)) < 1e-6
@@ -82,14 +82,14 @@ def test_a_gate_of_which_the_bias_alone_was_trained_is_no_identity():
     for moe in moe_layers(model):
         moe.experts.gate_up_proj_bias.data.chunk(2, dim=1)[1].fill_(1.5)
     with pytest.raises(ConversionError, match="give tokenised texts"):
-        collapse(model)
+        model = collapse(model)
 
 
 def test_f1_is_against_the_labels_when_there_are_some():
     model, given = upcycle(dense("bert"), MoEConfig(init_noise=0.5)), batch(texts(*[8] * 20))
     labels = logits(model, given).argmax(-1)
     labels[:5] = (labels[:5] + 1) % 3
-    collapse(model, [given | {"labels": labels}])
+    model = collapse(model, [given | {"labels": labels}])
     assert 0.6 < model.collapse_report.f1_before < 0.9
 
 
@@ -110,7 +110,7 @@ def test_what_fails_half_way_leaves_the_model_as_it_was(when, monkeypatch):
 
         monkeypatch.setattr(collapse_module, "_fitted", fails)
     with pytest.raises(IndexError):
-        collapse(model, [given])
+        model = collapse(model, [given])
     assert list(model.modules()) == modules and model.config.to_dict() == config
     assert all(module.training and not module._forward_hooks for module in modules)
 
@@ -126,5 +126,5 @@ def test_refusals_leave_the_model_untouched():
         ({"expert": 9}, "does not exist"),
     ):
         with pytest.raises(ConversionError, match=reason):
-            collapse(model, **arguments)
+            model = collapse(model, **arguments)
         assert torch.equal(logits(model, given), before) and len(moe_layers(model)) == 2

@@ -43,7 +43,7 @@ def test_dense_forward_is_the_closed_form(model):
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("lengths", [(10, 10), (10, 4)])
 def test_sparse_forward_counts_the_rows_that_are_read(model, k, lengths):
-    upcycle(model, MoEConfig(num_experts_per_tok=k))
+    model = upcycle(model, MoEConfig(num_experts_per_tok=k))
     tokens = sum(lengths)
     one_expert = 2 * tokens * D * 2 * F + 2 * tokens * F * D
     router = 2 * tokens * D * 4
@@ -61,7 +61,7 @@ def test_backward_of_attention_is_counted(model):
 def test_active_parameters(model):
     total = sum(p.numel() for p in model.parameters())
     assert active_parameters(model) == total
-    upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=1))
+    model = upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=1))
     expert = 2 * F * D + 2 * F + D * F + D
     dense = 2 * F * D + F + D
     assert active_parameters(model) == total + 2 * (expert - dense + 4 * D)

@@ -131,7 +131,7 @@ def test_dropout_is_given_where_the_model_has_some(teacher):
 
     def rates(method, **settings):
         ready = prepare(TrainConfig(method=method, dropout=0.3, method_settings=settings, **told), dataset)
-        assert ready.model.config.hidden_dropout_prob == 0.1
+        assert ready.model.config.get_text_config().hidden_dropout_prob == 0.1
         return sorted({module.p for module in ready.model.modules() if isinstance(module, torch.nn.Dropout)})
 
     assert rates("full") == [0.3] and rates("moe-plain") == [0.0, 0.3]

@@ -720,7 +720,7 @@ def test_explain_bounds_its_memory(secret, tmp_path, monkeypatch):
     monkeypatch.setattr("sentimoe.inference.return_freed_memory", lambda: calls.append("freed"))
     monkeypatch.setattr(sys.modules["sentimoe.explain.trace"], "TEXTS_PER_CHUNK", 10)
     load = sentimoe_cli.explain._load
-    monkeypatch.setattr(sentimoe_cli.explain, "_load", lambda folder: sizes.append(load(folder)) or sizes[-1])
+    monkeypatch.setattr(sentimoe_cli.explain, "_load", lambda *told: sizes.append(load(*told)) or sizes[-1])
     told = ["explain", str(secret / "model"), "--data", str(secret / "data"), "--out", str(tmp_path / "report")]
     done = CliRunner().invoke(sentimoe_cli.app, [*told, "--limit", "25", "--shown", "1"])
     assert done.exit_code == 0, done.output

@@ -30,7 +30,7 @@ def folders(tmp_path_factory):
     for name in ("dense", "experts"):
         model = load_classifier(backbone, ["negative", "positive"])
         if name == "experts":
-            upcycle(model, MoEConfig(init_noise=0.5, num_experts_per_tok=2))
+            model = upcycle(model, MoEConfig(init_noise=0.5, num_experts_per_tok=2))
         model.save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
     return root

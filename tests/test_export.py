@@ -91,7 +91,7 @@ def run(tmp_path_factory):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     given = [dict(tokenizer(labelled_texts(40)[0], padding=True, return_tensors="pt"))]
-    upcycle(model, MoEConfig(init="split", expert="plain", num_experts=7, num_shared_experts=1), texts=given)
+    model = upcycle(model, MoEConfig(init="split", expert="plain", num_experts=7, num_shared_experts=1), texts=given)
     tokenizer.model_max_length = 64
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")

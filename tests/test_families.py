@@ -37,11 +37,11 @@ FFN_WIDTH = {"distilbert": "hidden_dim", "gpt2": "n_inner"}
     ("case", "expert"), [*((case, "gated") for case in CASES), *((case, "plain") for case in PLAIN_CASES)]
 )
 def test_logits_are_preserved(case, expert):
-    model, inputs = dense(case), batch(texts(9, 4, 12), extra=2)
+    original, inputs = dense(case), batch(texts(9, 4, 12), extra=2)
     single = {"input_ids": inputs["input_ids"][:1, :9]}
-    expected = [model(**inputs).logits, model(**single).logits]
+    expected = [original(**inputs).logits, original(**single).logits]
     assert expected[0].std() > 0.05  # large enough that a wrong formula shows
-    assert upcycle(model, MoEConfig(expert=expert)) is model
+    model = upcycle(original, MoEConfig(expert=expert))
     assert len(moe_layers(model)) == 2
     assert all(moe.experts.has_gate == (expert == "gated") for moe in moe_layers(model))
     assert_close([model(**inputs).logits, model(**single).logits], expected, **CLOSE)
@@ -50,6 +50,7 @@ def test_logits_are_preserved(case, expert):
     assert (receipt.noise_abs_logit_diff, receipt.probe) == (0, "random ids")
     scatter(model)
     assert (model(**inputs).logits - expected[0]).abs().max() > 0.05  # the experts do reach the logits
+    assert torch.equal(original(**inputs).logits, expected[0]) and not moe_layers(original)
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def test_plain_experts_are_refused_where_the_ffn_is_gated(family):
     with torch.no_grad():
         expected = model(**inputs).logits
         with pytest.raises(ConfigError, match="gated already"):
-            upcycle(model, MoEConfig(expert="plain"))
+            model = upcycle(model, MoEConfig(expert="plain"))
         assert torch.equal(model(**inputs).logits, expected)
     assert not moe_layers(model)
 
@@ -118,7 +119,7 @@ def test_a_model_that_pads_texts_itself_keeps_padding_out_of_the_experts():
     widen(model)
     rows = texts(13, 6)
     expected = model(**batch(rows)).logits
-    scatter(upcycle(model))
+    model = scatter(upcycle(model))
     together, alone = model(**batch(rows)), model(**batch(rows[:1]))
     assert [len(logits) for logits in together.router_logits] == [19, 19]
     assert_close(together.logits[:1], alone.logits, **CLOSE)

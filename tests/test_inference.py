@@ -23,7 +23,7 @@ def parts(tmp_path_factory):
     model = load_classifier(folder, ["negative", "positive"])
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    upcycle(model, MoEConfig(layers_to_transform=(-1,), init_noise=0.5))
+    model = upcycle(model, MoEConfig(layers_to_transform=(-1,), init_noise=0.5))
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
@@ -148,7 +148,10 @@ def test_a_tokenizer_that_pads_on_the_left_changes_nothing(parts):
 def test_a_tokenizer_must_say_its_padding_and_its_length(parts, monkeypatch):
     model, tokenizer = parts[0], copy.deepcopy(parts[1])
     tokenizer.model_max_length = int(1e30)
-    assert Engine(model, tokenizer, precision="float32").max_length == model.config.max_position_embeddings
+    assert (
+        Engine(model, tokenizer, precision="float32").max_length
+        == model.config.get_text_config().max_position_embeddings
+    )
     monkeypatch.setattr("sentimoe.inference.engine.position_limit", lambda model: None)
     with pytest.raises(ConfigError, match="model_max_length"):
         Engine(model, tokenizer)

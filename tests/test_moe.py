@@ -234,7 +234,7 @@ def test_padding_reaches_neither_router_nor_experts():
     assert not output[~mask].any()
     output.sum().backward()
     assert not poisoned.grad[~mask].any() and poisoned.grad[mask].all()
-    (routing,) = call.layers
+    (routing,) = call.result(0, 0).layers
     assert_close(routing.logits, moe.router(hidden[mask]))
     assert routing.experts.shape == (3, 2)
 
@@ -336,7 +336,7 @@ def test_gradient_checkpointing_changes_nothing(case):
 def test_gradient_checkpointing_enabled_before_the_conversion():
     model = dense().train()
     checkpointing(model, use_reentrant=False)
-    upcycle(model)
+    model = upcycle(model)
     inputs = batch(texts(9, 4, 12), extra=2)
     found = backward(model, inputs)
     model.gradient_checkpointing_disable()
@@ -353,7 +353,7 @@ def test_reentrant_checkpointing_enabled_before_the_conversion_is_refused():
     model = dense()
     checkpointing(model, use_reentrant=True)
     with pytest.raises(ConfigError, match="use_reentrant"):
-        upcycle(model)
+        model = upcycle(model)
     assert not moe_layers(model)
 
 
@@ -387,7 +387,7 @@ def test_a_mask_that_covers_a_cache_too_is_read_from_its_end():
     model, ids = sparse("llama"), torch.stack(texts(6, 6))
     mask = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
     whole = model(input_ids=ids, attention_mask=mask)
-    cache = model.model(input_ids=ids[:, :3], attention_mask=mask[:, :3], use_cache=True).past_key_values
+    cache = model.base.model(input_ids=ids[:, :3], attention_mask=mask[:, :3], use_cache=True).past_key_values
     rest = model(input_ids=ids[:, 3:], attention_mask=mask, past_key_values=cache)
     assert_close(rest.logits, whole.logits, rtol=1e-4, atol=1e-4)
     assert [len(logits) for logits in rest.router_logits] == [6, 6]
@@ -436,3 +436,24 @@ def test_backend_setting_chooses_the_loop():
     assert {moe.experts.backend for moe in moe_layers(slow)} == {"reference"}
     inputs = batch(texts(9, 4, 12))
     assert_close(backward(slow, inputs), backward(fast, inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["bert", "bert-mean", "llama"])
+def test_the_compiler_sees_one_graph_as_of_the_dense_model(case):
+    inputs = batch(texts(9, 4, 12), extra=2) | {"labels": torch.tensor([0, 1, 2])}
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(sparse(case))(**inputs)
+    assert (explained.graph_break_count, explained.graph_count) == (0, 1)
+
+
+def test_compiled_it_computes_the_same_losses_gradients_and_routing():
+    model, inputs = sparse("bert-mean"), batch(texts(9, 4, 12), extra=2)
+    expected, routing = backward(model, inputs), model(**inputs).routing
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    found = {name.removeprefix("_orig_mod."): value for name, value in backward(compiled, inputs).items()}
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    again = compiled(**inputs).routing
+    assert_close(again.router_logits, routing.router_logits)
+    assert_close(again.expert_load, routing.expert_load)
+    for text in range(3):
+        assert_close(again[text].router_logits, routing[text].router_logits)

@@ -42,7 +42,7 @@ def test_the_seed_draws_the_head_the_routers_and_the_noise(told, dataset):
     first, again, other = weights(1), weights(1), weights(2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     changed = {name for name in first if not torch.equal(first[name], other[name])}
-    place = "bert.encoder.layer.1.output.dense"
+    place = "base.encoder.layer.1.output.dense"
     assert changed == {
         "classifier.weight", f"{place}.router.weight", f"{place}.experts.gate_up_proj", f"{place}.experts.down_proj"
     }  # fmt: skip

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from backbone import tokenizer
@@ -14,7 +15,7 @@ from tiny import CASES, CONFIGS, FAMILIES, LABELS, MEAN, batch, dense, scatter, 
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from sentimoe import MoEConfig, load_classifier, upcycle
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError, ModelFolderError, WeightsError
 from sentimoe.methods import load_adapted, save_adapted
 from sentimoe.upcycle import moe_layers
@@ -66,6 +67,37 @@ def test_a_dense_model_with_a_mean_head_reloads_and_can_be_converted(case, tmp_p
     assert_close(upcycle(loaded)(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)
 
 
+FIXTURES = Path(__file__).parent / "fixtures" / "version_0_1"
+
+
+@pytest.mark.parametrize("head", ["native", "mean"])
+def test_a_folder_of_version_0_1_answers_as_it_did(head, tmp_path):
+    told = json.loads((FIXTURES / head / "expected.json").read_text())
+    classifier = SentimentClassifier.from_pretrained(FIXTURES / head, precision="float32")
+    assert_close(classifier.predict_proba(told["texts"]), np.float32(told["probabilities"]), rtol=0, atol=1e-6)
+    classifier.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["format_version"] == "1.0"
+    again = SentimentClassifier.from_pretrained(tmp_path, precision="float32")
+    assert_close(again.predict_proba(told["texts"]), np.float32(told["probabilities"]), rtol=0, atol=1e-6)
+
+
+def rewrite(folder: Path, **changes) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_newer_minor_version_loads_with_a_warning_and_a_newer_major_one_is_refused(tmp_path):
+    model, inputs = sparse(), batch(texts(9, 4))
+    model.save_pretrained(tmp_path)
+    rewrite(tmp_path, format_version="1.7", moe=model.config.moe | {"sparsity_of_2030": 3}, shape_of_2030="round")
+    with pytest.warns(UserWarning, match="has format 1.7, newer than 1.0"):
+        loaded = reload(tmp_path)
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    rewrite(tmp_path, format_version="2.0")
+    with pytest.raises(ModelFolderError, match=r"has format 2.0, this sentimoe reads up to 1.x: update it"):
+        reload(tmp_path)
+
+
 def test_id2label_is_written_even_when_it_is_the_default(tmp_path):
     upcycle(dense(id2label={0: "LABEL_0", 1: "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})).save_pretrained(
         tmp_path
@@ -78,14 +110,18 @@ def test_id2label_is_written_even_when_it_is_the_default(tmp_path):
 def test_config_json_is_the_base_config_plus_ours(tmp_path):
     sparse().save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert (saved["model_type"], saved["base_model_type"], saved["head"]) == ("sentimoe", "bert", "native")
+    assert (saved["model_type"], saved["head"], saved["format_version"]) == ("sentimoe", "native", "1.0")
     config = AutoConfig.from_pretrained(tmp_path)
-    assert isinstance(config, type(CONFIGS["bert"])) and config.moe["num_experts"] == 4
+    assert isinstance(config.base_config, type(CONFIGS["bert"])) and config.moe["num_experts"] == 4
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
-    [({"base_model_type": "no-such"}, "no-such"), ({"head": "hydra"}, "hydra"), ({"base_model_type": None}, "None")],
+    [
+        ({"base_config": {"model_type": "no-such"}}, "no-such"),
+        ({"head": "hydra"}, "hydra"),
+        ({"base_config": {}}, "None"),
+    ],
 )
 def test_a_damaged_config_is_refused(change, match, tmp_path):
     sparse().save_pretrained(tmp_path)
@@ -98,7 +134,7 @@ def test_a_damaged_config_is_refused(change, match, tmp_path):
 @pytest.mark.parametrize("family", ["bert", "llama", "distilbert"])
 def test_the_headless_auto_class_does_not_drop_the_experts(family, tmp_path):
     sparse(family).save_pretrained(tmp_path)
-    with pytest.raises(RuntimeError, match="mismatch"):
+    with pytest.raises(ValueError, match="Unrecognized configuration class"):
         AutoModel.from_pretrained(tmp_path)
 
 
@@ -170,7 +206,7 @@ def test_converted_settings_survive(tmp_path):
     loaded = reload(tmp_path)
     stored = loaded.moe_config
     assert (stored.num_experts, stored.num_experts_per_tok, stored.expert) == (3, 1, "plain")
-    assert [bool(moe_layers(layer)) for layer in loaded.bert.encoder.layer] == [True, False, True]
+    assert [bool(moe_layers(layer)) for layer in loaded.base.bert.encoder.layer] == [True, False, True]
     assert all(not moe.experts.has_gate and moe.num_experts_per_tok == 1 for moe in moe_layers(loaded))
 
 

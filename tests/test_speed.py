@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
         init="split", expert="plain", num_experts=3, num_shared_experts=1, num_experts_per_tok=1,
         layers_to_transform=[-2, -1],
     )  # fmt: skip
-    upcycle(classifier.model, moe, texts=[batch])
+    classifier.model = upcycle(classifier.model, moe, texts=[batch])
     classifier.save_pretrained(root / "split")
     return root
 

@@ -98,7 +98,7 @@ def test_routers_and_gates_have_their_own_rate(backbone):
         for parameter in group["params"]:
             found[names[id(parameter)]] = (group.get("lr"), group["weight_decay"])
     assert set(found) == {name for name, _ in model.named_parameters()}
-    place = "bert.encoder.layer.1.output.dense"
+    place = "base.encoder.layer.1.output.dense"
     assert found[f"{place}.router.weight"] == (1.0, 0.01)
     assert found[f"{place}.experts.gate_up_proj"] == (2.0, 0.01)
     assert found[f"{place}.experts.gate_up_proj_bias"][0] == 2.0

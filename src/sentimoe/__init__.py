@@ -6,7 +6,16 @@ Importing the package registers its model classes, so that `AutoModelForSequence
 
 from .classifier import SentimentClassifier
 from .config import FFNLayout, MoEConfig
-from .upcycle import CollapseReport, MoEReceipt, collapse, load_classifier, register, upcycle
+from .upcycle import (
+    CollapseReport,
+    MoEReceipt,
+    SentiMoEConfig,
+    SentiMoEForSequenceClassification,
+    collapse,
+    load_classifier,
+    register,
+    upcycle,
+)
 
 register()
 
@@ -15,6 +24,8 @@ __all__ = [
     "FFNLayout",
     "MoEConfig",
     "MoEReceipt",
+    "SentiMoEConfig",
+    "SentiMoEForSequenceClassification",
     "SentimentClassifier",
     "collapse",
     "load_classifier",

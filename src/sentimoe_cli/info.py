@@ -53,7 +53,7 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
     model = classifier.engine.model
     moe = getattr(model.config, "moe", None)
     facts: dict[str, Any] = {
-        "base_model_type": getattr(model.config, "base_model_type", model.config.model_type),
+        "base_model_type": getattr(model.config, "base_config", model.config).model_type,
         "head": getattr(model.config, "head", "native"),
         "labels": classifier.label_names,
         "max_length": classifier.engine.max_length,

@@ -31,13 +31,13 @@ def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
     """Floating-point operations (2 per multiply-add) of the matrix products and attention inside `call()`.
 
     Counted as they run, so sparse experts count the rows that they read; the experts of `model` run through the
-    reference loop meanwhile, because the fast one fills groups up. torch's counter takes the attention kernel of the
+    gathered form meanwhile, because the fast loop fills groups up. torch's counter takes the attention kernel of the
     CPU for free; its formula is registered here (two products of B H L L D, four more and the scores again backward).
     """
     experts = [layer.bare_experts for layer in moe_layers(model)]
     backends = [each.backend for each in experts]
     for each in experts:
-        each.backend = "reference"
+        each.backend = "gathered"
     try:
         with FlopCounterMode(display=False, custom_mapping=ATTENTION) as counter:
             call()

@@ -58,11 +58,10 @@ class Bare(nn.Module):
     def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
-        forward = type(model).forward
-        self.plain = getattr(forward, "__wrapped__", forward) if moe_layers(model) else forward
+        self.classify = getattr(model, "classify", model.forward)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.plain(self.model, input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
+        return self.classify(input_ids=input_ids, attention_mask=attention_mask).logits
 
 
 def convert(model: PreTrainedModel) -> Any:

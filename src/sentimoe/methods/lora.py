@@ -33,7 +33,7 @@ def moe_lora(
             f"{type(model).__name__} keeps its linear maps transposed (Conv1D), which peft cannot combine with updates "
             "of stacked expert weights; use lora or moe-gated for this model"
         )
-    upcycle(model, MoEConfig(expert="gated", **settings))
+    model = upcycle(model, MoEConfig(expert="gated", **settings))
     stacked = sorted(
         name for name, parameter in model.named_parameters() if ".experts." in name and parameter.dim() == 3
     )

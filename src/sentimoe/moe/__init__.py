@@ -6,7 +6,7 @@ from .experts import Experts, SharedExpert
 from .layer import MoE, SplitMoE
 from .losses import expert_load, load_balancing_loss, router_z_loss
 from .router import Router, top_k, top_k_unit
-from .routing import LayerRouting, RoutingCall, active_call, closed_experts
+from .routing import LayerRouting, Routing, RoutingCall, active_call, closed_experts
 
 __all__ = [
     "EXPERTS_BACKENDS",
@@ -15,6 +15,7 @@ __all__ = [
     "LayerRouting",
     "MoE",
     "Router",
+    "Routing",
     "RoutingCall",
     "SharedExpert",
     "SplitMoE",

@@ -23,17 +23,20 @@ ExpertsBackend = Callable[["Experts", torch.Tensor, torch.Tensor, torch.Tensor |
 def reference(
     experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """Slow and obvious: for every choice and every expert, run the expert on its tokens and add the weighted result."""
+    """Slow and obvious: every expert reads every token, with weight 0 where it was not chosen.
+
+    No size depends on data, so this is also what `torch.compile` traces.
+    """
+    counted = torch.ones_like(chosen, dtype=torch.float32) if weights is None else weights
+    weight = counted.new_zeros(len(tokens), experts.num_experts).scatter(1, chosen, counted)  # [T, E]
     output = torch.zeros_like(tokens)
-    for choice in range(chosen.shape[1]):
-        for expert in range(experts.num_experts):
-            mine = chosen[:, choice] == expert
-            in_bias = None if experts.in_proj_bias is None else experts.in_proj_bias[expert]
-            out_bias = experts.down_proj_bias[expert] if experts.has_down_bias else None
-            projected = F.linear(tokens[mine], experts.in_proj[expert], in_bias)
-            hidden = experts.activate(*projected.chunk(2 if experts.has_gate else 1, dim=-1))
-            result = F.linear(hidden, experts.down_proj[expert], out_bias)
-            output[mine] += (result if weights is None else result * weights[mine, choice, None]).to(output.dtype)
+    for expert in range(experts.num_experts):
+        in_bias = None if experts.in_proj_bias is None else experts.in_proj_bias[expert]
+        out_bias = experts.down_proj_bias[expert] if experts.has_down_bias else None
+        projected = F.linear(tokens, experts.in_proj[expert], in_bias)
+        hidden = experts.activate(*projected.chunk(2 if experts.has_gate else 1, dim=-1))
+        result = F.linear(hidden, experts.down_proj[expert], out_bias)
+        output = output + (result * weight[:, expert, None]).to(output.dtype)
     return output
 
 
@@ -130,16 +133,17 @@ def grouped(experts: Experts, tokens: torch.Tensor, chosen: torch.Tensor, weight
     On a processor it is correct, and slower than the sorted loop. Raises ValueError for sizes that are no multiples of
     8: the kernel reads 16 bytes at once.
     """
-    sizes = (tokens.shape[-1], *experts.in_proj.shape[1:], *experts.down_proj.shape[1:])
-    if any(size % 8 for size in sizes):
-        raise ValueError(f"experts_backend='grouped' needs sizes that are multiples of 8, not {sizes}; use 'sorted'")
+    widths = (tokens.shape[-1], *experts.in_proj.shape[1:], *experts.down_proj.shape[1:])
+    if any(width % 8 for width in widths):
+        raise ValueError(f"experts_backend='grouped' needs sizes that are multiples of 8, not {widths}; use 'sorted'")
     if not len(tokens):  # the kernel wants a row
         return sorted_loop(experts, tokens, chosen, weights)
     device, k = tokens.device.type, chosen.shape[1]
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tokens.dtype
     pairs = chosen.flatten()
     order = pairs.argsort(stable=True)
-    owner, ends = pairs[order], torch.bincount(pairs, minlength=experts.num_experts).cumsum(0).to(torch.int32)
+    sizes = F.one_hot(pairs, experts.num_experts).sum(0)
+    owner, ends = pairs[order], sizes.cumsum(0).to(torch.int32)
     rows = tokens.to(dtype).index_select(0, order // k)
     projected = F.grouped_mm(rows, experts.in_proj.to(dtype).transpose(1, 2), offs=ends)
     if experts.in_proj_bias is not None:

@@ -73,7 +73,8 @@ class Experts(nn.Module):
 
     def forward(self, tokens: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """tokens `[T, D]`, chosen experts and their weights `[T, K]` (None: all 1) -> weighted sum `[T, D]`."""
-        return EXPERTS_BACKENDS[self.backend](self, tokens, chosen, weights)
+        compiled = self.backend == "sorted" and torch.compiler.is_compiling()  # sizes may not depend on data then
+        return EXPERTS_BACKENDS["reference" if compiled else self.backend](self, tokens, chosen, weights)
 
     def activate(self, first: torch.Tensor, up: torch.Tensor | None = None) -> torch.Tensor:
         """What `down_proj` reads, `[S, F]`: `act(gate) * up` of gated experts, `act(up)` of plain ones; dropout."""

@@ -1,4 +1,4 @@
-"""The mixture-of-experts layer: router, experts, and the place where padding is left out."""
+"""The mixture-of-experts layer: a router sends each token to its best experts, whose outputs are summed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from .experts import Experts, SharedExpert
-from .grouped import filled_up
 from .router import Router, top_k, top_k_unit
-from .routing import LayerRouting, active_call, open_experts
+from .routing import LayerRouting, RealTokens, active_call, open_experts
 
 
 class MoE(nn.Module):
@@ -31,29 +30,49 @@ class MoE(nn.Module):
         return next(module for module in self.experts.modules() if isinstance(module, Experts))
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden `[B, L, D]` -> `[B, L, D]`."""
         call = active_call()
         real = None if call is None else call.real_tokens(self, hidden)
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        rows = filled_up(real) if self.bare_experts.backend == "sorted" and real is not None else real
-        tokens = flat if rows is None else flat.index_select(0, rows)
-        logits = open_experts(self, self.router(tokens))
-        output, chosen = self.mix(tokens, logits)
-        count = len(tokens) if real is None else len(real)
-        if call is not None:
-            call.record(self, LayerRouting(logits[:count], chosen[:count]))
-        output = self.dropout(output)
-        if real is not None:
-            output = output.new_zeros(flat.shape).index_copy(0, real, output[:count])
-        return output.view_as(hidden)
-
-    def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
-        weights, chosen = self.choose(logits)
-        return self.experts(tokens, chosen, weights), chosen
+        tokens = self._unpad(hidden, real)  # [T, D]
+        logits = open_experts(self, self.router(tokens))  # [T, E]
+        weights, chosen = self.choose(logits)  # [T, K]
+        output = self.dropout(self.mix(tokens, weights, chosen))  # [T, D]
+        if call is not None and real is not None:
+            call.record(self, _decided(logits, chosen, real))
+        return _pad(output, real, hidden)
 
     def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
         """logits `[T, E]` -> weights (None: all 1) and chosen experts, both `[T, K]`, the best one first."""
         return top_k(logits, self.num_experts_per_tok)
+
+    def mix(self, tokens: torch.Tensor, weights: torch.Tensor | None, chosen: torch.Tensor) -> torch.Tensor:
+        """tokens `[T, D]`, weights and chosen experts `[T, K]` -> output `[T, D]`."""
+        return self.experts(tokens, chosen, weights)
+
+    def _unpad(self, hidden: torch.Tensor, real: RealTokens | None) -> torch.Tensor:
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        sorted_loop = self.bare_experts.backend == "sorted"  # the repeated rows change no result
+        rows = None if real is None else real.padded_rows if sorted_loop else real.rows
+        return flat if rows is None else flat.index_select(0, rows)
+
+
+def _pad(output: torch.Tensor, real: RealTokens | None, hidden: torch.Tensor) -> torch.Tensor:
+    """Put the outputs `[T, D]` back where their tokens stand in `hidden` `[B, L, D]`; zero at padding."""
+    if real is None:
+        return output.view_as(hidden)
+    if real.rows is None:
+        if torch.compiler.is_compiling():
+            output = output * real.mask.unsqueeze(1)
+        return output.view_as(hidden)
+    whole = output.new_zeros(hidden.shape[0] * hidden.shape[1], hidden.shape[2])
+    return whole.index_copy(0, real.rows, output[: len(real.rows)]).view_as(hidden)
+
+
+def _decided(logits: torch.Tensor, chosen: torch.Tensor, real: RealTokens) -> LayerRouting:
+    if torch.compiler.is_compiling():
+        return LayerRouting(logits, chosen, real.mask)
+    count = len(logits) if real.rows is None else len(real.rows)
+    return LayerRouting(logits[:count], chosen[:count])
 
 
 class SplitMoE(MoE):
@@ -82,16 +101,15 @@ class SplitMoE(MoE):
         self.output_bias = nn.Parameter(torch.zeros(experts.down_proj.shape[1])) if experts.has_bias else None
         self.register_buffer("neurons", torch.arange(width))
 
-    def mix(self, tokens: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """tokens `[T, D]`, logits `[T, E]` -> output `[T, D]`, chosen experts `[T, K]`."""
-        weights, chosen = self.choose(logits)
+    def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """logits `[T, E]` -> weights (None: all 1) and chosen experts, both `[T, K]`, the best one first."""
+        return top_k_unit(logits, self.num_experts_per_tok)
+
+    def mix(self, tokens: torch.Tensor, weights: torch.Tensor | None, chosen: torch.Tensor) -> torch.Tensor:
+        """tokens `[T, D]`, weights and chosen experts `[T, K]` -> output `[T, D]`."""
         constant = -self.experts.down_proj_bias.sum(dim=0)
         if self.output_bias is not None:
             constant = constant + self.output_bias
         beside = constant if self.shared is None else self.shared(tokens, constant)
         output = self.experts(tokens, chosen, weights)
-        return output + beside.to(output.dtype), chosen
-
-    def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """logits `[T, E]` -> weights (None: all 1) and chosen experts, both `[T, K]`, the best one first."""
-        return top_k_unit(logits, self.num_experts_per_tok)
+        return output + beside.to(output.dtype)

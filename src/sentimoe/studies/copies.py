@@ -53,7 +53,7 @@ def build(backbone: str, experts_per_token: int) -> PreTrainedModel:
     torch.manual_seed(0)
     model = BACKBONES[backbone]()
     if experts_per_token:
-        upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=experts_per_token, init_noise=0.05))
+        return upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=experts_per_token, init_noise=0.05))
     return model
 
 

@@ -2,9 +2,10 @@
 
 from .backbones import load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
+from .configuration import HEADS, SentiMoEConfig
 from .convert import upcycle
 from .layout import find_layout, transformer_layers
-from .modeling import HEADS, MoESequenceClassifierOutput, SentiMoEModel, register
+from .modeling import MoESequenceClassifierOutput, SentiMoEForSequenceClassification, register
 from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .single_label import check_single_label
@@ -17,7 +18,8 @@ __all__ = [
     "CollapseReport",
     "MoEReceipt",
     "MoESequenceClassifierOutput",
-    "SentiMoEModel",
+    "SentiMoEConfig",
+    "SentiMoEForSequenceClassification",
     "backbone_path",
     "check_single_label",
     "collapse",

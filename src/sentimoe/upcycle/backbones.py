@@ -11,9 +11,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 
 from ..errors import ConfigError
 from ..model_folder import load_config, load_model
+from .configuration import HEADS
 from .frozen import frozen_weights
 from .mean_head import backbone_class, without_pooler
-from .modeling import HEADS, classifier_class, classifier_config_class
+from .modeling import SentiMoEForSequenceClassification
 from .names import PACKAGED, backbone_path
 from .single_label import check_single_label
 
@@ -104,27 +105,7 @@ def _check_whole(name: str, missing: Iterable[str]) -> None:
         raise ConfigError(f"{name} lacks weights of its backbone ({sorted(missing)[:3]}, ...): they would be random")
 
 
-def with_mean_head(body: PreTrainedModel, labels: dict, head_dropout: float = 0.1) -> PreTrainedModel:
-    """Put mean pooling, dropout and a fresh linear layer on a backbone; its config becomes the classifier's."""
-    config = body.config
-    base: Any = type(config)
-    base_type = config.model_type
-    config.id2label, config.label2id = labels["id2label"], labels["label2id"]
-    config.head_dropout, config.problem_type = (
-        head_dropout,
-        None,
-    )  # a head that went may have had another kind of answer
-    config_class = classifier_config_class(base, "mean")
-    config.__class__ = config_class
-    config.base_model_type, config.head, config.moe, config.moe_receipt = base_type, "mean", None, None
-    model_class = classifier_class(config_class)
-    with torch.device("meta"):
-        model = model_class(config)
-    setattr(model, model.base_model_prefix, body)
-    model.dropout = nn.Dropout(head_dropout)
-    model.classifier = nn.Linear(
-        config.get_text_config().hidden_size, config.num_labels, dtype=body.dtype, device=body.device
-    )
-    nn.init.normal_(model.classifier.weight, std=getattr(config, "initializer_range", 0.02))
-    nn.init.zeros_(model.classifier.bias)
-    return model.eval()
+def with_mean_head(body: PreTrainedModel, labels: dict, head_dropout: float = 0.1) -> SentiMoEForSequenceClassification:
+    """Put mean pooling, dropout and a fresh linear layer on a backbone."""
+    settings = labels | {"problem_type": None}  # a head that went may have had another kind of answer
+    return SentiMoEForSequenceClassification.around(body, "mean", head_dropout=head_dropout, **settings).eval()

@@ -3,49 +3,28 @@
 from __future__ import annotations
 
 import functools
-
-from torch import nn
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from ..errors import ConfigError
 from ..moe import active_call
 
 
-def carry_routing(model: nn.Module):
-    """Hand the mask to checkpoints that were enabled before the conversion; returns the way back."""
-    wrapped = {
-        m: m._gradient_checkpointing_func for m in model.modules() if getattr(m, "gradient_checkpointing", False)
-    }
-    new = {module: with_routing(func) for module, func in wrapped.items()}
-    for module, func in new.items():
-        module._gradient_checkpointing_func = func
+def with_routing(checkpoint_func: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the mask to the recomputation, which runs during backward, on a GPU in another thread.
 
-    def undo() -> None:
-        for module, func in wrapped.items():
-            module._gradient_checkpointing_func = func
-
-    return undo
-
-
-def with_routing(checkpoint_func):
-    """Recomputation runs during backward, outside the forward (on a GPU in another thread): hand it the mask."""
+    Raises ConfigError for reentrant checkpointing, which cuts the gradient of the auxiliary losses.
+    """
     if getattr(checkpoint_func, "keywords", {}).get("use_reentrant"):
         raise ConfigError(
             "gradient checkpointing with use_reentrant=True cuts the gradient of the auxiliary losses; "
             "enable it with use_reentrant=False"
         )
+    return functools.partial(checkpoint_func, context_fn=_contexts)
 
-    @functools.wraps(checkpoint_func)
-    def checkpoint_with_routing(function, *args, **kwargs):
-        call, first = active_call(), True
 
-        def run(*inner_args, **inner_kwargs):
-            nonlocal first
-            if first or call is None:
-                first = False
-                return function(*inner_args, **inner_kwargs)
-            with call.again():
-                return function(*inner_args, **inner_kwargs)
-
-        return checkpoint_func(run, *args, **kwargs)
-
-    return checkpoint_with_routing
+def _contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+    """What the forward of a checkpoint and its recomputation run in."""
+    call = active_call()
+    return nullcontext(), nullcontext() if call is None else call.again()

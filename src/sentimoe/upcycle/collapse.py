@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +15,9 @@ from transformers import PreTrainedModel
 from ..errors import ConversionError
 from ..moe import MoE, SplitMoE, expert_load
 from .layout import DenseFFN
-from .modeling import SentiMoEModel, revert
+from .modeling import SentiMoEForSequenceClassification
 from .split import read_neurons
-from .structure import moe_layers, restore_dense
+from .structure import moe_layers, put_dense_ffn
 
 RIDGE = 1e-3
 Batch = Mapping[str, torch.Tensor]
@@ -51,19 +52,28 @@ class CollapseReport:
 
 @torch.no_grad()
 def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: int | None = None) -> PreTrainedModel:
-    """Back to a plain dense model, in place. Returns the model; what it cost is printed and kept as `collapse_report`.
+    """Make a plain dense copy of a model with experts; the given model is not changed.
 
     A divided FFN (`init="split"`) is put together again: the function with all experts active, exactly. Exact also when
     the experts of every layer are equal and their added gate is still the identity (just converted), or
     when `expert` names one plain or natively gated expert that stands for all in every layer. Otherwise the dense FFN
-    is fitted on `batches` (tokenised texts: `input_ids` and `attention_mask` `[B, L]`, optionally `labels` `[B]`): it
-    starts as the mean of the experts weighted by load, and its output matrix is solved by ridge regression onto what
-    the experts compute, layer by layer.
+    is fitted on `batches`: it starts as the mean of the experts weighted by load, and its output matrix is solved by
+    ridge regression onto what the experts compute, layer by layer.
 
-    Raises ConversionError, and leaves the model untouched, when it has no experts, when a fit is needed but no texts
-    are given, or when `expert` cannot stand for a dense FFN.
+    Args:
+        model: what `upcycle` returned, trained or not.
+        batches: tokenised texts: `input_ids` and `attention_mask` `[B, L]`, optionally `labels` `[B]`.
+        expert: the expert that stands for all.
+
+    Returns:
+        A model of the library's own class (with a mean head: ours, without experts). What the collapse cost is printed
+        and kept as its `collapse_report`.
+
+    Raises:
+        ConversionError: the model has no experts, a fit is needed but no texts are given, or `expert` cannot stand for
+            a dense FFN.
     """
-    config = model.moe_config if isinstance(model, SentiMoEModel) else None
+    config = model.moe_config if isinstance(model, SentiMoEForSequenceClassification) else None
     if config is None or config.ffn is None:
         raise ConversionError("the model has no experts to collapse")
     texts = [{name: value.to(model.device) for name, value in batch.items()} for batch in batches]
@@ -83,27 +93,16 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
             "the experts differ, so the dense model can only be an approximation: give tokenised texts to fit it on: "
             "collapse(model, [tokenizer(texts, padding=True, return_tensors='pt')])"
         )
-    put_back = restore_dense(model, config)
-    was_training, undo = model.training, []
-    model.eval()
-    try:
-        before = [model(**_inputs(batch)).logits.float() for batch in texts]
-        for position, moe in enumerate(moes):
-            undo.append(put_back(position, exact[position] or _fitted(model, moe, texts, native)))
-    except BaseException:
-        for step in reversed(undo):
-            step()
-        model.train(was_training)
-        raise
-    model.config.moe = model.config.moe_receipt = None
-    if model.config.head == "native":
-        revert(model)
-    after = [model(**_inputs(batch)).logits.float() for batch in texts]
-    model.train(was_training)
+    dense = copy.deepcopy(model).eval()
+    before = [dense(**_inputs(batch)).logits.float() for batch in texts]
+    for position, moe in enumerate(moe_layers(dense)):
+        put_dense_ffn(dense, position, exact[position] or _fitted(dense, moe, texts, native))
+    dense = dense.without_experts()
+    after = [dense(**_inputs(batch)).logits.float() for batch in texts]
     same = None not in exact and not (config.init == "split" and config.num_experts_per_tok < config.num_experts)
-    model.collapse_report = _report(CollapseReport(same, expert), before, after, texts)
-    print(model.collapse_report)
-    return model
+    dense.collapse_report = _report(CollapseReport(same, expert), before, after, texts)
+    print(dense.collapse_report)
+    return dense.train(model.training)
 
 
 def _exact(moe: MoE, native: bool, expert: int | None) -> DenseFFN | None:

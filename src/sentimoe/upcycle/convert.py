@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -13,13 +14,13 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError, ConversionError
-from .checkpointing import carry_routing
+from .checkpointing import with_routing
 from .initialise import INITIALISATIONS, add_noise
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
-from .modeling import SentiMoEModel, become, real_token_mask, revert
+from .modeling import SentiMoEForSequenceClassification, real_token_mask
 from .receipt import MoEReceipt
 from .split import ffn_inputs
-from .structure import Undo, default_layers, install_experts, resolve_layers, set_experts_per_token
+from .structure import default_layers, install_experts, resolve_layers, set_experts_per_token
 
 TOLERANCE = 1e-4
 
@@ -29,67 +30,62 @@ def upcycle(
     config: MoEConfig | None = None,
     probe: Mapping[str, torch.Tensor] | None = None,
     texts: Sequence[Mapping[str, torch.Tensor]] = (),
-) -> PreTrainedModel:
-    """Replace the FFNs of some layers by experts, in place; the head stays. Returns the model.
+) -> SentiMoEForSequenceClassification:
+    """Make a copy of a classifier in which the FFNs of some layers are experts; the head stays.
 
-    model: a sequence classifier, fine-tuned or not. config: see MoEConfig (default: four gated experts, top two, in
-    the last two layers). probe: tokenised texts (`input_ids` `[B, L]`, `attention_mask`, ...) to compare logits on;
-    default: random in-vocabulary ids. texts: for `init="split"`, tokenised real texts in batches; 10,000 tokens or more
-    tell best what neurons do. The comparison is made in float32 and stored as `model.moe_receipt`.
+    Args:
+        model: a sequence classifier, fine-tuned or not. It is not changed.
+        config: default: four gated experts, top two, in the last two layers.
+        probe: tokenised texts (`input_ids` `[B, L]`, `attention_mask`, ...) to compare logits on; default: random
+            in-vocabulary ids.
+        texts: for `init="split"`, tokenised real texts in batches; 10,000 tokens or more tell best what neurons do.
 
-    Raises ConversionError when the model cannot be converted or its logits moved by more than 1e-4 (unless the config
-    asks for a start that is not the dense function), and ConfigError when the config does not fit the model. The model
-    is then untouched.
+    Returns:
+        The new model. The comparison of its logits with the given model's, in float32, is its `moe_receipt`.
+
+    Raises:
+        ConversionError: the model cannot be converted, or its logits moved by more than 1e-4 (unless the config asks
+            for a start that is not the dense function).
+        ConfigError: the config does not fit the model.
     """
     config = config or MoEConfig()
     initialisation = INITIALISATIONS[config.init]
     _refuse(model)
     batches = _random_probe(model) if probe is None else [dict(probe)]
-    masks = [real_token_mask(batch) for batch in batches]
-    with _float32_evaluation(model):
-        config = replace(config, ffn=_layout(model, config))
-        layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
+    masks = [real_token_mask(*map(batch.get, ("input_ids", "inputs_embeds", "attention_mask"))) for batch in batches]
+    sparse = _composed(copy.deepcopy(model))
+    with _float32_evaluation(sparse):
+        config = replace(config, ffn=_layout(sparse, config))
+        layers = transformer_layers(sparse, sparse.config.get_text_config().num_hidden_layers)
         if config.layers_to_transform is None:
             config = replace(config, layers_to_transform=default_layers(config, len(layers)))
-        before = _logits(model, batches)
+        before = _logits(sparse, batches)
         chosen = [layers[index] for index in resolve_layers(config, len(layers))]
         assert config.ffn is not None
         states: list[Any] = [None] * len(chosen)
         if initialisation.needs_texts:
-            states = list(ffn_inputs(model, chosen, config.ffn, texts))
-        undo_all: list[Undo] = []
-        try:
-            was_library_class = not isinstance(model, SentiMoEModel)
-            if was_library_class:
-                become(model, head="native")
-                undo_all.append(lambda: revert(model))
-            installed = install_experts(model, config, undo_all)
-            model.config.moe = config.to_dict()
-            undo_all.append(lambda: setattr(model.config, "moe", None))
-            undo_all.append(carry_routing(model))
-            for (moe, ffn), tokens in zip(installed, states, strict=True):
-                initialisation.fill(moe, ffn, tokens)
-                moe.eval()
-            active_difference = None
-            if config.init == "split":
-                active_difference = _largest_difference(before, _logits(model, batches))
-                set_experts_per_token(model, config.num_experts)
-            difference = _largest_difference(before, _logits(model, batches))
-            set_experts_per_token(model, config.num_experts_per_tok)
-            if initialisation.preserves and not difference <= TOLERANCE:
-                raise ConversionError(
-                    f"the logits moved by {difference:.3g} in float32, more than {TOLERANCE}: the experts do not "
-                    "reproduce the dense FFN, so the model was left as it was"
-                )
-            noise_difference = 0.0
-            if config.init_noise:
-                for moe, _ in installed:
-                    add_noise(moe.experts, config.init_noise)
-                noise_difference = _largest_difference(before, _logits(model, batches))
-        except BaseException:
-            for undo in reversed(undo_all):
-                undo()
-            raise
+            states = list(ffn_inputs(sparse, chosen, config.ffn, texts))
+        installed = install_experts(sparse, config)
+        sparse.config.moe = config.to_dict()
+        for (moe, ffn), tokens in zip(installed, states, strict=True):
+            initialisation.fill(moe, ffn, tokens)
+            moe.eval()
+        active_difference = None
+        if config.init == "split":
+            active_difference = _largest_difference(before, _logits(sparse, batches))
+            set_experts_per_token(sparse, config.num_experts)
+        difference = _largest_difference(before, _logits(sparse, batches))
+        set_experts_per_token(sparse, config.num_experts_per_tok)
+        if initialisation.preserves and not difference <= TOLERANCE:
+            raise ConversionError(
+                f"the logits moved by {difference:.3g} in float32, more than {TOLERANCE}: the experts do not reproduce "
+                "the dense FFN"
+            )
+        noise_difference = 0.0
+        if config.init_noise:
+            for moe, _ in installed:
+                add_noise(moe.experts, config.init_noise)
+            noise_difference = _largest_difference(before, _logits(sparse, batches))
     receipt = MoEReceipt(
         max_abs_logit_diff=difference,
         noise_abs_logit_diff=noise_difference,
@@ -99,12 +95,24 @@ def upcycle(
         tolerance=TOLERANCE if initialisation.preserves else None,
         active_abs_logit_diff=active_difference,
     )
-    model.config.moe_receipt = asdict(receipt)
-    return model
+    sparse.config.moe_receipt = asdict(receipt)
+    return sparse
+
+
+def _composed(model: PreTrainedModel) -> SentiMoEForSequenceClassification:
+    """The model in our class, with its own modes, hooks and checkpointing."""
+    if isinstance(model, SentiMoEForSequenceClassification):
+        composed = model
+    else:
+        composed = SentiMoEForSequenceClassification.around(model, "native")
+    for module in composed.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module._gradient_checkpointing_func = with_routing(module._gradient_checkpointing_func)
+    return composed
 
 
 def _refuse(model: PreTrainedModel) -> None:
-    if isinstance(model, SentiMoEModel):
+    if isinstance(model, SentiMoEForSequenceClassification):
         if model.config.moe is not None:
             raise ConversionError("the model already has experts; collapse it first, or start from the dense model")
         return

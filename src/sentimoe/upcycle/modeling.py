@@ -1,37 +1,33 @@
-"""The registered model classes: a Hugging Face classifier plus a head choice plus experts.
-
-For every architecture there are two classes, made on demand: `native` keeps the classifier of the library, `mean` puts
-mean pooling over real tokens and a linear layer on the backbone. Both carry experts when `config.moe` says so. Their
-`config.json` is the one of the base architecture with `model_type: sentimoe` and `base_model_type`, `head`, `moe`.
-"""
+"""`SentiMoEForSequenceClassification`: a Hugging Face classifier, or a backbone with mean pooling, whose FFNs may be
+experts."""
 
 from __future__ import annotations
 
-import functools
-import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
-    CONFIG_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    MODEL_MAPPING,
     AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from ..config import MoEConfig
-from ..errors import ConfigError, WeightsError
-from ..moe import RoutingCall, expert_load, load_balancing_loss, router_z_loss
+from ..errors import WeightsError
+from ..model_folder import load_config
+from ..moe import Routing, RoutingCall
 from .checkpointing import with_routing
-from .mean_head import mean_pooled_class
-from .structure import install_experts
-
-HEADS = ("mean", "native")
+from .configuration import FORMAT_VERSION, SentiMoEConfig
+from .mean_head import backbone_class, mean_over_real_tokens, without_pooler
+from .receipt import MoEReceipt
+from .structure import install_experts, resolve_layers
 
 
 @dataclass
@@ -39,207 +35,248 @@ class MoESequenceClassifierOutput(SequenceClassifierOutputWithPast):
     """Output of a classifier with experts.
 
     loss: task loss plus `aux_loss`, when labels are given. logits: `[B, C]`.
-    aux_loss: the weighted sum of load-balancing loss and router z-loss, each a mean over the MoE layers; None in
-        inference mode, where nobody learns from it.
-    expert_load: `[N, E]`, per MoE layer the share of (token, choice) pairs of each expert, over real tokens.
-    router_logits: one `[T, E]` float32 tensor per MoE layer, real tokens in text order.
-
-    Without gradients the last three are attributes and not entries: a `pipeline` cuts every entry into texts.
+    routing: what the routers decided; `routing[i]` is that of text `i`, so that `pipeline` can take batches apart.
     """
 
-    aux_loss: torch.Tensor | None = None
-    expert_load: torch.Tensor | None = None
-    router_logits: tuple[torch.Tensor, ...] | None = None
+    routing: Routing | None = None
+
+    @property
+    def aux_loss(self) -> torch.Tensor | None:
+        """Weighted sum of load-balancing loss and router z-loss, each a mean over the MoE layers: a scalar."""
+        return None if self.routing is None else self.routing.aux_loss
+
+    @property
+    def expert_load(self) -> torch.Tensor | None:
+        """`[N, E]`: per MoE layer the share of (token, choice) pairs that each expert reads, over real tokens."""
+        return None if self.routing is None else self.routing.expert_load
+
+    @property
+    def router_logits(self) -> tuple[torch.Tensor, ...] | None:
+        """One `[T, E]` float32 tensor per MoE layer, real tokens in text order."""
+        return None if self.routing is None else self.routing.router_logits
 
 
-class SentiMoEConfig(PreTrainedConfig):
-    """Entry of `AutoConfig`: reads `base_model_type` and `head` and builds the config of that architecture."""
+class SentiMoEForSequenceClassification(PreTrainedModel):
+    """A text classifier by composition: `base`, a head, and experts in place of some FFNs of `base`.
 
-    model_type = "sentimoe"
+    base: the architecture's own classifier (`head="native"`) or its backbone (`head="mean"`: mean over real tokens,
+    dropout, linear layer; Reimers & Gurevych 2019).
+    """
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        base_type, head = config_dict.get("base_model_type"), config_dict.get("head")
-        if base_type not in CONFIG_MAPPING or head not in HEADS:
-            raise ConfigError(
-                f"config.json has base_model_type={base_type!r} and head={head!r}; the first must be an architecture "
-                f"that this transformers knows, the second one of {HEADS}"
-            )
-        return classifier_config_class(CONFIG_MAPPING[base_type], head).from_dict(config_dict, **kwargs)
-
-
-@functools.cache
-def classifier_config_class(base: Any, head: str) -> Any:
-    """The config class of `base` with sentimoe's fields; its model class is registered with the auto classes."""
-    fields = {
-        "__module__": __name__,
-        "__doc__": f"{base.__name__} with a {head} head and, where `moe` is set, experts.",
-        "model_type": "sentimoe",
-        "base_config_class": base,
-        "to_diff_dict": lambda self: base.to_diff_dict(self) | {"id2label": self.id2label, "label2id": self.label2id},
-        "__reduce__": lambda self: (_empty_config, (base, head), self.__dict__),
-        "keys_to_ignore_at_inference": ["past_key_values", "aux_loss", "expert_load", "router_logits"],
-    }
-    config_class = type(f"SentiMoE{head.title()}{base.__name__}", (base,), fields)
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(config_class, _classifier_class(config_class, base, head))
-    if base in MODEL_MAPPING:  # native classifiers of decoders build their backbone through AutoModel
-        MODEL_MAPPING.register(config_class, MODEL_MAPPING[base])
-    return config_class
-
-
-def classifier_class(config_class: Any) -> Any:
-    """The model class that belongs to a class made by `classifier_config_class`."""
-    return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[config_class]
-
-
-def _empty_config(base: Any, head: str) -> PreTrainedConfig:
-    config_class = classifier_config_class(base, head)
-    return config_class.__new__(config_class)
-
-
-def _empty_model(base: Any, head: str) -> PreTrainedModel:
-    model_class = classifier_class(classifier_config_class(base, head))
-    return model_class.__new__(model_class)
-
-
-class SentiMoEModel:
-    """What sentimoe adds to a classifier class: experts at construction, auxiliary losses, checkpointing."""
-
+    config_class = SentiMoEConfig
+    config: SentiMoEConfig
+    base_model_prefix = "base"
+    supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a plain mean: Trainer must divide it when it accumulates gradients
-    config: Any
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
-    def __reduce__(self):  # the class is made on demand: a pickle rebuilds it from the architecture and the head
-        return _empty_model, (type(self.config).base_config_class, self.config.head), self.__dict__
+    def __init__(self, config: SentiMoEConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.base = _empty_base(config)
+        config.base_config = self.base.config
+        if config.head == "mean":
+            self.dropout = nn.Dropout(config.head_dropout)
+            self.classifier = nn.Linear(config.get_text_config().hidden_size, config.num_labels)
+        if config.moe_config is not None:
+            install_experts(self, config.moe_config)
+        self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args, output_loading_info=False, **kwargs):
+    def around(cls, base: PreTrainedModel, head: str, **settings: Any) -> SentiMoEForSequenceClassification:
+        """Put the class around a model that has its weights; a `mean` head starts at random.
+
+        settings: of `SentiMoEConfig`, such as `id2label`.
+        """
+        config = SentiMoEConfig(base.config, head=head, **settings)
+        with torch.device("meta"):
+            model = cls(config)
+        model.base, model.config.base_config = base, base.config
+        if head == "mean":
+            hidden_size, std = (
+                base.config.get_text_config().hidden_size,
+                getattr(base.config, "initializer_range", 0.02),
+            )
+            model.classifier = nn.Linear(hidden_size, config.num_labels, dtype=base.dtype, device=base.device)
+            nn.init.normal_(model.classifier.weight, std=std)
+            nn.init.zeros_(model.classifier.bias)
+        model.training = base.training  # not model.train(), which would change parts of the base too
+        for module in model.children():
+            if module is not base:
+                module.train(base.training)
+        return model
+
+    def without_experts(self) -> PreTrainedModel:
+        """The model around dense FFNs that took the place of all experts: `base` itself, or a dense one of this class.
+
+        Modules are shared with this model, which is not to be used afterwards.
+        """
+        if self.config.head == "native":
+            return self.base
+        settings = {name: getattr(self.config, name) for name in ("head_dropout", "id2label", "label2id")}
+        dense = type(self).around(self.base, "mean", **settings)
+        dense.classifier = self.classifier
+        return dense
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MoESequenceClassifierOutput | tuple:
+        """Classify texts.
+
+        Args:
+            input_ids: `[B, L]`; or `inputs_embeds` `[B, L, D]` in their place.
+            attention_mask: `[B, L]`, 1 for real tokens; None: all are. With a cache it covers what the cache holds too.
+            labels: `[B]`; the output then has a loss.
+            token_type_ids, position_ids, past_key_values, use_cache: as the architecture takes them.
+
+        Raises:
+            ValueError: neither ids nor embeddings are given, or the mask does not fit them.
+        """
+        given = {
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if self.config.moe is None:
+            output, routing = self.classify(input_ids, attention_mask, inputs_embeds, labels, **given), None
+        else:
+            with RoutingCall(real_token_mask(input_ids, inputs_embeds, attention_mask)) as call:
+                output = self.classify(input_ids, attention_mask, inputs_embeds, labels, **given)
+            moe = self.config.moe
+            routing = call.result(moe["router_aux_loss_coef"], moe["router_z_loss_coef"])
+        loss = output.loss
+        if routing is not None and loss is not None:
+            loss = loss + routing.aux_loss.to(loss.device)
+        result = MoESequenceClassifierOutput(
+            loss=loss,
+            logits=output.logits,
+            past_key_values=output.get("past_key_values"),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            routing=routing,
+        )
+        return result.to_tuple() if return_dict is False else result
+
+    def classify(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **given: Any,
+    ) -> SequenceClassifierOutputWithPast:
+        """Base and head without the routing: outside of a `RoutingCall` the experts read padding too."""
+        given |= {"attention_mask": attention_mask, "return_dict": True}
+        given |= {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        if self.config.head == "native":
+            return self.base(labels=labels, **given)
+        output = self.base(**given)
+        pooled = mean_over_real_tokens(output.last_hidden_state, attention_mask)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        return SequenceClassifierOutputWithPast(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any):
         """As in transformers, but raises WeightsError where weights are missing instead of drawing them."""
-        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)  # type: ignore[misc]
+        config = kwargs.get("config") or load_config(path)
+        old = config.format_version.startswith("0.")
+        if old:
+            kwargs |= {"config": config, "key_mapping": _names_of_version_0(config)}
+            config.format_version = FORMAT_VERSION  # what is saved from now on
+        model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         if info["missing_keys"]:
             raise WeightsError(
                 f"weights are missing from the checkpoint: {sorted(info['missing_keys'])}; a model with experts is "
                 "made by sentimoe.upcycle, not by loading dense weights"
             )
+        if old:
+            model._weight_conversions = None  # or saving would write the names of version 0.1 again
         return (model, info) if output_loading_info else model
 
     @property
-    def moe_receipt(self):
-        """What the conversion measured, as `MoEReceipt`; None for a dense model."""
-        from .receipt import MoEReceipt
+    def base_model(self) -> nn.Module:
+        """The backbone, without any head."""
+        return self.base.base_model
 
+    @property
+    def moe_receipt(self) -> MoEReceipt | None:
+        """What the conversion measured; None for a dense model."""
         stored = self.config.moe_receipt
         return None if stored is None else MoEReceipt(**stored)
 
     @property
     def moe_config(self) -> MoEConfig | None:
         """How the model was converted; None for a dense model."""
-        return None if self.config.moe is None else MoEConfig.from_dict(self.config.moe)
+        return self.config.moe_config
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
         if self.config.moe is not None and enable:
             gradient_checkpointing_func = with_routing(gradient_checkpointing_func)
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)  # type: ignore[misc]
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
 
-def _classifier_class(config_class, base: Any, head: str) -> Any:
-    parent: Any = mean_pooled_class(base) if head == "mean" else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[base]
-
-    def __init__(self, config, *args, **kwargs):
-        parent.__init__(self, config, *args, **kwargs)
-        if config.moe is not None:
-            install_experts(self, MoEConfig.from_dict(config.moe))
-
-    namespace = {
-        "__module__": __name__,
-        "__doc__": f"{parent.__name__} whose FFNs may be experts; see sentimoe.upcycle.modeling.",
-        "config_class": config_class,
-        "__init__": __init__,
-        "forward": _forward_with_experts(parent.forward),
-    }
-    return type(f"SentiMoE{head.title()}{parent.__name__.removeprefix('Mean')}", (SentiMoEModel, parent), namespace)
-
-
-def _forward_with_experts(base_forward):
-    signature = inspect.signature(base_forward)
-
-    @functools.wraps(base_forward)  # Trainer reads the argument names from the signature
-    def forward(self, *args, **kwargs):
-        if self.config.moe is None:
-            return base_forward(self, *args, **kwargs)
-        return_dict = kwargs.pop("return_dict", None)
-        given = signature.bind(self, *args, **kwargs).arguments
-        with RoutingCall(real_token_mask(given)) as call:
-            output = base_forward(self, *args, **kwargs, return_dict=True)
-        output = _with_routing(output, call, self.config)
-        return output.to_tuple() if return_dict is False else output
-
-    return forward
-
-
-def real_token_mask(given: dict[str, Any]) -> torch.Tensor:
-    """Which tokens are real, `[B, L]` bool, from the arguments of a forward; all are, without `attention_mask`.
+def real_token_mask(
+    input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, attention_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Which tokens are real, `[B, L]` bool; all are, without `attention_mask`.
 
     A mask that also covers what a cache holds (prefix tuning) is longer: its last `L` columns are meant. Raises
     ValueError for a mask that is not `[B, L]`, or when there are no texts.
     """
-    mask, ids, embeddings = (given.get(name) for name in ("attention_mask", "input_ids", "inputs_embeds"))
-    tokens = ids if ids is not None else embeddings
+    tokens = input_ids if input_ids is not None else inputs_embeds
     if tokens is None:
         raise ValueError("give the model input_ids or inputs_embeds")
-    if mask is None:
+    if attention_mask is None:
         return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    if mask.dim() != 2 or mask.shape[1] < tokens.shape[1]:
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < tokens.shape[1]:
         raise ValueError(
-            f"attention_mask has shape {tuple(mask.shape)}; a model with experts needs [B, L], here "
+            f"attention_mask has shape {tuple(attention_mask.shape)}; a model with experts needs [B, L], here "
             f"{tuple(tokens.shape[:2])}, to know which tokens are real"
         )
-    return mask[:, -tokens.shape[1] :].bool()
-
-
-def _with_routing(output, call: RoutingCall, config) -> MoESequenceClassifierOutput:
-    layers, aux_loss, loss = call.layers, None, output.loss
-    if not torch.is_inference_mode_enabled() or loss is not None:
-        balance = torch.stack([load_balancing_loss(layer.logits, layer.experts) for layer in layers]).mean()
-        z = torch.stack([router_z_loss(layer.logits) for layer in layers]).mean()
-        aux_loss = config.moe["router_aux_loss_coef"] * balance + config.moe["router_z_loss_coef"] * z
-        loss = None if loss is None else loss + aux_loss.to(loss.device)
-    routing: dict[str, Any] = {
-        "aux_loss": aux_loss,
-        "expert_load": torch.stack([expert_load(layer.experts, layer.logits.shape[1]) for layer in layers]),
-        "router_logits": tuple(layer.logits for layer in layers),
-    }
-    result = MoESequenceClassifierOutput(
-        loss=loss,
-        logits=output.logits,
-        past_key_values=output.get("past_key_values"),
-        hidden_states=output.hidden_states,
-        attentions=output.attentions,
-        **(routing if torch.is_grad_enabled() else {}),
-    )
-    result.__dict__.update(routing)  # setattr would make entries of them
-    return result
-
-
-def become(model: PreTrainedModel, head: str) -> None:
-    """Turn a library classifier (or a mean-pooled one) into its sentimoe class, in place. The weights stay."""
-    base: Any = type(model.config)
-    base_type = model.config.model_type
-    config_class = classifier_config_class(base, head)
-    model.config.__class__ = config_class
-    for name, value in {"base_model_type": base_type, "head": head, "moe": None, "moe_receipt": None}.items():
-        setattr(model.config, name, value)
-    model.__class__ = classifier_class(config_class)
-
-
-def revert(model: PreTrainedModel) -> None:
-    """Undo `become` for a native head: the class and config of the library again."""
-    for name in ("base_model_type", "head", "moe", "moe_receipt"):
-        delattr(model.config, name)
-    base: Any = type(model.config).base_config_class
-    model.config.__class__ = base
-    model.__class__ = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[base]
+    return attention_mask[:, -tokens.shape[1] :].bool()
 
 
 def register() -> None:
-    """Make `AutoConfig` and the auto classes know saved sentimoe folders."""
+    """Make the auto classes of transformers know saved sentimoe folders."""
     AutoConfig.register(SentiMoEConfig.model_type, SentiMoEConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(SentiMoEConfig, SentiMoEForSequenceClassification, exist_ok=True)
+
+
+def _empty_base(config: SentiMoEConfig) -> PreTrainedModel:
+    """The model underneath, with weights drawn at random."""
+    base: PreTrainedConfig = config.base_config
+    if config.head == "mean":
+        return AutoModel.from_config(base, **without_pooler(backbone_class(type(base))))
+    base.id2label, base.label2id, base.problem_type = config.id2label, config.label2id, config.problem_type
+    return AutoModelForSequenceClassification.from_config(base)
+
+
+def _names_of_version_0(config: SentiMoEConfig) -> dict[str, str]:
+    """Version 0.1 had no `base` in front of the weights of the model underneath."""
+    markers = "(?!)"
+    if config.moe_config is not None and config.moe_config.ffn is not None:
+        layers = resolve_layers(config.moe_config, config.get_text_config().num_hidden_layers)
+        up = re.escape(config.moe_config.ffn.up)
+        markers = rf".*\.(?:{'|'.join(map(str, layers))})\.{up}\.weight$"
+    if config.head == "native":
+        return {rf"^(?!{markers})": "base."}
+    prefix = backbone_class(type(config.base_config)).base_model_prefix or "model"
+    return {rf"^{prefix}\.(?!{markers})": "base."}

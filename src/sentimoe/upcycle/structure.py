@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..config import FFNLayout, MoEConfig, check_whole
+from ..config import MoEConfig, check_whole
 from ..errors import ConfigError
 from ..moe import EXPERTS_BACKENDS, Experts, MoE, Router, SharedExpert, SplitMoE
 from .layout import DenseFFN, read_ffn, transformer_layers, write_ffn
 
-Undo = Callable[[], None]
-
 
 class MovedWeight(nn.Module):
-    """Lies where a dense weight was, under its old key and with a shape that the plain class refuses to load.
+    """Lies under the key that a dense weight has in the library's own class, with a shape that it refuses to load.
 
-    Without it a plain class would load the folder, warn, and run with a random FFN.
+    Without it that class would load the folder, warn, and run with random weights.
     """
 
     def __init__(self):
@@ -33,21 +30,12 @@ def add_marker(module: nn.Module, path: str) -> None:
     """Put a `MovedWeight` at a path below a module, with empty modules on the way."""
     *parents, name = path.split(".")
     for parent in parents:
-        child = nn.Module()
-        module.add_module(parent, child)
+        child = getattr(module, parent, None)
+        if child is None:
+            child = nn.Module()
+            module.add_module(parent, child)
         module = child
     module.add_module(name, MovedWeight())
-
-
-class Bypassed(nn.Module):
-    """The identity in place of the first half of a two-module FFN (BERT's `intermediate`)."""
-
-    def __init__(self, linear_name: str):
-        super().__init__()
-        add_marker(self, linear_name)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
 
 
 def resolve_layers(config: MoEConfig, num_layers: int) -> list[int]:
@@ -74,26 +62,28 @@ def moe_layers(model: nn.Module) -> list[MoE]:
     return [module for module in model.modules() if isinstance(module, MoE)]
 
 
-def install_experts(
-    model: PreTrainedModel, config: MoEConfig, undo: list[Undo] | None = None
-) -> list[tuple[MoE, DenseFFN]]:
+def install_experts(model: Any, config: MoEConfig) -> list[tuple[MoE, DenseFFN]]:
     """Replace the FFNs named by `config.ffn` with MoE layers whose weights are not filled yet.
 
-    Returns for each layer the MoE and the dense weights it replaced; `undo` gets a function for each, as it goes, that
-    puts the dense modules back.
+    model: a `SentiMoEForSequenceClassification`. Returns for each layer the MoE and the dense weights it replaced.
     """
-    if config.ffn is None:
+    layout = config.ffn
+    if layout is None:
         raise ConfigError("the FFN layout is not known: convert with sentimoe.upcycle, which finds and stores it")
     if config.experts_backend not in EXPERTS_BACKENDS:
         raise ConfigError(f"experts_backend={config.experts_backend!r} must be one of {sorted(EXPERTS_BACKENDS)}")
-    layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
+    names = {module: name for name, module in model.base.named_modules()}
+    prefix = "" if model.config.head == "native" else f"{model.base.base_model_prefix or 'model'}."
+    layers = transformer_layers(model.base, model.config.get_text_config().num_hidden_layers)
     installed = []
     for index in resolve_layers(config, len(layers)):
-        ffn = read_ffn(layers[index], config.ffn)
+        layer = layers[index]
+        ffn = read_ffn(layer, layout)
         moe = _new_moe(ffn, config)
-        put_back = _replace(layers[index], config.ffn, moe)
-        if undo is not None:
-            undo.append(put_back)
+        layer.set_submodule(layout.replace, moe)
+        if layout.bypass is not None:
+            layer.set_submodule(layout.bypass, nn.Identity())
+        add_marker(model, f"{prefix}{names[layer]}.{layout.up}")
         installed.append((moe, ffn))
     return installed
 
@@ -166,51 +156,21 @@ def set_experts_per_token(model: PreTrainedModel, count: int) -> PreTrainedModel
     return model
 
 
-def _replace(layer: nn.Module, layout: FFNLayout, moe: MoE) -> Undo:
-    """Put `moe` in its place, mark the old keys, and return the way back."""
-    saved = {layout.replace: layer.get_submodule(layout.replace)}
-    if layout.bypass is not None:
-        saved[layout.bypass] = layer.get_submodule(layout.bypass)
-        layer.set_submodule(layout.bypass, Bypassed(layout.up.removeprefix(f"{layout.bypass}.")))
-    else:
-        add_marker(moe, layout.up.removeprefix(f"{layout.replace}."))
-    layer.set_submodule(layout.replace, moe)
+def put_dense_ffn(model: Any, position: int, weights: DenseFFN) -> None:
+    """Put a dense FFN at the place of the `position`-th converted layer of a `SentiMoEForSequenceClassification`.
 
-    def undo() -> None:
-        for path, module in saved.items():
-            layer.set_submodule(path, module)
-
-    return undo
-
-
-def restore_dense(model: PreTrainedModel, config: MoEConfig) -> Callable[[int, DenseFFN], Undo]:
-    """A function `(position, weights)` that puts a dense FFN at the position-th converted layer.
-
-    It returns the way back. The modules come from a fresh dense model of the same class, so that the result is the
-    library's own model.
+    Its modules come from a fresh dense model, so that the result is the library's own.
     """
-    assert config.ffn is not None
-    layout, text_config = config.ffn, model.config.get_text_config()
-    indices = resolve_layers(config, text_config.num_hidden_layers)
+    config, text_config = model.config.moe_config, model.config.get_text_config()
+    index = resolve_layers(config, text_config.num_hidden_layers)[position]
     dense_config = copy.deepcopy(model.config)
     dense_config.moe = None
     with torch.device("meta"):
-        fresh = transformer_layers(type(model)(dense_config), text_config.num_hidden_layers)
-    layers = transformer_layers(model, text_config.num_hidden_layers)
-
-    def put_back(position: int, weights: DenseFFN) -> Undo:
-        source, target = fresh[indices[position]], layers[indices[position]]
-        for path in filter(None, (layout.bypass, layout.replace)):
-            source.get_submodule(path).to_empty(device=weights.up.device).to(weights.up.dtype)
-        write_ffn(source, layout, weights)
-        saved = {path: target.get_submodule(path) for path in filter(None, (layout.bypass, layout.replace))}
-        for path in saved:
-            target.set_submodule(path, source.get_submodule(path).train(target.training))
-
-        def undo() -> None:
-            for path, module in saved.items():
-                target.set_submodule(path, module)
-
-        return undo
-
-    return put_back
+        source = transformer_layers(type(model)(dense_config), text_config.num_hidden_layers)[index]
+    target = transformer_layers(model, text_config.num_hidden_layers)[index]
+    paths = [path for path in (config.ffn.bypass, config.ffn.replace) if path is not None]
+    for path in paths:
+        source.get_submodule(path).to_empty(device=weights.up.device).to(weights.up.dtype)
+    write_ffn(source, config.ffn, weights)
+    for path in paths:
+        target.set_submodule(path, source.get_submodule(path).train(target.training))
