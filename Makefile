@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo test test-browser mutants fuzz lint bench clean
+.PHONY: help install backbones demo test test-browser mutants fuzz torture lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
 	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
 	@echo "make fuzz     damage data files by the thousand and read them -> docs/reliability.md"
+	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
@@ -54,6 +55,9 @@ mutants: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz_data.py --write
+
+torture: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m sentimoe.studies.copies results/bench/copy-moe.json

@@ -25,18 +25,20 @@ def locked(folder: Path, resume: bool) -> Iterator[None]:
     """Hold a run folder for as long as something is written there.
 
     The system lets go of the lock of a process that was killed. A folder to which nothing was written is removed again.
-    Raises ConfigError at once when the folder holds something else, another process holds it, or it cannot be made.
+    Raises ConfigError at once when the folder holds something else, another process holds it, or it must not be
+    written to, and StoppedError when that fails.
     """
     _check_free(folder, resume)
     made = not folder.exists()
-    try:
+    with writes(folder):
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / CHECKPOINTS / LOCK, blocking=False)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"another process trains in {folder}; wait for its end or choose another output") from None
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to ({error.strerror}); choose another output") from error
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ConfigError(
+                f"another process trains in {folder}; wait for its end or choose another output"
+            ) from None
     try:
         _check_free(folder, resume)  # the process that held it may have finished just now
         yield
@@ -48,9 +50,14 @@ def locked(folder: Path, resume: bool) -> Iterator[None]:
 
 @contextmanager
 def writes(folder: Path) -> Iterator[None]:
-    """Around what writes to a run folder. Raises StoppedError when that fails, the disk being full for example."""
+    """Around what writes to a run folder. Raises ConfigError where that is not allowed, StoppedError where it fails.
+
+    It may fail because the disk is full, for example.
+    """
     try:
         yield
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{folder} must not be written to ({error}); choose another output") from error
     except (OSError, SafetensorError) as error:
         raise StoppedError(
             f"stopped, because {folder} cannot be written to ({error}); everything until the last checkpoint is there: "
