@@ -217,7 +217,7 @@ def test_a_split_that_fails_on_its_texts_leaves_no_hook():
 
 @pytest.mark.parametrize("count", [0, 6])
 def test_the_dial_has_ends(count):
-    with pytest.raises(ConfigError, match="between 1 and 5|1 or more"):
+    with pytest.raises(ConfigError, match=r"between 1 and 5|1 or more"):
         set_experts_per_token(split(), count)
     with pytest.raises(ConfigError, match="no experts"):
         set_experts_per_token(dense(), 1)
