@@ -117,7 +117,7 @@ def test_what_fails_half_way_leaves_the_model_as_it_was(when, monkeypatch):
 
 def test_refusals_leave_the_model_untouched():
     with pytest.raises(ConversionError, match="no experts"):
-        collapse(dense("bert"))
+        _ = collapse(dense("bert"))
     model, given = sparse("bert"), batch(texts(5, 4))
     before = logits(model, given)
     for arguments, reason in (

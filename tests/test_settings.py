@@ -138,7 +138,7 @@ def test_engine_arguments_are_checked(tmp_path) -> None:
         (name,) = wrong
         with pytest.raises(ConfigError, match=name):
             Engine(model, tokenizer, **wrong)
-    upcycle(model, MoEConfig(layers_to_transform=(-1,)))
+    model = upcycle(model, MoEConfig(layers_to_transform=(-1,)))
     for count in (2.0, True, "2", 0, 5):
         with pytest.raises(ConfigError, match="experts"):
             set_experts_per_token(model, count)

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from sentimoe import FFNLayout, MoEConfig, upcycle
+from sentimoe import FFNLayout, MoEConfig, collapse, upcycle
 from sentimoe.errors import ConfigError, ConversionError, SentiMoEError
 from sentimoe.moe import load_balancing_loss, router_z_loss, top_k
 from sentimoe.upcycle import convert, initialise, moe_layers, structure
@@ -187,6 +187,16 @@ def test_the_head_of_a_users_classifier_is_kept(family):
         assert torch.equal(after[name if ours else f"base.{name}"], before[name])
 
 
+def test_a_call_of_version_0_1_that_would_throw_the_new_model_away_is_refused():
+    model = dense()
+    with pytest.raises(ConfigError, match=r"returns the new model .* write model = upcycle\(model"):
+        upcycle(model)
+    converted = upcycle(model)
+    with pytest.raises(ConfigError, match=r"write model = collapse\(model"):
+        collapse(converted)
+    assert [upcycle(model), upcycle(model)]
+
+
 # --- a failure leaves no trace
 
 
@@ -212,7 +222,7 @@ def refuse(model: PreTrainedModel, config: MoEConfig | None, match: str, error=S
     kept = list(model.modules())  # keeps the ids from being used again
     before = snapshot(model)
     with pytest.raises(error, match=match):
-        upcycle(model, config, **kwargs)
+        _ = upcycle(model, config, **kwargs)
     assert snapshot(model) == before and len(kept) == len(before["modules"])
 
 
@@ -354,7 +364,7 @@ def test_a_converted_model_is_not_converted_twice():
 def test_other_heads_are_refused():
     refuse(BertForTokenClassification(CONFIGS["bert"]).eval(), None, "not the sequence classifier", ConversionError)
     with pytest.raises(ConversionError, match="not the sequence classifier"):
-        upcycle(dense().bert)
+        _ = upcycle(dense().bert)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConversionError
 from ..moe import MoE, SplitMoE, expert_load
+from .discarded import refuse_discarded_result
 from .layout import DenseFFN
 from .modeling import SentiMoEForSequenceClassification
 from .split import read_neurons
@@ -50,7 +51,6 @@ class CollapseReport:
         )
 
 
-@torch.no_grad()
 def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: int | None = None) -> PreTrainedModel:
     """Make a plain dense copy of a model with experts; the given model is not changed.
 
@@ -72,7 +72,14 @@ def collapse(model: PreTrainedModel, batches: Iterable[Batch] = (), *, expert: i
     Raises:
         ConversionError: the model has no experts, a fit is needed but no texts are given, or `expert` cannot stand for
             a dense FFN.
+        ConfigError: the call throws the new model away.
     """
+    refuse_discarded_result("collapse")
+    with torch.no_grad():
+        return _collapsed(model, batches, expert)
+
+
+def _collapsed(model: PreTrainedModel, batches: Iterable[Batch], expert: int | None) -> PreTrainedModel:
     config = model.moe_config if isinstance(model, SentiMoEForSequenceClassification) else None
     if config is None or config.ffn is None:
         raise ConversionError("the model has no experts to collapse")

@@ -15,6 +15,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError, ConversionError
 from .checkpointing import with_routing
+from .discarded import refuse_discarded_result
 from .initialise import INITIALISATIONS, add_noise
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
 from .modeling import SentiMoEForSequenceClassification, real_token_mask
@@ -46,8 +47,9 @@ def upcycle(
     Raises:
         ConversionError: the model cannot be converted, or its logits moved by more than 1e-4 (unless the config asks
             for a start that is not the dense function).
-        ConfigError: the config does not fit the model.
+        ConfigError: the config does not fit the model, or the call throws the new model away.
     """
+    refuse_discarded_result("upcycle")
     config = config or MoEConfig()
     initialisation = INITIALISATIONS[config.init]
     _refuse(model)
