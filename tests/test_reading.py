@@ -186,6 +186,18 @@ def test_a_byte_order_mark_on_standard_input_is_no_text(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("sentimoe_cli.models.load_model", lambda *_, **__: Classifier())
     CliRunner().invoke(sentimoe_cli.app, ["predict", "--model", "m"], input=b"\xef\xbb\xbfone\ntwo\n")
-    if not read:  # the model was a positional argument first
-        CliRunner().invoke(sentimoe_cli.app, ["predict", "m"], input=b"\xef\xbb\xbfone\ntwo\n")
     assert read == [["one", "two"]]
+
+
+def test_a_wrong_checksum_of_a_parquet_page_is_noticed(tmp_path: Path) -> None:
+    """A flipped bit gave another text where the file itself says that it is damaged."""
+    table = pa.table({"text": ["the first text", "the second text"]})
+    for checksums in (True, False):
+        path = tmp_path / "x.parquet"
+        pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=checksums)
+        path.write_bytes(path.read_bytes().replace(b"the second text", b"the Second text"))
+        if checksums:
+            with pytest.raises(DataError, match="not a readable Parquet file"):
+                read_texts(path)
+        else:
+            assert read_texts(path)[1] == ["the first text", "the Second text"]

@@ -1,7 +1,7 @@
 """Splits that never fail by chance.
 
-Kind of fault: with few texts the hash alone left validation empty or without a class, or took a class from train, in
-65, 44, 18 and 2% of draws of 4, 8, 16 and 32 texts.
+Kind of fault: with few texts the hash alone left validation empty or took a class from train in 68, 43, 18 and 3% of
+draws of 4, 8, 16 and 32 texts.
 """
 
 import random
@@ -85,3 +85,14 @@ def test_too_few_texts_always_fail_and_say_how_many_are_needed(tmp_path: Path) -
             load_dataset(str(tmp_path / "x.csv"))
     with pytest.raises(DataError, match="0 rows"):
         dataset_from_texts([], [])
+
+
+def test_only_the_text_nearest_the_border_changes_sides() -> None:
+    for seed in range(100):
+        texts, labels = drawn(16, 2, seed)
+        validation = dataset_from_texts(texts, labels).splits["validation"]
+        for label in (0, 1):
+            ordered = sorted(texts[label::2], key=lambda text: position(normalise(text)))
+            by_hash = [text for text in ordered if position(normalise(text)) < 0.1]
+            found = [text for text, each in zip(validation.texts, validation.labels, strict=True) if each == label]
+            assert sorted(found) == sorted(by_hash or ordered[:1])
