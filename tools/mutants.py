@@ -2,14 +2,16 @@
 
 The bugs stand in `tools/mutants.yaml`. For each one the tests of its layer run first, then the rest of the suite, until
 one fails. What was found goes to `results/reliability/mutants.json` after every bug, so that a run that was stopped
-goes on: a bug is tried again when its line, or the file of the test that caught it, has changed. At the end the tests
-that caught a bug run on the tree as it is, where they must pass, and `docs/reliability.md` gets the table. A run of the
-tests that never ends, or cannot begin, is an error and not a catch.
+goes on: a bug is tried again when its line, or the test that caught it, has changed (all of them when the file is not
+there). At the end the tests that caught a bug run on the tree as it is, where they must pass, and `docs/reliability.md`
+gets the table. A run of the tests that never ends, or cannot begin, is an error and not a catch.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import functools
 import hashlib
 import os
 import re
@@ -67,8 +69,8 @@ class Mutant:
         return source.replace(self.old, self.new)
 
     def key(self, test: str) -> str:
-        """A hash of the bug and of the file of the test that caught it."""
-        told = "\0".join((self.file, self.old, self.new, _read(_file_of(test))))
+        """A hash of the bug and of the test that caught it."""
+        told = "\0".join((self.file, self.old, self.new, source_of(test) or ""))
         return hashlib.sha256(told.encode("utf-8")).hexdigest()
 
 
@@ -76,6 +78,20 @@ def read_list() -> tuple[list[Mutant], dict[str, list[str]]]:
     """The planted bugs, and the test files of each layer."""
     told = yaml.safe_load(_read(ROOT / LIST))
     return [Mutant(layer, **bug) for layer, bugs in told["bugs"].items() for bug in bugs], told["layers"]
+
+
+def source_of(test: str) -> str | None:
+    """The text of a test by its name in pytest; None when there is none (any more), for which pytest would fail."""
+    file, _, names = test.partition("[")[0].partition("::")
+    return _functions(_read(ROOT / file)).get(names.rpartition("::")[2]) if (ROOT / file).is_file() else None
+
+
+@functools.cache
+def _functions(text: str) -> dict[str, str]:
+    """The functions of a file, each with its decorators, by name."""
+    lines, found = text.splitlines(), [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    starts = [min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) for node in found]
+    return {node.name: "\n".join(lines[start - 1 : node.end_lineno]) for node, start in zip(found, starts, strict=True)}
 
 
 @contextmanager
@@ -122,7 +138,7 @@ def judge(mutant: Mutant, stages: Iterable[Sequence[str]], timeout: float) -> di
 
 def stages_of(mutant: Mutant, layers: dict[str, list[str]], before: str | None, rest: bool) -> list[list[str]]:
     """What to run, in order: a test that is likely to catch the bug, those of its layer, all others."""
-    likely = [test.partition("[")[0] for test in (before, mutant.first) if test and exists(test)][:1]
+    likely = [test.partition("[")[0] for test in (before, mutant.first) if test and source_of(test)][:1]
     layer = layers[mutant.layer]
     others = sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py"))
     last = [test for test in others if rest and test not in (*layer, OWN_TEST)]
@@ -143,9 +159,9 @@ class Record:
         return self.rows.get(mutant.name, {}).get("caught_by")
 
     def holds(self, mutant: Mutant) -> bool:
-        """Whether the bug was caught, by a test whose file is still the same."""
+        """Whether the bug was caught, by a test that is still the same."""
         test = self.before(mutant)
-        return test is not None and _file_of(test).is_file() and mutant.key(test) == self.rows[mutant.name]["key"]
+        return test is not None and mutant.key(test) == self.rows[mutant.name]["key"]
 
     def caught(self, mutants: Sequence[Mutant]) -> list[Mutant]:
         """The bugs whose result still holds."""
@@ -235,16 +251,6 @@ def main() -> int:
 
 def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
-
-
-def _file_of(test: str) -> Path:
-    return ROOT / test.partition("::")[0]
-
-
-def exists(test: str) -> bool:
-    """Whether a test of that name is still there; pytest would fail for one that is not."""
-    name = test.rpartition("::")[2].partition("[")[0]
-    return _file_of(test).is_file() and f"def {name}(" in _read(_file_of(test))
 
 
 if __name__ == "__main__":
