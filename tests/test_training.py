@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import sys
 
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.inference import Engine, position_limit
 from sentimoe.training import TrainConfig, train
+from sentimoe.training.balance import SHARES, unbalanced
 from sentimoe.training.fit import inverse_frequency
 from sentimoe.training.prepare import load_tokenizer
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
@@ -267,3 +270,64 @@ def test_a_run_of_one_step_learns(backbone, data, tmp_path):
     after = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").state_dict()
     encoder = [name for name in before if "encoder" in name and name.endswith("weight")]
     assert encoder and all(not torch.equal(before[name], after[name]) for name in encoder)
+
+
+def test_an_expert_that_reads_nearly_all_tokens_or_none_for_long_is_told(backbone, data, tmp_path, monkeypatch, caplog):
+    """Kind: silent collapse. A router without weights sends every token to the same two of its four experts."""
+    module = sys.modules["sentimoe.training.run"]
+    prepare = module.prepare
+
+    def without_router(*args):
+        ready = prepare(*args)
+        torch.nn.init.zeros_(moe_layers(ready.model)[0].router.weight)
+        return ready
+
+    monkeypatch.setattr(module, "prepare", without_router)
+    config = settings(backbone, data, epochs=10, patience=10, router_learning_rate=0.0)
+    record = train(config, tmp_path / "run", progress=False)
+    found = {each["expert"]: (each["reads"], each["share"]) for each in record["unbalanced_experts"]}
+    assert sorted(found.values()) == [("nearly all", 1.0)] * 2 + [("next to none", 0.0)] * 2 and len(found) == 4
+    assert {(e["layer"], e["first_step"], e["last_step"]) for e in record["unbalanced_experts"]} == {(0, 10, 100)}
+    told = [each.getMessage() for each in caplog.records if "of MoE layer 0 reads" in each.getMessage()]
+    assert len(told) == 4  # each once
+    for expert, (reads, share) in found.items():
+        assert f"expert {expert} of MoE layer 0 reads {reads} of the tokens ({100 * share:.1f}%, " in "".join(told)
+
+
+def test_experts_in_use_are_no_warning(run):
+    _, record = run
+    shares = [row[SHARES] for row in record["history"] if "loss" in row]
+    assert len(shares) == 4 and all(sum(layer) == pytest.approx(2, abs=1e-3) for row in shares for layer in row)
+    assert record["unbalanced_experts"] == []
+
+
+def test_what_counts_as_unbalanced():
+    def rows(*shares):
+        return [{"step": 10 * (place + 1), SHARES: [list(row)]} for place, row in enumerate(shares)]
+
+    assert unbalanced([{"step": 1, "loss": 1.0}]) == []
+    assert unbalanced(rows(*[(1.0, 1.0)] * 20)) == []  # both read every token, as they must
+    (found,) = unbalanced(rows((0.5, 0.5, 1.0), (0.92, 0.5, 0.58), (0.5, 0.5, 1.0), (0.95, 0.5, 0.55))[1::2])
+    assert found == {
+        "layer": 0,
+        "expert": 0,
+        "reads": "nearly all",
+        "share": 0.95,
+        "first_step": 20,
+        "last_step": 40,
+    }
+    little = (0.7, 0.3, 0.002)
+    assert unbalanced(rows(*[little] * 9, (0.4, 0.3, 0.3), *[little] * 9)) == []
+    (found,) = unbalanced(rows((0.4, 0.3, 0.3), *[little] * 10, (0.4, 0.3, 0.3)))
+    assert (found["expert"], found["reads"], found["first_step"], found["last_step"]) == (2, "next to none", 20, 110)
+
+
+def test_a_run_that_nobody_watches_says_how_far_it_is(backbone, data, tmp_path, monkeypatch, capsys):
+    """Kind: minutes of silence. Where standard error is no terminal, a line every 30 seconds, here more often."""
+    monkeypatch.setattr("sentimoe.training.progress.SECONDS", 0.02)
+    train(settings(backbone, data, epochs=2), tmp_path / "run")
+    lines = capsys.readouterr().err.splitlines()
+    assert "training: data and model are read" in lines and "training: the saved model is measured" in lines
+    assert any(
+        re.fullmatch(r"training: step 1\d of 20, loss \d\.\d+, validation f1_weighted \d\.\d+", line) for line in lines
+    )

@@ -134,7 +134,7 @@ class SentimentClassifier:
             logger.warning(warning)
         ready = prepare(self.config, dataset)
         with tempfile.TemporaryDirectory() as folder:
-            fit(ready, Path(folder), progress=False)
+            fit(ready, Path(folder))
         self.model, self.tokenizer = finished(ready), ready.tokenizer
         self._engine = Engine(self.model, self.tokenizer, precision=ready.config.precision)
         return self

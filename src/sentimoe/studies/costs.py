@@ -117,8 +117,4 @@ def _train(run: Run, data_root: Path | None) -> None:
     part = Split([train.texts[i] for i in longest], [train.labels[i] for i in longest])
     ready.model.to("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        fit(
-            replace(ready, train=part, validation=ready.validation.sample(config.batch_size)),
-            Path(folder),
-            progress=False,
-        )
+        fit(replace(ready, train=part, validation=ready.validation.sample(config.batch_size)), Path(folder))

@@ -1,4 +1,4 @@
-"""What a training run does between its steps: log rows, checkpoints, a progress bar on standard error."""
+"""What a training run does between its steps: log rows and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
 from ..records import write_text
@@ -61,35 +59,3 @@ class SaveOften(TrainerCallback):
         self.stop.can_wait = False
         if self.stop.signal is not None:
             raise self.stop.error("stopped after the last step, which is saved")
-
-
-class ProgressBar(TrainerCallback):
-    """Steps done, the last loss and the last validation metric."""
-
-    def __init__(self, metric: str):
-        self.metric, self.loss, self.score = metric, "", ""
-        self.bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-        )
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
-        self.bar.start()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update(self.task, completed=state.global_step)
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        logs = logs or {}
-        self.loss = f"loss {float(logs['loss']):.3f} " if "loss" in logs else self.loss
-        score = logs.get(f"eval_{self.metric}")
-        self.score = self.score if score is None else f"validation {self.metric} {float(score):.4f}"
-        self.bar.update(self.task, description=self.loss + self.score)
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.stop()

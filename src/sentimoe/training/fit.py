@@ -23,12 +23,14 @@ from transformers import (
 
 from ..errors import DivergedError, PredictionError
 from ..inference import compute_dtype
-from .callbacks import LogRows, ProgressBar, SaveOften
+from .balance import WarnOfImbalance
+from .callbacks import LogRows, SaveOften
 from .checkpoints import last_whole, set_aside_newer
 from .config import TrainConfig
 from .distillation import ANSWERS
 from .folder import CHECKPOINTS
 from .prepare import Prepared
+from .progress import Progress
 from .stopping import Stop
 from .tokens import ROW, tokenise
 from .trainer import SentimentTrainer
@@ -50,7 +52,7 @@ class FitResult:
 
 
 def fit(
-    ready: Prepared, folder: Path, resume: bool = False, progress: bool = True, stop: Stop | None = None
+    ready: Prepared, folder: Path, resume: bool = False, progress: Progress | None = None, stop: Stop | None = None
 ) -> FitResult:
     """Train `ready.model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
 
@@ -88,8 +90,8 @@ def fit(
     )
     for printer in (ProgressCallback, PrinterCallback):  # they write to standard output
         trainer.remove_callback(printer)
-    if progress:
-        trainer.add_callback(ProgressBar(config.metric))
+    trainer.add_callback(progress or Progress())
+    trainer.add_callback(WarnOfImbalance())
     trainer.add_callback(SaveOften(config.save_minutes, config.save_steps, stop or Stop()))
     seconds = trainer.go()
     model.eval()

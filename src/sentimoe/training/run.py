@@ -19,10 +19,12 @@ from ..evaluation import evaluate_predictions
 from ..inference import Engine
 from ..methods import save_adapted
 from ..records import write_json
+from .balance import unbalanced
 from .config import TrainConfig
 from .fit import FitResult, fit
 from .folder import CHECKPOINTS, FINISHED, begin, locked, writes
 from .prepare import dataset_of, finished, prepare
+from .progress import Progress, shown
 from .stopping import Stop
 
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
@@ -50,11 +52,14 @@ def train_model(
     been. stop: ends it early. Raises DataError, ConfigError or ConversionError before anything is trained,
     DivergedError when training diverges, and StoppedError when it is stopped or the folder cannot be written.
     """
-    with locked(folder, resume):
-        return _train_model(config, folder, resume, progress, stop)
+    with locked(folder, resume), shown(progress) as seen:
+        return _train_model(config, folder, resume, seen, stop)
 
 
-def _train_model(config: TrainConfig, folder: Path, resume: bool, progress: bool, stop: Stop | None) -> TrainedModel:
+def _train_model(
+    config: TrainConfig, folder: Path, resume: bool, progress: Progress, stop: Stop | None
+) -> TrainedModel:
+    progress.now("data and model are read")
     dataset = dataset_of(config)
     ready = prepare(config, dataset)
     with writes(folder):
@@ -76,14 +81,16 @@ def train(
     """Train, evaluate on validation (and test where there is one) and write the run folder `output`.
 
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
-    (versions, data hash, hardware, parameters, history), `metrics.json` and `log.jsonl`. Returns what `run.json` holds
-    and the metrics. Raises what `train_model` raises.
+    (versions, data hash, hardware, parameters, history, and experts that read nearly all or next to none of the
+    tokens), `metrics.json` and `log.jsonl`. Returns what `run.json` holds and the metrics. Raises what `train_model`
+    raises.
     """
     folder, started = Path(output), time.perf_counter()
-    with locked(folder, resume):
-        done = _train_model(config, folder, resume, progress, stop)
+    with locked(folder, resume), shown(progress) as seen:
+        done = _train_model(config, folder, resume, seen, stop)
         with writes(folder):
             save_adapted(done.model, done.tokenizer, folder)
+        seen.now("the saved model is measured")
         metrics = {
             name: evaluate_split(done.model, done.tokenizer, split, done.dataset.label_names, config.precision)
             for name, split in done.dataset.splits.items()
@@ -112,6 +119,7 @@ def _record(done: TrainedModel, seconds: float) -> dict[str, Any]:
         "seconds": {"training": round(done.fitted.seconds, 1), "all": round(seconds, 1)},
         "versions": versions(),
         "hardware": hardware(),
+        "unbalanced_experts": unbalanced(done.fitted.history),
         "history": done.fitted.history,
     }
 

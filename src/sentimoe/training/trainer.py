@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError, DivergedError
 from ..moe import Experts, Router
+from ..upcycle import moe_layers
+from .balance import SHARES, expert_shares
 from .distillation import ANSWERS, Distillation
 from .resuming import ResumableTrainer
 from .tokens import ROW
@@ -36,6 +38,7 @@ class SentimentTrainer(ResumableTrainer):
         **kwargs: Any,
     ):
         self.optimizer: Any = None
+        self.load: torch.Tensor | None = None
         super().__init__(*args, **kwargs)
         self.rates, self.class_weights, self.distillation = rates, class_weights, distillation
 
@@ -90,12 +93,27 @@ class SentimentTrainer(ResumableTrainer):
                 )
         super()._save_checkpoint(model, trial)
 
+    def _note_load(self, outputs: Any) -> None:
+        """Count what each expert reads of the last batch before a row is logged."""
+        if (self.state.global_step + 1) % self.args.logging_steps == 0:
+            load = getattr(outputs, "expert_load", None)
+            self.load = None if load is None else load.detach()
+
+    def log(self, logs, start_time=None):
+        """Log a row, with the share of the tokens that each expert reads where it is one of a loss."""
+        if "loss" in logs and self.load is not None:
+            logs[SHARES] = expert_shares(self.load, moe_layers(self.model)[0].num_experts_per_tok)
+        super().log(logs, start_time)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The model's own loss; with class weights the weighted cross entropy plus the auxiliary losses."""
         if self.distillation is not None and model.training:
             loss, outputs = self.distillation.loss(model, inputs)
+            self._note_load(outputs)
             return (loss, outputs) if return_outputs else loss
         outputs = model(**inputs)
+        if model.training:
+            self._note_load(outputs)
         loss = outputs.loss
         if self.class_weights is not None:
             weights = self.class_weights.to(outputs.logits.device)
