@@ -32,11 +32,11 @@ backbones: $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[backbones]'
 
 demo: $(INSTALLED)
-	$(BIN)/python -m sentimoe.studies.demo runs/demo
+	$(BIN)/python -m experiments.demo runs/demo
 
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools experiments
+	$(BIN)/ruff format --check src tests tools experiments
 	$(BIN)/mypy
 
 # by files, because their fixtures train models
@@ -60,7 +60,7 @@ torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py
 
 bench: $(INSTALLED)
-	$(BIN)/python -m sentimoe.studies.copies results/bench/copy-moe.json
+	$(BIN)/python -m experiments.copies results/bench/copy-moe.json
 
 clean:
 	rm -rf $(VENV) runs

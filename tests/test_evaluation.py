@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import binomtest, ttest_rel
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
@@ -13,14 +12,12 @@ from sentimoe.errors import ConfigError, DataError
 from sentimoe.evaluation import (
     bootstrap_intervals,
     classification_metrics,
-    confusion_picture,
     expected_calibration_error,
     mcnemar,
     paired_bootstrap,
     paired_t,
     predicted_labels,
     reliability_bins,
-    reliability_picture,
     summarise,
 )
 
@@ -408,37 +405,3 @@ class TestSeeds:
     def test_paired_t_refuses_unequal_numbers(self):
         with pytest.raises(DataError, match="same seeds"):
             paired_t([1, 2], [1, 2, 3])
-
-
-class TestPictures:
-    bins = reliability_bins([0, 1, 1], [[0.9, 0.1], [0.4, 0.6], [0.8, 0.2]])
-
-    def test_same_input_same_bytes(self, tmp_path):
-        for name, diagonal in (("a", 40), ("b", 40), ("c", 41)):
-            confusion_picture([[diagonal, 2], [0, 0]], ["bad", "good"], tmp_path / f"{name}.png", "title")
-            reliability_picture(self.bins[: diagonal - 29], tmp_path / f"{name}_bins.png", "title")
-        for suffix in (".png", "_bins.png"):
-            first, second, other = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "abc")
-            assert first == second
-            assert first != other
-
-    def test_png_at_150_dpi_without_metadata(self, tmp_path):
-        confusion_picture([[3, 1], [0, 4]], ["$\\frac{1}", "100 $"], tmp_path / "confusion.png", "$x")
-        reliability_picture(self.bins, tmp_path / "reliability.png")
-        for name in ("confusion", "reliability"):
-            with Image.open(tmp_path / f"{name}.png") as image:
-                assert image.format == "PNG"
-                assert image.info.pop("dpi") == pytest.approx((150, 150), abs=0.1)
-                assert image.info == {}
-
-    def test_draws_where_nothing_was_answered(self, tmp_path):
-        reliability_picture(reliability_bins([0], [[math.nan, math.nan]]), tmp_path / "empty.png")
-        assert (tmp_path / "empty.png").stat().st_size > 0
-
-    def test_refuses(self, tmp_path):
-        with pytest.raises(DataError, match="one row and one column per name"):
-            confusion_picture([[1, 2], [3, 4]], ["a", "b", "c"], tmp_path / "x.png")
-        with pytest.raises(DataError, match="empty"):
-            reliability_picture([], tmp_path / "x.png")
-        with pytest.raises(OSError, match="missing"):
-            confusion_picture([[1]], ["a"], tmp_path / "missing" / "x.png")

@@ -30,7 +30,6 @@ def test_help_shows_the_defaults():
 
 MISTAKES = [
     (["prdict"], "No such command 'prdict'"),
-    (["study"], "Missing command"),
     (["train", "--output", "x", "--epochs", "[/red]"], "Invalid value for '--epochs'"),
     (["predict", "--model", "m", "-1 star"], "a text that begins with a dash goes behind --"),
     (["predict", "--modle", "m"], "No such option: --modle (Possible options"),
@@ -56,9 +55,6 @@ MISTAKES = [
     (["bench", "a", "b", "--results", "{tmp}/file.csv"], "is a file; give another folder"),
     (["bench", "a", "b", "--name", "x/y"], "part of a file name"),
     (["bench", "a"], "give two folders"),
-    (["study", "run", "x.yaml", "--results", "{tmp}/file.csv"], "is a file; give another folder"),
-    (["study", "run", "x.yaml", "--budget", "soon"], "a number and a unit"),
-    (["study", "render", "--docs", "{tmp}/file.csv"], "is a file; give another folder"),
 ]
 
 

@@ -19,6 +19,7 @@ from tokenizers.processors import Sequence
 from typer.testing import CliRunner
 
 import sentimoe_cli
+from experiments.interpretability import interpretability
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.data import Split, load_dataset
 from sentimoe.errors import ConfigError, DataError
@@ -49,7 +50,6 @@ from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_group
 from sentimoe.inference import Engine
 from sentimoe.methods import adapt
 from sentimoe.moe import EXPERTS_BACKENDS, closed_experts
-from sentimoe.studies.interpretability import interpretability
 from sentimoe.training import TrainConfig, train
 from sentimoe.upcycle import load_classifier, moe_layers
 

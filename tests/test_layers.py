@@ -16,7 +16,7 @@ LEVELS = [
     {"inference", "evaluation"},
     {"training", "explain"},
     {"classifier"},
-    {"studies"},
+    {"bench"},
     {"pages"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
@@ -45,6 +45,14 @@ def test_imports_point_down(path):
     assert unit in LEVEL, f"{unit} has no place in the layers"
     upward = {other for other in imported_units(path) - {unit} if LEVEL[other] >= LEVEL[unit] and LEVEL[other] > 0}
     assert not upward
+
+
+def test_the_product_imports_no_research():
+    for path in [*(SRC / "sentimoe").rglob("*.py"), *(SRC / "sentimoe_cli").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+                assert not any(name.split(".")[0] == "experiments" for name in names), path
 
 
 def test_moe_imports_torch_only():

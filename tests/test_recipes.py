@@ -5,12 +5,12 @@ import pytest
 from scipy.stats import ttest_1samp
 from sklearn.metrics import f1_score
 
+from experiments.perform import write_run
+from experiments.recipes import gains, trials
+from experiments.render import render
+from experiments.tables import Results
 from sentimoe.evaluation import paired_bootstrap
 from sentimoe.records import write_json
-from sentimoe.studies.perform import write_run
-from sentimoe.studies.recipes import gains, trials
-from sentimoe.studies.render import render
-from sentimoe.studies.tables import Results
 
 LABELS = np.repeat(range(4), (100, 50, 30, 20))  # unequal, so that weighted and macro F1 differ
 

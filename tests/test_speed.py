@@ -12,14 +12,14 @@ from backbone import labelled_texts, write_backbone
 from typer.testing import CliRunner
 
 import sentimoe_cli
+from experiments.render import render
+from experiments.speed_pictures import pareto
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
+from sentimoe.bench import peers, speed
+from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
 from sentimoe.evaluation import count_flops, in_turns, rate, ratio
-from sentimoe.studies import peers, speed
-from sentimoe.studies.perform import gflops_per_text
-from sentimoe.studies.render import render
-from sentimoe.studies.speed_pictures import pareto
 from sentimoe.training import TrainConfig, train
 
 
@@ -162,7 +162,7 @@ def test_mixed_texts_are_for_speed_alone(folders):
 def test_onnx_runtime_gives_the_same_logits(folders, folder):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from sentimoe.studies.onnx import OnnxClassifier
+    from sentimoe.bench.onnx import OnnxClassifier
 
     model = SentimentClassifier.from_pretrained(folders / folder).model.float()
     classifier = OnnxClassifier(model)

@@ -17,18 +17,18 @@ from language_models import language_model, tokenizer
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-import sentimoe_cli.study
+import experiments.__main__
+from experiments import perform, runner
+from experiments.demo import REPORT
+from experiments.render import render
+from experiments.runner import Trainer, run_study
+from experiments.study_file import read_study
+from experiments.tables import Results, split_rows
 from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError, NotSupportedError, StoppedError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
 from sentimoe.records import read_json, write_json
-from sentimoe.studies import perform, runner
-from sentimoe.studies.demo import REPORT
-from sentimoe.studies.render import render
-from sentimoe.studies.runner import Trainer, run_study
-from sentimoe.studies.study_file import read_study
-from sentimoe.studies.tables import Results, split_rows
 from sentimoe.training import Stop
 from sentimoe.training.trainer import SentimentTrainer
 
@@ -156,7 +156,7 @@ def test_mistakes_in_a_study_file(study, change, reason):
 def test_the_studies_of_this_repository_are_valid_and_agree():
     """Runs that two of them name are the same; what has a result was run as it is declared."""
     root, seen = Path(__file__).parents[1], {}
-    for path in sorted((root / "studies").glob("*.yaml")):
+    for path in sorted((root / "experiments" / "studies").glob("*.yaml")):
         for run in read_study(path):
             other = seen.setdefault(run.name, run)
             assert replace(other, tune=run.tune) == run
@@ -173,7 +173,7 @@ def test_costs_are_measured_for_every_method(study, tmp_path):
     study.write_text(yaml.safe_dump(declared))
     model = next(iter(declared["models"]))
     told = ("cost", str(study), "--data", "toy", "--model", model, "--data-root", str(tmp_path), "--rounds", "3")
-    done = CliRunner().invoke(sentimoe_cli.study.app, [*told, "--results", str(tmp_path / "results")])
+    done = CliRunner().invoke(experiments.__main__.app, [*told, "--results", str(tmp_path / "results")])
     assert done.exit_code == 0, done.output
     (path,) = (tmp_path / "results" / "costs").glob("*.json")
     record = json.loads(path.read_text())
@@ -302,7 +302,7 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     assert run_study(read_study(study), results, **told) == 0 and not said  # all results are there: nothing to train
 
     arguments = ["train", str(study), student.stem, "--data-root", str(tmp_path), "--results", str(results)]
-    done = CliRunner().invoke(sentimoe_cli.study.app, [*arguments, "--models", str(models)])
+    done = CliRunner().invoke(experiments.__main__.app, [*arguments, "--models", str(models)])
     assert done.exit_code == 0, done.output
     split = SentimentClassifier.from_pretrained(models / student.stem, precision="float32", long_texts="windows")
     texts = pd.read_csv(tmp_path / "toy" / "test.csv").text.tolist()
@@ -437,8 +437,8 @@ def test_a_run_that_another_process_is_at_is_left_to_the_end(study, tmp_path, mo
     assert f"waiting for what other processes are at: {runs[3].name}" in said
 
     theirs.acquire()
-    arguments = ["study", "train", str(study), runs[3].name, "--data-root", str(tmp_path)]
-    done = CliRunner().invoke(sentimoe_cli.app, [*arguments, "--models", str(tmp_path / "models")])
+    arguments = ["train", str(study), runs[3].name, "--data-root", str(tmp_path)]
+    done = CliRunner().invoke(experiments.__main__.app, [*arguments, "--models", str(tmp_path / "models")])
     assert done.exit_code == 1 and "another process is training" in str(done.exception)
 
 
@@ -588,7 +588,7 @@ def test_results_without_the_published_figures_say_so(tmp_path):
 
 def test_a_missing_data_root_is_named(tmp_path):
     done = CliRunner().invoke(
-        sentimoe_cli.app, ["study", "run", "studies/paper.yaml", "--data-root", str(tmp_path / "no")]
+        experiments.__main__.app, ["run", "experiments/studies/paper.yaml", "--data-root", str(tmp_path / "no")]
     )
     assert done.exit_code == 1 and "--data-root" in str(done.exception) and "is no folder" in str(done.exception)
 

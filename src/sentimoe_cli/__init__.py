@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import bench, evaluate, explain, explore, export, info, predict, study, train
+from . import bench, evaluate, explain, explore, export, info, predict, train
 from .messages import say
 
 # of sentimoe.errors.ExitCode, which cannot be imported without torch
@@ -32,7 +32,6 @@ app.command("explain")(explain.explain)
 app.command("explore")(explore.explore)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
-app.add_typer(study.app, name="study")
 
 
 def main() -> None:
@@ -40,7 +39,7 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], commands: typer.Typer = app, name: str = "sentimoe") -> int:
     """Run a command and return its exit code. What went wrong is one line on standard error; a bug raises.
 
     A reader of standard output that stops early, such as `head`, is no error.
@@ -49,8 +48,8 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets an escape
     try:
-        command = typer.main.get_command(app)
-        with command.make_context("sentimoe", list(arguments) or ["--help"]) as context:
+        command = typer.main.get_command(commands)
+        with command.make_context(name, list(arguments) or ["--help"]) as context:
             command.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()

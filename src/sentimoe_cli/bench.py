@@ -49,12 +49,12 @@ def bench(
         raise Mistake(f"--name {name!r} is part of a file name; leave out what makes it a path")
     from importlib.util import find_spec
 
+    from sentimoe.bench import peers as others
+    from sentimoe.bench import speed
     from sentimoe.data import load_dataset
     from sentimoe.errors import ConfigError, DataError
     from sentimoe.inference import BACKENDS
     from sentimoe.records import write_json
-    from sentimoe.studies import peers as others
-    from sentimoe.studies import speed
 
     from .show import bench_table, prepare_process, print_tables
 

@@ -10,7 +10,6 @@ from sentimoe.evaluation.metrics import (
     reliability_bins,
 )
 from sentimoe.evaluation.paired import mcnemar, paired_bootstrap
-from sentimoe.evaluation.pictures import confusion_picture, literal, reliability_picture, save_picture
 from sentimoe.evaluation.predictions import evaluate_predictions
 from sentimoe.evaluation.seeds import paired_t, summarise
 from sentimoe.evaluation.turns import in_turns, rate, ratio
@@ -20,13 +19,11 @@ __all__ = [
     "active_parameters",
     "bootstrap_intervals",
     "classification_metrics",
-    "confusion_picture",
     "count_flops",
     "evaluate_predictions",
     "expected_calibration_error",
     "forward_flops",
     "in_turns",
-    "literal",
     "mcnemar",
     "paired_bootstrap",
     "paired_t",
@@ -35,7 +32,5 @@ __all__ = [
     "rate",
     "ratio",
     "reliability_bins",
-    "reliability_picture",
-    "save_picture",
     "summarise",
 ]

@@ -1,15 +1,17 @@
-"""`sentimoe study`: run declared experiments and render their results."""
+"""`python -m experiments`: run declared experiments and render their results."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .messages import Mistake, say
-from .places import check_folder
+from sentimoe_cli import run as run_command
+from sentimoe_cli.messages import Mistake, say
+from sentimoe_cli.places import check_folder
 
 Option = typer.Option
 app = typer.Typer(help="Run declared experiments and render their results.", rich_markup_mode=None)
@@ -17,7 +19,7 @@ app = typer.Typer(help="Run declared experiments and render their results.", ric
 
 @app.command("run")
 def run(
-    study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],
+    study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
     only: Annotated[list[str] | None, Option(help="Only runs whose name contains all of these (repeatable).")] = None,
     budget: Annotated[str | None, Option(help="Start nothing that would end after this time: 50m, 2h, 90s.")] = None,
     data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
@@ -29,12 +31,11 @@ def run(
     check_folder(results)
     check_folder(models)
     seconds = None if budget is None else _seconds(budget)
+    from experiments.runner import run_study
+    from experiments.study_file import read_study
     from sentimoe.errors import ConfigError
-    from sentimoe.studies.runner import run_study
-    from sentimoe.studies.study_file import read_study
-
-    from .show import prepare_process
-    from .stopping import stopped_by_signals
+    from sentimoe_cli.show import prepare_process
+    from sentimoe_cli.stopping import stopped_by_signals
 
     prepare_process()
     if data_root is not None and not data_root.is_dir():
@@ -72,7 +73,7 @@ def _seconds(text: str) -> float:
 
 @app.command("train")
 def train(
-    study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],
+    study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
     run: Annotated[str, typer.Argument(help="Name of one of its runs, as of its file under results/runs/.")],
     data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
     results: Annotated[Path, Option(help="Where the trials of the learning rate lie.")] = Path("results"),
@@ -84,12 +85,11 @@ def train(
     check_folder(models)
     from filelock import Timeout
 
+    from experiments.runner import Trainer
+    from experiments.study_file import read_study
     from sentimoe.errors import ConfigError
-    from sentimoe.studies.runner import Trainer
-    from sentimoe.studies.study_file import read_study
-
-    from .show import prepare_process
-    from .stopping import stopped_by_signals
+    from sentimoe_cli.show import prepare_process
+    from sentimoe_cli.stopping import stopped_by_signals
 
     prepare_process()
     declared = read_study(study)
@@ -106,7 +106,7 @@ def train(
 
 @app.command("cost")
 def cost(
-    study: Annotated[Path, typer.Argument(help="Study file, such as studies/paper.yaml.")],
+    study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
     data: Annotated[str, Option(help="A data set of the study.")],
     model: Annotated[str, Option(help="A model of the study.")],
     data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
@@ -115,11 +115,10 @@ def cost(
 ) -> None:
     """Measure throughput and peak memory of every method on one data set and model; wants a quiet machine."""
     check_folder(results)
+    from experiments.costs import measure, rows_of
+    from experiments.study_file import read_study
     from sentimoe.errors import ConfigError
-    from sentimoe.studies.costs import measure, rows_of
-    from sentimoe.studies.study_file import read_study
-
-    from .show import prepare_process
+    from sentimoe_cli.show import prepare_process
 
     prepare_process()
     declared = read_study(study)
@@ -136,7 +135,11 @@ def render(
 ) -> None:
     """Write docs/results.md, its pictures and the README's table from the results alone."""
     check_folder(docs)
-    from sentimoe.studies.render import render as write
+    from experiments.render import render as write
 
     write(results, docs, readme)
     typer.echo(f"written to {docs / 'results.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(sys.argv[1:], app, "python -m experiments"))

@@ -14,7 +14,6 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike, NDArray
 
 from sentimoe.errors import DataError
-from sentimoe.evaluation.metrics import ReliabilityBin, expected_calibration_error
 from sentimoe.records import written_aside
 
 
@@ -51,40 +50,6 @@ def confusion_picture(
     axes.set_xticks(range(num_classes), literal(label_names), rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(num_classes), literal(label_names))
     axes.set(xlabel="predicted", ylabel="true", title=literal([title or ""])[0])
-    save_picture(figure, path)
-
-
-def reliability_picture(bins: Sequence[ReliabilityBin], path: str | PathLike[str], title: str | None = None) -> None:
-    """Draw a reliability diagram: accuracy against confidence above, the number of texts per bin below.
-
-    Bars below the diagonal are over-confident, bars above it under-confident. Source: Guo et al. 2017, figure 1.
-
-    Args:
-        bins: from :func:`sentimoe.evaluation.reliability_bins`.
-        path: PNG file to write; its folder must exist.
-        title: above the picture.
-
-    Raises:
-        DataError: no bins.
-        OSError: the file cannot be written.
-    """
-    if not bins:
-        raise DataError("bins is empty; give the result of reliability_bins")
-    lows = [each["low"] for each in bins]
-    widths = [each["high"] - each["low"] for each in bins]
-    confidences = [each["confidence"] for each in bins if each["count"]]
-    accuracies = [each["accuracy"] for each in bins if each["count"]]
-    error = expected_calibration_error(bins)
-
-    figure = Figure(figsize=(5, 6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    upper.bar(lows, [each["accuracy"] or 0 for each in bins], widths, align="edge", color="#4c86b8", edgecolor="white")
-    upper.plot([0, 1], [0, 1], color="0.4", linestyle="--", label="calibrated")
-    upper.plot(confidences, accuracies, "o", color="#b8434c", label="mean confidence of the bin")
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", title=literal([title or ""])[0])
-    upper.legend(loc="upper left", title="no answered texts" if error is None else f"ECE {error:.1%}")
-    lower.bar(lows, [each["count"] for each in bins], widths, align="edge", color="0.6", edgecolor="white")
-    lower.set(xlabel="confidence", ylabel="texts")
     save_picture(figure, path)
 
 

@@ -29,7 +29,7 @@ from ..evaluation import classification_metrics, in_turns, peak_memory_mib, rate
 from ..inference import Engine
 from ..training import hardware, versions
 from ..upcycle import moe_layers
-from .perform import FLOP_TEXTS, gflops_per_text
+from .flops import FLOP_TEXTS, gflops_per_text
 
 Say = Callable[[str], None]
 MEMORY_TEXTS = 1000
@@ -165,7 +165,7 @@ def record(what: str, texts: BenchTexts, rounds: int) -> dict[str, Any]:
 
 def fresh_peak(folder: Path, backend: str, texts: Sequence[str]) -> float:
     """Largest resident memory of a fresh process that loads a model and predicts, in MiB; OpenVINO from an export."""
-    program = "import sys; from sentimoe.studies.speed import print_peak; print_peak(sys.stdin.read())"
+    program = "import sys; from sentimoe.bench.speed import print_peak; print_peak(sys.stdin.read())"
     with tempfile.TemporaryDirectory() as exported:
         if backend == "openvino":
             SentimentClassifier.from_pretrained(folder).export(exported)

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..evaluation import save_picture
+from .pictures import save_picture
 
 OURS, THEIRS = "#b8434c", "#4c86b8"
 

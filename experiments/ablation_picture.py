@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..evaluation import save_picture
+from .pictures import save_picture
 
 
 def ablation_picture(ablation: dict[str, Any], path: Path) -> None:

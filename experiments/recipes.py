@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation import paired_bootstrap, paired_t
-from ..evaluation.confusion import Metric
-from ..records import read_json
+from sentimoe.evaluation import paired_bootstrap, paired_t
+from sentimoe.evaluation.confusion import Metric
+from sentimoe.records import read_json
+
 from .tables import DATA_TITLES, Cell, Results, Stored, cell_of
 
 METRICS: tuple[Metric, ...] = ("f1_weighted", "f1_macro")

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..errors import ConfigError
-from ..evaluation import confusion_picture
-from ..records import read_json, write_text
+from sentimoe.errors import ConfigError
+from sentimoe.records import read_json, write_text
+
 from .ablation_picture import ablation_picture
 from .interpretability import interpretability
+from .pictures import confusion_picture
 from .recipes import gains, trials
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
@@ -48,7 +49,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "wanted": sum(map(len, results.declared.values())),
     }
     environment = Environment(
-        loader=PackageLoader("sentimoe.studies"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("experiments"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "score": lambda value: f"{value:.4f}",

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluation import literal, save_picture
-from ..records import read_json
+from sentimoe.records import read_json
+
+from .pictures import literal, save_picture
 
 ALPHA = 0.05
 

@@ -12,14 +12,16 @@ import numpy as np
 from jinja2 import Template
 from transformers.utils import logging
 
-from ..classifier import SentimentClassifier
-from ..data import Split, load_dataset
-from ..evaluation import confusion_picture, evaluate_predictions, peak_memory_mib
-from ..inference import Engine, keep_freed_memory
-from ..records import write_json, write_text
-from ..training import TrainConfig, train, training_texts
-from .baselines import fit_tfidf, vader_probabilities
+from sentimoe.bench.baselines import fit_tfidf, vader_probabilities
+from sentimoe.classifier import SentimentClassifier
+from sentimoe.data import Split, load_dataset
+from sentimoe.evaluation import evaluate_predictions, peak_memory_mib
+from sentimoe.inference import Engine, keep_freed_memory
+from sentimoe.records import write_json, write_text
+from sentimoe.training import TrainConfig, train, training_texts
+
 from .load import mean_expert_load
+from .pictures import confusion_picture
 
 SENTENCES = (
     "The battery died after two days and support never answered. Never again!",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..inference import Engine
+from sentimoe.inference import Engine
 
 
 @torch.inference_mode()

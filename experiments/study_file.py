@@ -15,9 +15,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..config import read_yaml
-from ..errors import ConfigError
-from ..methods import check_settings
+from sentimoe.config import read_yaml
+from sentimoe.errors import ConfigError
+from sentimoe.methods import check_settings
+
 from .perform import Run
 
 

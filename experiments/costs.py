@@ -18,12 +18,14 @@ from typing import Any
 
 import torch
 
-from ..data import Split
-from ..evaluation import in_turns, peak_memory_mib, rate
-from ..inference import Engine, keep_freed_memory
-from ..methods import METHODS
-from ..records import write_json
-from ..training import TrainConfig, dataset_of, finished, fit, hardware, prepare, versions
+from experiments import IMPORTABLE
+from sentimoe.data import Split
+from sentimoe.evaluation import in_turns, peak_memory_mib, rate
+from sentimoe.inference import Engine, keep_freed_memory
+from sentimoe.methods import METHODS
+from sentimoe.records import write_json
+from sentimoe.training import TrainConfig, dataset_of, finished, fit, hardware, prepare, versions
+
 from .perform import Run, asked
 
 TEXTS = 1000
@@ -88,7 +90,7 @@ def build(run: Run, data_root: Path | None) -> tuple[Any, Any]:
 
 def fresh_peak(what: str, run: Run, data_root: Path | None) -> float:
     """Peak memory of a fresh process that predicts or trains, in MiB: of the GPU where there is one, else resident."""
-    program = "import sys; from sentimoe.studies.costs import peak; peak(sys.stdin.read())"
+    program = IMPORTABLE + "from experiments.costs import peak; peak(sys.stdin.read())"
     told = json.dumps({"what": what, "run": vars(run), "data_root": None if data_root is None else str(data_root)})
     done = subprocess.run([sys.executable, "-c", program], input=told, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])

@@ -19,11 +19,12 @@ from filelock import FileLock, Timeout
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
-from ..errors import ConfigError, NotSupportedError
-from ..methods import METHODS, ZeroShot
-from ..records import read_json, write_json
-from ..training import Stop, TrainConfig
-from ..upcycle import PACKAGED, backbone_path
+from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.methods import METHODS, ZeroShot
+from sentimoe.records import read_json, write_json
+from sentimoe.training import Stop, TrainConfig
+from sentimoe.upcycle import PACKAGED, backbone_path
+
 from .perform import Run, head, outcome_of, perform, told, trained, validation_scores
 
 PAUSE = 10.0  # seconds

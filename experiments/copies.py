@@ -19,12 +19,13 @@ import torch
 from transformers import AutoModel, MPNetConfig, PreTrainedModel
 from transformers.utils import logging
 
-from ..config import MoEConfig
-from ..evaluation import count_flops, in_turns, peak_memory_mib, ratio
-from ..inference import keep_freed_memory
-from ..records import write_json
-from ..training import hardware, versions
-from ..upcycle import load_classifier, upcycle, with_mean_head
+from experiments import IMPORTABLE
+from sentimoe.config import MoEConfig
+from sentimoe.evaluation import count_flops, in_turns, peak_memory_mib, ratio
+from sentimoe.inference import keep_freed_memory
+from sentimoe.records import write_json
+from sentimoe.training import hardware, versions
+from sentimoe.upcycle import load_classifier, upcycle, with_mean_head
 
 PAIRS = 11
 # (texts, tokens): the engine's batch of 8,192 tokens; training steps of 32 tweets and of 32 reviews of 128 tokens
@@ -129,7 +130,7 @@ def compare(
 
 def peak_training_mib(backbone: str, experts_per_token: int) -> float:
     """Largest resident memory of a fresh process that takes three training steps, in MiB."""
-    program = f"from sentimoe.studies.copies import _peak; _peak({backbone!r}, {experts_per_token})"
+    program = IMPORTABLE + f"from experiments.copies import _peak; _peak({backbone!r}, {experts_per_token})"
     return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
 
 

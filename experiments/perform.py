@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,15 @@ import numpy as np
 import torch
 import yaml
 
-from ..data import SentimentDataset, Split, clean_text
-from ..evaluation import active_parameters, classification_metrics, count_flops, predicted_labels
-from ..inference import Engine, compute_dtype, make_windows
-from ..methods import METHODS, PROMPTS, Prompt, check_settings, load_zero_shot, save_adapted
-from ..records import write_json, written_aside
-from ..training import WITHOUT_EFFECT, Stop, TrainConfig, dataset_of, hardware, train_model, versions
+from sentimoe.bench.flops import FLOP_TEXTS, gflops_per_text
+from sentimoe.data import SentimentDataset, Split
+from sentimoe.evaluation import active_parameters, classification_metrics, predicted_labels
+from sentimoe.inference import Engine, compute_dtype
+from sentimoe.methods import METHODS, PROMPTS, Prompt, check_settings, load_zero_shot, save_adapted
+from sentimoe.records import write_json, written_aside
+from sentimoe.training import WITHOUT_EFFECT, Stop, TrainConfig, dataset_of, hardware, train_model, versions
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
-FLOP_TEXTS = 128
 
 
 @dataclass(frozen=True)
@@ -206,26 +204,6 @@ def validation_scores(run: Run, outcome: Outcome) -> dict[str, Any]:
     probabilities = outcome.engine.predict_proba(split.texts)
     scores = classification_metrics(np.asarray(split.labels), probabilities, outcome.dataset.label_names)
     return {key: scores[key] for key in KEYS}
-
-
-def gflops_per_text(engine: Any, texts: list[str]) -> float:
-    """Mean over texts answered one by one, so that no padding counts.
-
-    Of texts with equally many tokens a classifier reads one: every token meets `K` experts, so they cost the same.
-    """
-    alike: dict[Any, list[str]] = defaultdict(list)
-    for row, text in enumerate(texts):
-        alike[_lengths(engine, text) if isinstance(engine, Engine) else row].append(text)
-    total = sum(
-        len(same) * count_flops(engine.model, partial(engine.predict_proba, same[:1])) for same in alike.values()
-    )
-    return total / len(texts) / 1e9
-
-
-def _lengths(engine: Engine, text: str) -> tuple[int, ...]:
-    """Tokens of each window of a text."""
-    windows = make_windows([clean_text(text)], engine.tokenizer, engine.max_length, engine.long_texts)
-    return tuple(len(window["input_ids"]) for window in windows.encodings)
 
 
 def describe_data(name: str, dataset: SentimentDataset, results: Path) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import yaml
 from sklearn.metrics import precision_recall_fscore_support
 
-from ..errors import ConfigError
-from ..evaluation import mcnemar, paired_bootstrap, summarise
-from ..methods.moe import moe_split
-from ..records import read_json
+from sentimoe.errors import ConfigError
+from sentimoe.evaluation import mcnemar, paired_bootstrap, summarise
+from sentimoe.methods.moe import moe_split
+from sentimoe.records import read_json
 
 DATA_TITLES = {"imdb": "IMDb", "tweeteval-emotion": "TweetEval emotion", "sst5": "SST-5"}
 METHOD_ORDER = ("full", "bitfit", "lora", "p-tuning", "moe-plain", "moe-gated", "moe-lora", "zero-shot")

@@ -1,1 +1,0 @@
-"""Declared studies: from commands to numbers, tables and pictures."""
