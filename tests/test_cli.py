@@ -375,6 +375,12 @@ def test_standard_output_that_lacks_characters(made):
         assert table.exit_code == 0 and "f1 weighted" in table.stdout
 
 
+def test_arguments_in_the_c_locale(made):
+    """Kind: a locale without Unicode turns texts into other texts."""
+    result = invoke("predict", "--model", made[0] / "run", "é💓".encode().decode("ascii", "surrogateescape"))
+    assert json.loads(result.stdout)["text"] == "é💓"
+
+
 def test_the_first_argument_may_be_the_model(made, monkeypatch):
     """Kind: the name of a folder is labelled as a text."""
     run = made[0] / "run"

@@ -67,7 +67,7 @@ def predict(
         say(f"note: the folder {model} is read as the model; write --model {model}")
     import pandas as pd
 
-    from sentimoe.data import clean_text, json_lines, read_texts, write_table
+    from sentimoe.data import json_lines, read_texts, write_table
 
     from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
@@ -78,7 +78,7 @@ def predict(
     if input_file is not None:
         frame, rows = read_texts(input_file, text_column)
     else:
-        rows = [clean_text(text) for text in texts or _lines_of_standard_input()]
+        rows = list(map(_decoded, texts)) or _lines_of_standard_input()
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
@@ -111,6 +111,15 @@ def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str
             f"{folders[0]!r} is a folder, and the model is named already; if it is meant as a text, give it on standard input"
         )
     return model, given
+
+
+def _decoded(argument: str) -> str:
+    """An argument as UTF-8 also where the locale is C, in which Python keeps its bytes as surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", "replace")
+    return argument
 
 
 def _lines_of_standard_input() -> list[str]:
