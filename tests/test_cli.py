@@ -439,3 +439,15 @@ def test_standard_input_is_utf_8_with_or_without_its_mark(made):
     other = invoke("predict", "--model", made[0] / "run", text="a\ncafé".encode("latin-1"))
     assert json.loads(other.stdout.splitlines()[1])["text"] == "caf\ufffd"
     assert "not UTF-8, first in line 2" in other.stderr and other.stderr.count("\n") == 1
+
+
+def test_ctrl_c_ends_the_page_with_130(made, monkeypatch):
+    """Kind: uvicorn takes Ctrl-C for an ordinary end, exit code 0."""
+    uvicorn = pytest.importorskip("uvicorn")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "run", interrupted)
+    result = invoke("explore", made[0] / "run", "--port", 0)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "interrupted")

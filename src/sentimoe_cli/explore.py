@@ -49,4 +49,5 @@ def explore(
     app = create_app(loaded)
     for classifier in loaded.values():  # the first call of a size builds kernels
         classifier.predict_proba(["a first text, so that the page answers at once"])
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="info")
+    # uvicorn.run would take Ctrl-C for an ordinary end, exit code 0
+    uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="info")).run()
