@@ -71,6 +71,14 @@ def test_moe_imports_torch_only():
                 }
 
 
+def test_importing_the_package_imports_little_beside_torch_and_transformers():
+    program = (
+        "import sys, sentimoe; heavy = {'sklearn', 'pandas', 'peft', 'datasets', 'matplotlib', 'openvino', 'rich'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules); sentimoe.SentimentClassifier"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_help_imports_no_torch():
     program = (
         "import sys; from typer.testing import CliRunner; import sentimoe_cli;"

@@ -4,7 +4,8 @@ Importing the package registers its model classes, so that `AutoModelForSequence
 `pipeline("text-classification")` load what `save_pretrained` wrote.
 """
 
-from .classifier import SentimentClassifier
+from typing import TYPE_CHECKING, Any
+
 from .config import FFNLayout, MoEConfig
 from .upcycle import (
     CollapseReport,
@@ -17,7 +18,20 @@ from .upcycle import (
     upcycle,
 )
 
+if TYPE_CHECKING:
+    from .classifier import SentimentClassifier
+
 register()
+
+
+def __getattr__(name: str) -> Any:
+    """Import `SentimentClassifier` when it is asked for: scikit-learn, pandas, peft and the Trainer come with it."""
+    if name == "SentimentClassifier":
+        from .classifier import SentimentClassifier
+
+        return SentimentClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "CollapseReport",

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, ModelFolderError, SentiMoEError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 # what transformers, peft, tokenizers and safetensors raise on files that are damaged, and nothing wider
 RAISED_ON_DAMAGE = (
@@ -56,6 +58,8 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """The model under the adapter that lies in a folder. Raises ModelFolderError."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise ModelFolderError(f"{folder} lacks adapter_model.safetensors, the weights of its adapter; copy it again")
+    from peft import PeftModel  # slow to import, and only adapters need it
+
     with _told(folder):
         return PeftModel.from_pretrained(model, str(folder)).eval()
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from sklearn.metrics import f1_score
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
@@ -198,6 +197,8 @@ def _report(
     difference = (new - old).abs()
     labelled = all("labels" in batch for batch in batches)
     truth = torch.cat([batch["labels"] for batch in batches]) if labelled else old.argmax(dim=-1)
+    from sklearn.metrics import f1_score  # slow to import, and only this function needs it
+
     scores = [
         float(f1_score(truth.cpu(), logits.argmax(dim=-1).cpu(), average="weighted", zero_division=0))
         for logits in (old, new)
