@@ -18,7 +18,17 @@ from sentimoe.evaluation import active_parameters, classification_metrics, predi
 from sentimoe.inference import Engine, compute_dtype
 from sentimoe.methods import METHODS, PROMPTS, Prompt, check_settings, load_zero_shot, save_adapted
 from sentimoe.records import write_json, written_aside
-from sentimoe.training import WITHOUT_EFFECT, Stop, TrainConfig, dataset_of, hardware, train_model, versions
+from sentimoe.training import (
+    WITHOUT_EFFECT,
+    Stop,
+    TrainConfig,
+    TrainedModel,
+    dataset_of,
+    hardware,
+    train_model,
+    versions,
+    writes,
+)
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
 
@@ -85,15 +95,21 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
     """
     done = train_model(config, folder, resume=True, progress=False, stop=stop)
     if keep is not None:
-        partial = keep.with_name(f"{keep.name}.partial")
-        save_adapted(done.model, done.tokenizer, partial)
-        (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
-        shutil.rmtree(keep, ignore_errors=True)
-        partial.rename(keep)
+        with writes(keep):
+            _keep(done, keep)
     engine = Engine(done.model, done.tokenizer, precision=done.config.precision, long_texts=run.long_texts)
     return Outcome(
         engine, done.dataset, told(run, done.config), done.trainable_parameters, round(done.fitted.seconds, 1)
     )
+
+
+def _keep(done: TrainedModel, folder: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_adapted(done.model, done.tokenizer, partial)
+    (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def told(run: Run, config: TrainConfig) -> dict[str, Any]:
@@ -170,7 +186,8 @@ def perform(
     }
     if predictions.off_label:
         record["off_label"] = dict(predictions.off_label.most_common(20))
-    write_run(results / "runs" / run.name, record, labels, predicted_labels(probabilities))
+    with writes(results):
+        write_run(results / "runs" / run.name, record, labels, predicted_labels(probabilities))
     return record
 
 

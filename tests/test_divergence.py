@@ -79,6 +79,7 @@ def test_a_step_that_is_not_finite_is_not_applied_and_its_texts_are_named(backbo
     assert sorted(texts[int(number) - 1] for number in named.split(", ")) == sorted(seen["texts"])
     assert all(torch.equal(value, seen["before"][name]) for name, value in seen["model"].state_dict().items())
     assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("checkpoint-*")] == ["checkpoint-5"]
+    assert str(found.value).endswith(f"; what was trained before is kept in {tmp_path}/run/checkpoints/checkpoint-5")
 
 
 def test_weights_that_are_not_finite_are_not_saved(backbone, data, tmp_path, monkeypatch):

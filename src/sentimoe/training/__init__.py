@@ -2,6 +2,7 @@
 
 from .config import WITHOUT_EFFECT, TrainConfig
 from .fit import FitResult, fit
+from .folder import writes
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts
 from .run import TrainedModel, evaluate_split, hardware, train, train_model, versions
 from .stopping import Stop
@@ -23,4 +24,5 @@ __all__ = [
     "train_model",
     "training_texts",
     "versions",
+    "writes",
 ]

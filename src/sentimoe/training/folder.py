@@ -50,7 +50,7 @@ def locked(folder: Path, resume: bool) -> Iterator[None]:
 
 @contextmanager
 def writes(folder: Path) -> Iterator[None]:
-    """Around what writes to a run folder. Raises ConfigError where that is not allowed, StoppedError where it fails.
+    """Around what writes to a folder. Raises ConfigError where that is not allowed, StoppedError where it fails.
 
     It may fail because the disk is full, for example.
     """
@@ -60,8 +60,8 @@ def writes(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder} must not be written to ({error}); choose another output") from error
     except (OSError, SafetensorError) as error:
         raise StoppedError(
-            f"stopped, because {folder} cannot be written to ({error}); everything until the last checkpoint is there: "
-            "free some space, and go on"
+            f"stopped, because {folder} cannot be written to ({error}); what was saved before is there: free some "
+            "space, and go on"
         ) from error
 
 

@@ -15,11 +15,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import SentimentDataset, Split
+from ..errors import DivergedError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
 from ..methods import save_adapted
 from ..records import write_json
 from .balance import unbalanced
+from .checkpoints import newest_first
 from .config import TrainConfig
 from .fit import FitResult, fit
 from .folder import CHECKPOINTS, FINISHED, begin, locked, writes
@@ -64,7 +66,12 @@ def _train_model(
     ready = prepare(config, dataset)
     with writes(folder):
         begin(folder, ready.config, dataset.sha256, versions())
-        fitted = fit(ready, folder, resume, progress, stop)
+        try:
+            fitted = fit(ready, folder, resume, progress, stop)
+        except DivergedError as error:
+            for good in newest_first(folder / CHECKPOINTS)[:1]:
+                error.args = (f"{error}; what was trained before is kept in {good}",)
+            raise
     used = len(ready.train) - fitted.unread
     trainable = sum(p.numel() for p in ready.model.parameters() if p.requires_grad)
     return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, used)
