@@ -48,7 +48,7 @@ def run(
     count = sum(map(wanted, declared))
     if not count:
         raise ConfigError(f"no run of {study} has a name that contains {' and '.join(only or [])}")
-    with stopped_by_signals() as stop:
+    with stopped_by_signals("python -m experiments") as stop:
         missing = run_study(
             declared,
             results,
@@ -97,7 +97,7 @@ def train(
     if found is None:
         raise ConfigError(f"{study} declares no run {run!r}; names are such as {declared[0].name!r}")
     try:
-        with stopped_by_signals() as stop:
+        with stopped_by_signals("python -m experiments") as stop:
             trainer = Trainer(declared, results, data_root, models, say, stop)
             typer.echo(str(trainer.kept(found)))
     except Timeout as busy:

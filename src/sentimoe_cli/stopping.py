@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def stopped_by_signals(*flags: str) -> Iterator[Stop]:
+def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
     """What the run inside is to look at. A second signal, or one while nothing is trained, ends the command at once.
 
-    flags: what this command line has to be given, besides what it was given, to go on.
+    command: the name that it is called by. flags: what it has to be given to go on, besides what it was given.
     """
     from sentimoe.errors import StoppedError
     from sentimoe.training import Stop
@@ -38,8 +38,8 @@ def stopped_by_signals(*flags: str) -> Iterator[Stop]:
     try:
         yield stop
     except StoppedError as error:
-        command = ["sentimoe", *sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
-        error.args = (f"{error}; go on with: {shlex.join(command)}",)
+        given = [*sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
+        error.args = (f"{error}; go on with: {command} {shlex.join(given)}",)
         raise
     finally:
         for number, handler in before.items():

@@ -122,7 +122,7 @@ def train(
     if not isinstance(stored := settings.get("method_settings") or {}, dict):
         raise ConfigError(f"method_settings is {stored!r}; it must hold names with values, such as 'num_experts: 4'")
     settings["method_settings"] = stored | of_method
-    with stopped_by_signals("--resume") as stop:
+    with stopped_by_signals("sentimoe", "--resume") as stop:
         record = run(TrainConfig.from_dict(settings), output, resume=resume, progress=not quiet, stop=stop)
     for warning in record["data"]["warnings"]:
         say(f"warning: {warning}")
