@@ -57,10 +57,8 @@ def main() -> None:
     for method in METHODS:
         folder = trained(method, told.models)
         for backend, precision in COMBINATIONS:
-            done = any(
-                (row["method"], row["backend"], row["precision"]) == (method, backend, precision) for row in rows
-            )
-            if done or (backend == "openvino" and find_spec("openvino") is None):
+            known = [(row["method"], row["backend"], row["precision"]) for row in rows]
+            if (method, backend, precision) in known or (backend == "openvino" and find_spec("openvino") is None):
                 continue
             classifier = SentimentClassifier.from_pretrained(folder, backend=backend, precision=precision)
             assert isinstance(classifier.engine, Engine)
@@ -98,7 +96,7 @@ def trained(method: str, models: Path) -> Path:
 
 
 def measure(engine: Engine, texts: Sequence[str], mixes: int = MIXES) -> dict[str, Any]:
-    """The largest difference of a probability between a text alone and in every mix, and the texts whose label changed."""
+    """How far the probabilities of a text in every mix are from those of the text alone."""
     encodings = make_windows(texts, engine.tokenizer, engine.max_length, "truncate").encodings
     alone = [answer(engine, encodings, Batch([row])) for row in range(len(encodings))]
     expected = np.concatenate([probabilities for probabilities, _ in alone])
@@ -145,7 +143,7 @@ def mixed(encodings: Sequence[Any], routes: Sequence[Any], mix: int) -> Iterator
 
 @torch.inference_mode()
 def answer(engine: Engine, encodings: Sequence[Any], batch: Batch) -> tuple[np.ndarray, list[Any]]:
-    """Probabilities `[B, C]`, and for each text its chosen experts `[N, L, K]` with the gap to the next one `[N, L]`."""
+    """Probabilities `[B, C]`, and for each text its experts `[N, L, K]` with the gap to the next best `[N, L]`."""
     given = [encodings[row] for row in batch.rows]
     width = min(max(len(each["input_ids"]) for each in given) + batch.extra, engine.max_length)
     padded = engine.tokenizer.pad(
@@ -161,7 +159,7 @@ def answer(engine: Engine, encodings: Sequence[Any], batch: Batch) -> tuple[np.n
 
 
 def choices(layers: Sequence[Any], routing: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The experts that each token chose, in the order of their numbers, and how much better the last was than the next."""
+    """The experts of each token, sorted by number, and by how much the last of them beats the next best."""
     chosen, gaps = [], []
     for layer, logits in zip(layers, routing.router_logits, strict=True):
         count = layer.num_experts_per_tok
@@ -174,7 +172,7 @@ def choices(layers: Sequence[Any], routing: Any) -> tuple[np.ndarray, np.ndarray
 def render(rows: Sequence[dict[str, Any]]) -> None:
     """Write the table between its marks."""
     lines = [
-        "| method | backend | precision | answers | largest Δp | Δp of 99.9% | labels changed | flipped near-ties (gap) |",
+        "| method | backend | precision | answers | largest Δp | Δp of 99.9% | labels changed | near-ties (gap) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -182,10 +180,9 @@ def render(rows: Sequence[dict[str, Any]]) -> None:
         apart = f"{flips} ({row['largest_gap_of_a_flipped_token']:.2g})" if flips else "0"
         if row["backend"] == "openvino" and row["method"] != "full":
             apart = "not visible"
-        lines.append(
-            f"| {row['method']} | {row['backend']} | {row['precision']} | {row['answers']:,} | {row['max_difference']:.2g} "
-            f"| {row['difference_999']:.2g} | {row['changed_labels']} | {apart} |"
-        )
+        cells = [row["method"], row["backend"], row["precision"], f"{row['answers']:,}"]
+        cells += [f"{row['max_difference']:.2g}", f"{row['difference_999']:.2g}", str(row["changed_labels"]), apart]
+        lines.append(f"| {' | '.join(cells)} |")
     text = PAGE.read_text(encoding="utf-8")
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     write_text(PAGE, "\n".join([f"{before}{MARKS[0]}", *lines, f"{MARKS[1]}{after}"]))
