@@ -18,6 +18,7 @@ from sentimoe.moe import (
     Router,
     RoutingCall,
     active_call,
+    closed_experts,
     expert_load,
     load_balancing_loss,
     router_z_loss,
@@ -258,6 +259,17 @@ def test_chunks_that_add_up_to_more_than_the_mask_are_refused():
         moe(torch.randn(2, 2, D))
         with pytest.raises(ValueError, match="do not fit the attention"):
             moe(torch.randn(2, 2, D))
+
+
+def test_as_many_experts_as_read_a_token_stay_open():
+    """Kind: a limit that is checked one by one and not all together."""
+    moe, hidden = layer(k=2), torch.randn(1, 7, D)
+    with closed_experts({moe: [0, 1]}):
+        moe(hidden)
+        with pytest.raises(ValueError, match="2 of them must read each token"), closed_experts({moe: [2]}):
+            pass
+    with pytest.raises(ValueError, match="2 of them must read each token"), closed_experts({moe: [0, 1, 2]}):
+        pass
 
 
 def test_calls_nest_and_end_even_when_the_forward_raises():

@@ -374,7 +374,7 @@ def test_other_heads_are_refused():
         ({"init_noise": "1e-2"}, "write 1.0e-4"),
         ({"num_experts_per_tok": 5}, "between 1 and num_experts=4"),
         ({"num_experts_per_tok": 0}, "between 1"),
-        ({"expert": "fancy"}, "'gated' or 'plain'"),
+        ({"expert": "fancy"}, "one of 'gated', 'plain'"),
         ({"layers_to_transform": []}, "at least one"),
         ({"layers_to_transform": -1}, r"give a list"),
         ({"init": "split-hair"}, "init="),

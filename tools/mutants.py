@@ -196,10 +196,15 @@ def run(
 
 
 def check_tests(record: Record, mutants: Sequence[Mutant], timeout: float) -> None:
-    """Run the tests that caught a bug on the tree as it is, and record which of them fail there too."""
+    """Run the tests that caught a bug on the tree as it is; what fails there, too, has caught nothing."""
     tests = sorted({str(record.before(mutant)) for mutant in record.caught(mutants)})
     with copied_tree() as tree:
-        record.control = {"tests": len(tests), "failed": failures(tree, tests, timeout) if tests else []}
+        failed = failures(tree, tests, timeout) if tests else []
+    for name, row in record.rows.items():
+        if row["caught_by"] in failed:
+            record.rows[name] = {"name": name, "caught_by": None, "error": f"{row['caught_by']} fails without it, too"}
+            print(f"{name}: {record.rows[name]['error']}", flush=True)
+    record.control = {"tests": len(tests), "failed": failed}
     record.write()
 
 
