@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.errors import ConfigError, ConversionError
+from sentimoe.errors import ConfigError, ConversionError, ModelFolderError
 from sentimoe.inference import Engine, openvino
 
 WAYS = {
@@ -153,7 +153,14 @@ def test_the_dial_on_the_command_line(run):
 @pytest.mark.parametrize(
     ("file", "old", "new", "reason"),
     [
-        ("tokenizer.json", '"great"', '"grate"', "is not the one that the model was exported with"),
+        ("tokenizer.json", '"great"', '"grate"', "tokenizer.json .* is not the one of the export"),
+        ("openvino_model.xml", "f32", "f64", "openvino_model.xml .* is not the one of the export"),
+        (
+            "tokenizer_config.json",
+            '"model_max_length": ',
+            '"model_max_length": 1',
+            "has model_max_length=1.*, its descr",
+        ),
         ("sentimoe_export.json", '"positive"', '"good"', "its description says"),
         ("sentimoe_export.json", "openvino-1", "openvino-9", "this version reads"),
     ],
@@ -164,8 +171,10 @@ def test_a_folder_that_does_not_fit_together_is_refused(exported, tmp_path, file
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
-    with pytest.raises(ConfigError, match=re.compile(reason)):
+    with pytest.raises(ModelFolderError, match=f"{file} is not the file that was saved"):
         SentimentClassifier.from_pretrained(folder)
+    with pytest.raises(ModelFolderError, match=re.compile(reason)):
+        SentimentClassifier.from_pretrained(folder, verify=False)
 
 
 def test_missing_openvino_and_unknown_backends_are_named(run, monkeypatch):

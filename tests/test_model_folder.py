@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import sentimoe_cli
 from sentimoe import SentimentClassifier, load_classifier
 from sentimoe.errors import ModelFolderError
+from sentimoe.manifest import MANIFEST
 from sentimoe.methods import save_adapted
 
 SRC = Path(__file__).parents[1] / "src"
@@ -68,6 +69,7 @@ WAYS = ["config of an architecture of its own", "config of a known architecture"
 
 def plant(folder: Path, way: str) -> Path:
     """Put code into a folder that would run in this way, and return the file that it would write."""
+    (folder / MANIFEST).unlink()  # nothing but the code is wrong with the folder
     marker = folder.parent / "it ran"
     (folder / "sentinel.py").write_text(CANARY.format(marker=marker))
     if way == "config of an architecture of its own":

@@ -7,6 +7,7 @@ Importing the package registers its model classes, so that `AutoModelForSequence
 from typing import TYPE_CHECKING, Any
 
 from .config import FFNLayout, MoEConfig
+from .methods import register_adapters
 from .upcycle import (
     CollapseReport,
     MoEReceipt,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from .classifier import SentimentClassifier
 
 register()
+register_adapters()
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from .errors import ConfigError
 from .evaluation import predicted_labels
 from .inference import Engine, compute_dtype, export, is_exported, load_exported
 from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
-from .model_folder import is_model_folder, load_tokenizer
+from .model_folder import check_vocabulary, is_model_folder, load_tokenizer
 from .training import TrainConfig, finished, fit, prepare
 from .upcycle import set_experts_per_token
 
@@ -48,13 +48,15 @@ class SentimentClassifier:
         num_experts_per_tok: int | None = None,
         tokens_per_batch: int = 8192,
         trust_remote_code: bool = False,
+        verify: bool = True,
     ) -> SentimentClassifier:
         """Load a folder written by `sentimoe train`, `save_pretrained` or `export`, onto the GPU where there is one.
 
         precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
         "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model with experts; None: as it
         was saved. tokens_per_batch: fewer take less memory. trust_remote_code: run the Python code that the folder
-        brings along. Raises ConfigError when the folder does not exist or does not allow what is asked, and
+        brings along. verify: compare the folder with its manifest; False for one that was changed on purpose. Raises
+        ConfigError when the folder does not exist or does not allow what is asked, and
         ModelFolderError when it is damaged or not trusted.
         """
         folder = Path(folder)
@@ -63,15 +65,17 @@ class SentimentClassifier:
         if is_exported(folder):
             if num_experts_per_tok is not None:
                 raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
-            model: Any = load_exported(folder, compute_dtype(precision, torch.device("cpu")))
+            model: Any = load_exported(folder, compute_dtype(precision, torch.device("cpu")), verify=verify)
         elif is_model_folder(folder):
-            model = load_adapted(folder, trust_remote_code=trust_remote_code)
+            model = load_adapted(folder, trust_remote_code=trust_remote_code, verify=verify)
             if num_experts_per_tok is not None:
                 set_experts_per_token(model, num_experts_per_tok)
             model = classifier.model = model if backend == "openvino" else model.to(_device())
         else:
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        if classifier.model is not None:
+            check_vocabulary(folder, classifier.tokenizer, classifier.model)
         classifier._engine = Engine(
             model,
             classifier.tokenizer,
@@ -100,6 +104,7 @@ class SentimentClassifier:
         prompt: Prompt | None = None,
         precision: str = "auto",
         trust_remote_code: bool = False,
+        verify: bool = True,
         **settings: Any,
     ) -> SentimentClassifier:
         """A language model (a short name, a folder or a hub id) that answers without training.
@@ -110,7 +115,12 @@ class SentimentClassifier:
         dtype = compute_dtype(precision, _device())
         classifier = cls()
         classifier.config = None
-        told: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "trust_remote_code": trust_remote_code}
+        told: dict[str, Any] = {
+            "dtype": dtype,
+            "prompt": prompt,
+            "trust_remote_code": trust_remote_code,
+            "verify": verify,
+        }
         classifier._engine = load_zero_shot(model, label_names, **told, **settings)
         return classifier
 

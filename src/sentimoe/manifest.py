@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .errors import ModelFolderError
 from .records import read_json, write_json
@@ -19,21 +20,15 @@ def write_manifest(folder: Path, names: Iterable[str]) -> None:
     write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
-def check_manifest(folder: Path) -> bool:
-    """Compare the folder with its manifest; whether it has one.
+def check_manifest(folder: Path) -> frozenset[str] | None:
+    """Compare the folder with its manifest. The names that it lists; None where there is no manifest.
 
     Raises ModelFolderError that names the first file that is missing or differs, or a manifest that cannot be read.
     """
     path = folder / MANIFEST
-    if not path.is_file():
-        return False
-    try:
-        listed = {name: (told["bytes"], told["sha256"]) for name, told in read_json(path)["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ModelFolderError(
-            f"{path} cannot be read ({error}); copy the folder again from where it was made"
-        ) from error
-    for name, (size, digest) in listed.items():
+    if not os.path.lexists(path):
+        return None
+    for name, (size, digest) in _listed(path).items():
         file = folder / name
         if not file.is_file():
             raise ModelFolderError(f"{folder} lacks {name}, which its manifest lists; copy the folder again")
@@ -42,7 +37,25 @@ def check_manifest(folder: Path) -> bool:
                 f"{file} is not the file that was saved: its hash differs from {MANIFEST}. Copy the folder again; if "
                 "you changed it on purpose, load it without the check (verify=False, --no-verify)"
             )
-    return True
+    return frozenset(_listed(path))
+
+
+def _listed(path: Path) -> dict[str, tuple[int, str]]:
+    """Size and hash by name. Raises ModelFolderError for anything but a list that `write_manifest` may have written."""
+    try:
+        if not path.is_file():
+            raise ValueError("it is not a regular file")
+        told = read_json(path)
+        if told["format"] != FORMAT:
+            raise ValueError(f"format {told['format']!r} is not {FORMAT}, the one that this version reads")
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in told["files"].items()}
+        if outside := [name for name in listed if PurePosixPath(name).is_absolute() or ".." in Path(name).parts]:
+            raise ValueError(f"{outside[0]!r} leads out of the folder")
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise ModelFolderError(
+            f"{path} cannot be read ({error}); copy the folder again from where it was made"
+        ) from error
+    return listed
 
 
 def sha256(path: Path) -> str:

@@ -33,6 +33,10 @@ def evaluate(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
     ] = False,
+    no_verify: Annotated[
+        bool,
+        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
+    ] = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals.
@@ -59,7 +63,9 @@ def evaluate(
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     name = Path(data).name
-    classifier = load_model(model, method, dataset.label_names, mode, name, precision, trust_remote_code, **settings)
+    classifier = load_model(
+        model, method, dataset.label_names, mode, name, precision, trust_remote_code, not no_verify, **settings
+    )
     dataset = dataset.with_labels_of(classifier.label_names)
     warnings = list(dataset.warnings)
     if whole:

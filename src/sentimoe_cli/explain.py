@@ -33,6 +33,10 @@ def explain(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
     ] = False,
+    no_verify: Annotated[
+        bool,
+        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
+    ] = False,
     overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
     text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
     label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
@@ -65,11 +69,11 @@ def explain(
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
     if limit is not None:
         dataset = replace(dataset, splits=dataset.splits | {split: dataset.splits[split].sample(limit)})
-    classifier, engine = _load(folder, trust_remote_code)
+    classifier, engine = _load(folder, trust_remote_code, not no_verify)
     if classifier.model is None:
         raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
     dataset = dataset.with_label_order(classifier.label_names)
-    beside = None if dense is None else _load(dense, trust_remote_code)
+    beside = None if dense is None else _load(dense, trust_remote_code, not no_verify)
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")
     out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,7 @@ def explain(
         write_json(record, without_texts(found))
 
 
-def _load(folder: Path, trust_remote_code: bool) -> tuple[SentimentClassifier, Engine]:
+def _load(folder: Path, trust_remote_code: bool, verify: bool) -> tuple[SentimentClassifier, Engine]:
     import torch
 
     from sentimoe import SentimentClassifier
@@ -105,6 +109,6 @@ def _load(folder: Path, trust_remote_code: bool) -> tuple[SentimentClassifier, E
     # small batches take less memory and, on a processor, no more time
     tokens = 8192 if torch.cuda.is_available() else 2048
     classifier = SentimentClassifier.from_pretrained(
-        folder, long_texts="truncate", tokens_per_batch=tokens, trust_remote_code=trust_remote_code
+        folder, long_texts="truncate", tokens_per_batch=tokens, trust_remote_code=trust_remote_code, verify=verify
     )
     return classifier, cast("Engine", classifier.engine)

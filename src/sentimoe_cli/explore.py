@@ -16,6 +16,10 @@ def explore(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
     ] = False,
+    no_verify: Annotated[
+        bool,
+        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
+    ] = False,
 ) -> None:
     """Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page."""
     import socket
@@ -43,7 +47,9 @@ def explore(
     names = [folder.name for folder in folders]
     titles = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     loaded = {
-        title: SentimentClassifier.from_pretrained(folder, long_texts="truncate", trust_remote_code=trust_remote_code)
+        title: SentimentClassifier.from_pretrained(
+            folder, long_texts="truncate", trust_remote_code=trust_remote_code, verify=not no_verify
+        )
         for title, folder in zip(titles, folders, strict=True)
     }
     app = create_app(loaded)

@@ -22,6 +22,10 @@ def export(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
     ] = False,
+    no_verify: Annotated[
+        bool,
+        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
+    ] = False,
 ) -> None:
     """Write an OpenVINO model, its tokenizer and a description; `predict` and `evaluate` take the folder."""
     check_folder(output)
@@ -33,7 +37,7 @@ def export(
 
     prepare_process()
     classifier = SentimentClassifier.from_pretrained(
-        folder, num_experts_per_tok=experts_per_token, trust_remote_code=trust_remote_code
+        folder, num_experts_per_tok=experts_per_token, trust_remote_code=trust_remote_code, verify=not no_verify
     )
     classifier.export(output)
     typer.echo(f"written to {output}")

@@ -16,6 +16,12 @@ def info(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the Python code that the model brings along.")
     ] = False,
+    no_verify: Annotated[
+        bool,
+        typer.Option(
+            "--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Architecture, experts, parameters (total and active per token), receipt and test scores of a saved model."""
@@ -24,16 +30,18 @@ def info(
 
     from sentimoe import SentimentClassifier
     from sentimoe.inference import is_exported
-    from sentimoe.inference.openvino import ABOUT
+    from sentimoe.model_folder import EXPORT
 
     from .messages import visible
     from .show import prepare_process, print_json, print_tables
 
     prepare_process()
     if is_exported(folder):
-        print_json(beside_model(folder, ABOUT))
+        print_json(beside_model(folder, EXPORT))
         return
-    classifier = SentimentClassifier.from_pretrained(folder, precision="float32", trust_remote_code=trust_remote_code)
+    classifier = SentimentClassifier.from_pretrained(
+        folder, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify
+    )
     facts = describe(classifier, folder)
     if as_json:
         print_json(facts)
@@ -49,6 +57,7 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
     """JSON-able facts of a loaded classifier and, where it lies in a run folder, of its run."""
     from sentimoe.errors import ModelFolderError
     from sentimoe.evaluation import active_parameters
+    from sentimoe.methods.storage import RUN
 
     model = classifier.engine.model
     moe = getattr(model.config, "moe", None)
@@ -62,14 +71,15 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
         "experts": None if moe is None else {name: moe[name] for name in SHOWN},
         "receipt": getattr(model.config, "moe_receipt", None),
     }
+    if not (folder / RUN).is_file():  # written last: without it other files may be of a run that was killed
+        return facts
     record, scores = beside_model(folder, "run.json"), beside_model(folder, "metrics.json")
     try:
-        if record:
-            facts |= {
-                "data": record["data"]["name"],
-                "data_sha256": record["data"]["sha256"],
-                "seed": record["config"]["seed"],
-            }
+        facts |= {
+            "data": record["data"]["name"],
+            "data_sha256": record["data"]["sha256"],
+            "seed": record["config"]["seed"],
+        }
         return facts | {name: {key: round(m[key], 4) for key in SCORES} for name, m in scores.items()}
     except (KeyError, TypeError) as error:
         raise ModelFolderError(

@@ -18,6 +18,7 @@ def load_model(
     data: str,
     precision: str,
     trust_remote_code: bool,
+    verify: bool,
     **settings: Any,
 ) -> SentimentClassifier:
     """A run folder; with method "zero-shot" a language model asked for these labels. Raises ConfigError.
@@ -28,7 +29,7 @@ def load_model(
     from sentimoe.errors import ConfigError
     from sentimoe.methods import PROMPTS
 
-    told: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code}
+    told: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code, "verify": verify}
     if method is None:
         if mode != "calibrated":
             raise ConfigError(f"--mode {mode} is of language models that are asked; add --method zero-shot")
@@ -53,16 +54,6 @@ def was_trained_on(model: str, data: str) -> bool:
 
 def beside_model(folder: Path, name: str) -> dict[str, Any]:
     """What a JSON file of a run folder holds; empty where there is none. Raises ModelFolderError when it is damaged."""
-    from sentimoe.errors import ModelFolderError
-    from sentimoe.records import read_json
+    from sentimoe.model_folder import read_object
 
-    path = folder / name
-    if not path.is_file():
-        return {}
-    try:
-        found = read_json(path)
-    except ValueError as error:
-        raise ModelFolderError(f"{path} is no JSON ({error}); remove it, or copy the folder again") from error
-    if not isinstance(found, dict):
-        raise ModelFolderError(f"{path} holds no JSON object; remove it, or copy the folder again")
-    return found
+    return read_object(folder / name) if (folder / name).exists() else {}

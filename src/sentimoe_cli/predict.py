@@ -42,6 +42,10 @@ def predict(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
     ] = False,
+    no_verify: Annotated[
+        bool,
+        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
+    ] = False,
 ) -> None:
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 
@@ -82,7 +86,7 @@ def predict(
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, **settings)
+    classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
     engine, classes = classifier.engine, classifier.classes_
     cut: list[int] | None = [] if long_texts == "truncate" else None
     try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut), output)

@@ -97,6 +97,13 @@ def train(
     trust_remote_code: Annotated[
         bool | None, Option("--trust-remote-code", help="Run the Python code that the model or a teacher brings along.")
     ] = None,
+    verify: Annotated[
+        bool | None,
+        Option(
+            "--verify/--no-verify",
+            help="Compare the folders of the model and of teachers with their manifests. [verify]",
+        ),
+    ] = None,
     resume: Annotated[bool, Option(help="Go on with the run in the output folder.")] = False,
     quiet: Annotated[bool, Option(help="No progress bar.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the metrics as one JSON object.")] = False,

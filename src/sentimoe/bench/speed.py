@@ -27,6 +27,7 @@ from ..data import Split
 from ..errors import ConfigError
 from ..evaluation import classification_metrics, in_turns, peak_memory_mib, rate, ratio
 from ..inference import Engine
+from ..model_folder import CONFIG, read_object
 from ..training import hardware, versions
 from ..upcycle import moe_layers
 from .flops import FLOP_TEXTS, gflops_per_text
@@ -145,7 +146,7 @@ def scale(model: Path, texts: BenchTexts, backend: str, say: Say, counts: Sequen
 
 def describe(folder: Path) -> dict[str, Any] | None:
     """How a saved model divides its FFNs; None for a dense one."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_object(folder / CONFIG)
     told = config.get("moe")
     keys = ("init", "expert", "num_experts", "num_experts_per_tok", "num_shared_experts")
     return None if told is None else {key: told[key] for key in keys}

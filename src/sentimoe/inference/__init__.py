@@ -1,8 +1,9 @@
 """Texts in, probabilities out."""
 
 from .engine import BACKENDS, Engine, in_precision, position_limit
+from .exported import export, is_exported, load_exported
 from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
-from .openvino import Bare, OpenVINOClassifier, export, is_exported, load_exported, padded_probe
+from .openvino import Bare, OpenVINOClassifier, padded_probe
 from .precision import PRECISIONS, compute_dtype
 from .windows import LONG_TEXTS, make_windows
 

@@ -125,9 +125,9 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
 
 def _length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | OpenVINOClassifier) -> int:
-    if tokenizer.model_max_length <= LONGEST:
-        return tokenizer.model_max_length
     limit = None if isinstance(model, OpenVINOClassifier) else position_limit(model)
+    if tokenizer.model_max_length <= LONGEST:
+        return tokenizer.model_max_length if limit is None else min(tokenizer.model_max_length, limit)
     if limit is None:
         raise ConfigError(
             "neither tokenizer nor model says how many tokens it reads; set the tokenizer's model_max_length, or give "

@@ -1,30 +1,24 @@
-"""The second backend: a classifier compiled by OpenVINO, from a model in memory or from an exported folder.
+"""The second backend: a classifier compiled by OpenVINO.
 
-Experts stay sparse: they are exported in their `gathered` form, in which each one reads the rows that chose it. An
-exported folder holds `openvino_model.xml` and `.bin`, the tokenizer, and `sentimoe_export.json`, which says what it is;
-it runs without this package (README).
+Experts stay sparse: they are exported in their `gathered` form, in which each one reads the rows that chose it.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..errors import ConfigError, ConversionError
 from ..upcycle import moe_layers
 
-MODEL, ABOUT = "openvino_model.xml", "sentimoe_export.json"
-FORMAT = "sentimoe-openvino-1"
 TOLERANCE = 1e-3
 HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 
@@ -36,7 +30,7 @@ class OpenVINOClassifier:
     """
 
     def __init__(self, network: Any, dtype: torch.dtype):
-        openvino = _openvino()
+        openvino = import_openvino()
         labels = json.loads(network.get_rt_info(["sentimoe", "labels"]).value)
         kind = ["sentimoe", "label_type"]
         label_type = network.get_rt_info(kind).value if network.has_rt_info(kind) else "str"
@@ -100,7 +94,7 @@ def convert(model: PreTrainedModel) -> Any:
 
 
 def _trace(exported: PreTrainedModel) -> Any:
-    openvino = _openvino()
+    openvino = import_openvino()
     shape = [-1, -1]
     with torch.no_grad(), warnings.catch_warnings():
         # the tracer warns of every size that it fixes; what it made is compared with the model
@@ -136,60 +130,14 @@ def padded_probe(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {"input_ids": ids.where(mask.bool(), torch.tensor(padding)), "attention_mask": mask}
 
 
-def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the folder. Raises ConfigError when it is not empty or OpenVINO is not installed."""
-    if folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty; choose another folder for the export")
-    network = convert(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    _openvino().save_model(network, folder / MODEL, compress_to_fp16=False)
-    moe = getattr(model.config, "moe", None)
-    about = {
-        "format": FORMAT,
-        "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
-        "max_length": tokenizer.model_max_length,
-        "experts_per_token": None if moe is None else moe["num_experts_per_tok"],
-        "max_abs_logit_diff": float(network.get_rt_info(["sentimoe", "max_abs_logit_diff"]).value),
-        "tokenizer_sha256": _hash(folder / "tokenizer.json"),
-        "openvino": _openvino().__version__,
-    }
-    (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def load_exported(folder: Path, dtype: torch.dtype) -> OpenVINOClassifier:
-    """Load an exported folder. Raises ConfigError when tokenizer or labels are not those of the export."""
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    if about.get("format") != FORMAT:
-        raise ConfigError(f"{folder} has the format {about.get('format')!r}; this version reads {FORMAT!r}")
-    if _hash(folder / "tokenizer.json") != about["tokenizer_sha256"]:
-        raise ConfigError(f"the tokenizer in {folder} is not the one that the model was exported with; export again")
-    classifier = OpenVINOClassifier(_openvino().Core().read_model(folder / MODEL), dtype)
-    if list(classifier.config.id2label.values()) != about["labels"]:
-        raise ConfigError(
-            f"the model in {folder} answers {list(classifier.config.id2label.values())}, its description says "
-            f"{about['labels']}; export again"
-        )
-    return classifier
-
-
-def is_exported(folder: Path) -> bool:
-    """Whether a folder was written by `export`."""
-    return (folder / ABOUT).is_file()
-
-
 def compiled(model: PreTrainedModel, dtype: torch.dtype) -> OpenVINOClassifier:
     """A model in memory, compiled."""
     return OpenVINOClassifier(convert(model), dtype)
 
 
-def _openvino() -> Any:
+def import_openvino() -> Any:
     if find_spec("openvino") is None:
         raise ConfigError("backend 'openvino' is not installed: pip install 'sentimoe[openvino]'")
     import openvino
 
     return openvino
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,56 +4,128 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from ..errors import ConfigError, WeightsError
-from ..model_folder import load_adapter, load_model
-from ..records import read_json, write_json
+from ..errors import ConfigError, ModelFolderError, WeightsError
+from ..model_folder import (
+    ADAPTER,
+    BASE,
+    CONFIG,
+    EXPORT,
+    INDEX,
+    check_adapter,
+    check_files,
+    check_finite,
+    check_hashes,
+    check_labels,
+    load_adapter,
+    load_model,
+    read_header,
+    read_object,
+    saved_whole,
+)
+from ..records import write_json
 
-BASE = "base"
-ADAPTER, EXPORT = "adapter_config.json", "sentimoe_export.json"
+RUN = "run.json"  # training writes it into the folder of a finished run
+
+
+class AdapterConfig(PreTrainedConfig):
+    """Entry of `AutoConfig` for the folder of an adapter: reads as the config of its base, which it holds.
+
+    With it and an index of the weights in `base/`, transformers finds the base in the folder itself, wherever that is
+    moved; a process without sentimoe does not know this type and refuses, instead of loading the base alone.
+    """
+
+    model_type = "sentimoe-adapter"
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
+        told = config_dict.get("base_config")
+        if not isinstance(told, dict) or told.get("model_type") not in CONFIG_MAPPING:
+            raise ModelFolderError(f"{CONFIG} of an adapter has base_config={told!r}; it must be that of its base")
+        return CONFIG_MAPPING[told["model_type"]].from_dict(told, **kwargs)
+
+
+def register_adapters() -> None:
+    """Make `AutoConfig` know the folders of adapters."""
+    AutoConfig.register(AdapterConfig.model_type, AdapterConfig, exist_ok=True)
 
 
 def save_adapted(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a trained model and its tokenizer, and beside an adapter the frozen model that it belongs to.
+    """Write a trained model, its tokenizer and a manifest, and beside an adapter the frozen model that it belongs to.
 
-    Raises ConfigError for a folder that holds an adapter or an export, which would be loaded in place of the model.
+    Takes the place of a model of the same kind. Raises ConfigError for a folder that holds another kind of model or a
+    finished run, and WeightsError for weights that are not finite; the folder is then as it was.
     """
     folder, adapter = Path(folder), isinstance(model, PeftModel)
-    if found := [name for name in ((EXPORT,) if adapter else (ADAPTER, EXPORT)) if (folder / name).exists()]:
+    others = [EXPORT, *([] if adapter else [ADAPTER])]
+    if adapter and not (folder / ADAPTER).exists():
+        others.append(CONFIG)  # of a whole model
+    if found := [name for name in others if (folder / name).exists()]:
         raise ConfigError(f"{folder} holds another kind of model ({', '.join(found)}); choose another folder")
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(folder)
-    if adapter:
-        _bare(model).save_pretrained(folder / BASE)
-        tokenizer.save_pretrained(folder / BASE)
-        # peft names the backbone that training began with, and `pipeline` would put this adapter on it without a word
-        told = read_json(folder / ADAPTER) | {"base_model_name_or_path": str((folder / BASE).resolve())}
-        write_json(folder / ADAPTER, told)
+    if (folder / RUN).exists():
+        raise ConfigError(f"{folder} holds a finished run, whose scores are of its own model; choose another folder")
+    check_finite(model, f"the model is not saved to {folder}")
+    with saved_whole(folder) as aside:
+        model.save_pretrained(str(aside))
+        tokenizer.save_pretrained(aside)
+        if adapter:
+            _bare(model).save_pretrained(aside / BASE)
+            tokenizer.save_pretrained(aside / BASE)
+            _point_to_base(aside)
 
 
-def load_adapted(folder: str | Path, *, trust_remote_code: bool = False) -> PreTrainedModel | PeftModel:
-    """Load what `save_adapted` wrote, in evaluation mode.
+def load_adapted(
+    folder: str | Path, *, trust_remote_code: bool = False, verify: bool = True
+) -> PreTrainedModel | PeftModel:
+    """Load what `save_adapted` wrote, in evaluation mode. verify: compare the folder with its manifest.
 
     Raises WeightsError where some would be random, ModelFolderError for a folder that is damaged or not trusted.
     """
-    folder = Path(folder)
-    if not (folder / ADAPTER).is_file():
-        return _whole(folder, trust_remote_code)
-    return load_adapter(_whole(folder / BASE, trust_remote_code), folder)
+    folder, how = Path(folder), {"trust_remote_code": trust_remote_code, "verify": verify}
+    if not (folder / ADAPTER).exists():
+        return _whole(folder, how)
+    check_files(folder)
+    if verify:
+        check_hashes(folder)
+    check_adapter(folder)
+    return load_adapter(_whole(folder / BASE, how), folder)
 
 
-def _whole(folder: Path, trust_remote_code: bool) -> PreTrainedModel:
-    model, found = load_model(AutoModelForSequenceClassification, folder, trust_remote_code=trust_remote_code)
+def _whole(folder: Path, how: dict[str, bool]) -> PreTrainedModel:
+    model, found = load_model(AutoModelForSequenceClassification, folder, **how)
     if found["missing_keys"]:
         raise WeightsError(
             f"{folder} is not a trained classifier: it lacks {sorted(found['missing_keys'])[:3]}, which would be "
             f"random; train it first: sentimoe train --model {folder}"
         )
+    check_labels(folder)
     return model
+
+
+def _point_to_base(folder: Path) -> None:
+    """Let transformers find the base inside the folder of its adapter.
+
+    peft wrote the name of the backbone that training began with, onto which `pipeline` would put this adapter without a
+    word. A path in its place would be wrong, or another run's, once the folder is moved; so there is none.
+    """
+    write_json(folder / ADAPTER, read_object(folder / ADAPTER) | {"base_model_name_or_path": None})
+    told = {"model_type": AdapterConfig.model_type, "base_config": read_object(folder / BASE / CONFIG)}
+    write_json(folder / CONFIG, told)
+    files = sorted((folder / BASE).glob("*.safetensors"))
+    places = {name: f"{BASE}/{file.name}" for file in files for name in read_header(file)}
+    write_json(folder / INDEX, {"metadata": {}, "weight_map": places})
 
 
 def _bare(model: PeftModel) -> PreTrainedModel:

@@ -205,15 +205,23 @@ def read_answer(answer: str, label_names: Sequence[str]) -> int | None:
 
 
 def load_zero_shot(
-    name: str, label_names: Sequence[str], *, dtype: torch.dtype, trust_remote_code: bool = False, **settings: Any
+    name: str,
+    label_names: Sequence[str],
+    *,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    verify: bool = True,
+    **settings: Any,
 ) -> ZeroShot:
     """Load a causal language model (a short name, a folder or a hub id) for zero-shot classification.
 
-    trust_remote_code: run the Python code that it brings along. Raises ModelFolderError and ConfigError.
+    trust_remote_code: run the Python code that it brings along. verify: compare a folder with its manifest.
+
+    Raises ModelFolderError and ConfigError.
     """
     label_names = list(values_of(label_names, "label_names"))
     path = backbone_path(name)
-    model, _ = load_model(AutoModelForCausalLM, path, dtype=dtype, trust_remote_code=trust_remote_code)
+    model, _ = load_model(AutoModelForCausalLM, path, dtype=dtype, trust_remote_code=trust_remote_code, verify=verify)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return ZeroShot(model, load_tokenizer(path, trust_remote_code=trust_remote_code), label_names, **settings)
 

@@ -1,5 +1,45 @@
-"""Model folders: how all that lies in one, or under a hub id, is loaded."""
+"""Model folders: how all that lies in one, or under a hub id, is checked, loaded and saved."""
 
-from .loading import is_model_folder, load_adapter, load_config, load_model, load_tokenizer
+from .checks import check_adapter, check_labels, check_vocabulary
+from .files import (
+    ADAPTER,
+    BASE,
+    CONFIG,
+    EXPORT,
+    INDEX,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    check_files,
+    check_hashes,
+    is_model_folder,
+    read_object,
+)
+from .loading import load_adapter, load_config, load_model, load_tokenizer
+from .saving import saved_whole
+from .weights import check_finite, read_header
 
-__all__ = ["is_model_folder", "load_adapter", "load_config", "load_model", "load_tokenizer"]
+__all__ = [
+    "ADAPTER",
+    "BASE",
+    "CONFIG",
+    "EXPORT",
+    "INDEX",
+    "TOKENIZER",
+    "TOKENIZER_CONFIG",
+    "WEIGHTS",
+    "check_adapter",
+    "check_files",
+    "check_finite",
+    "check_hashes",
+    "check_labels",
+    "check_vocabulary",
+    "is_model_folder",
+    "load_adapter",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "read_header",
+    "read_object",
+    "saved_whole",
+]

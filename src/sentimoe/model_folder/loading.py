@@ -2,11 +2,13 @@
 
 Code that a folder brings along runs only with `trust_remote_code`, nothing is asked on standard input (which may be the
 user's texts), and weights are read from safetensors alone. What transformers has itself it uses, whatever `auto_map`
-says.
+says. A folder is checked before a library reads it, because libraries make up what is missing; what they still raise
+becomes one error here.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +17,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ConfigError, ModelFolderError, SentiMoEError
+from ..errors import ConfigError, ModelFolderError, SentiMoEError, WeightsError
+from .checks import (
+    check_as_saved,
+    check_tokenizer,
+    check_tokenizer_files,
+    check_whole,
+    read_config,
+)
+from .files import ADAPTER_WEIGHTS, check_files, check_hashes, is_model_folder, is_own
+from .weights import check_adapter_weights, check_dtypes, check_finite, check_surplus, check_weights
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -31,42 +43,86 @@ RAISED_ON_DAMAGE = (
 
 def load_config(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The config of a folder or hub id. Raises ModelFolderError, or ConfigError where there is no such model."""
+    if is_model_folder(name):
+        check_files(Path(name))
+        read_config(Path(name), trusted=trust_remote_code)
     with _told(name):
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id. Raises ModelFolderError, or ConfigError where there is no such model."""
+    checked = is_model_folder(name) and "gguf_file" not in options
+    if checked:
+        check_files(Path(name))
+        check_tokenizer_files(Path(name))
     with _told(name):
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+    if checked:
+        with _told(name):
+            check_tokenizer(Path(name), tokenizer)
+    return tokenizer
 
 
 def load_model(
-    model_class: Any, name: str | Path, *, trust_remote_code: bool = False, **options: Any
+    model_class: Any, name: str | Path, *, trust_remote_code: bool = False, verify: bool = True, **options: Any
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model of that class (or auto class) in evaluation mode, and what transformers tells of its weights' names.
 
-    options: of `from_pretrained`. Raises ModelFolderError, or ConfigError where there is no such model.
+    verify: compare a folder with its manifest, where it has one. options: of `from_pretrained`. Raises
+    ModelFolderError, or ConfigError where there is no such model.
     """
+    told: dict[str, Any] = {}
+    checked = is_model_folder(name) and "gguf_file" not in options
+    if checked:
+        check_files(Path(name))
+        check_whole(Path(name))
+        if verify:
+            check_hashes(Path(name))
+        told = read_config(Path(name), trusted=trust_remote_code)
+        check_weights(Path(name))
     with _told(name):
-        return model_class.from_pretrained(
+        model, info = model_class.from_pretrained(
             name, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True, **options
         )
+    check_finite(model, str(name))
+    if checked and is_own(Path(name)) and told.get("quantization_config") is None:
+        check_as_saved(Path(name), model.config)
+        check_surplus(Path(name), info)
+        if "dtype" not in options:
+            check_dtypes(Path(name), model)
+    return model, info
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """The model under the adapter that lies in a folder. Raises ModelFolderError."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ModelFolderError(f"{folder} lacks adapter_model.safetensors, the weights of its adapter; copy it again")
-    from peft import PeftModel  # slow to import, and only adapters need it
+    from peft import PeftModel, get_peft_model_state_dict  # slow to import, and only adapters need it
 
+    check_adapter_weights(folder)
     with _told(folder):
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+        stored = load_file(folder / ADAPTER_WEIGHTS)
+        loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if differing := sorted(stored.keys() ^ loaded.keys()):
+        raise WeightsError(f"the adapter in {folder} has not the weights that its settings say: see {differing[:3]}")
+    _keep_dtypes(folder, adapted, stored, loaded)
+    check_finite(adapted, str(folder))
+    return adapted
 
 
-def is_model_folder(name: str | Path) -> bool:
-    """Whether a folder of that name holds a model or an adapter, whole or not."""
-    return any((Path(name) / each).exists() for each in ("config.json", "adapter_config.json"))
+def _keep_dtypes(
+    folder: Path, adapted: PeftModel, stored: dict[str, torch.Tensor], loaded: dict[str, torch.Tensor]
+) -> None:
+    """Undo that peft rounds what was trained in float32 to the type of the base. Raises WeightsError for others."""
+    parameters = {parameter.data_ptr(): parameter for parameter in adapted.parameters()}
+    for name, tensor in loaded.items():
+        if stored[name].dtype == torch.float32 and tensor.dtype == torch.bfloat16:
+            parameters[tensor.data_ptr()].data = stored[name].to(tensor.device)
+        elif stored[name].dtype != tensor.dtype:
+            raise WeightsError(
+                f"{name} of the adapter in {folder} is stored as {stored[name].dtype}, and used as {tensor.dtype}: "
+                "it was changed after it was saved; copy the folder again"
+            )
 
 
 @contextmanager
@@ -74,26 +130,36 @@ def _told(name: str | Path) -> Iterator[None]:
     """What libraries raise on a model that cannot be loaded, as one error that says what to do."""
     try:
         yield
-    except (SentiMoEError, torch.OutOfMemoryError):
+    except (ModelFolderError, torch.OutOfMemoryError):
         raise
     except ImportError as error:
-        raise ConfigError(f"{name} needs a package that is not installed: {_first_line(error)}") from error
+        raise ConfigError(f"{name} needs a package that is not installed: {_short(error)}") from error
+    except SentiMoEError as error:  # of our model classes, about a setting in the folder
+        raise ModelFolderError(f"{name} cannot be loaded: {error}") from error
     except RAISED_ON_DAMAGE as error:
-        if "trust_remote_code" in str(error):  # transformers has no error type for it
-            raise ModelFolderError(
-                f"{name} brings Python code of its own, which is not run; read that code, and if you trust it load the "
-                "model with --trust-remote-code (trust_remote_code=True)"
-            ) from error
-        if not is_model_folder(name):
-            raise ConfigError(
-                f"model {str(name)!r} cannot be loaded; give the folder of a model or the id of one that the hub or "
-                f"its cache has ({_first_line(error)})"
-            ) from error
-        raise ModelFolderError(
-            f"{name} cannot be loaded ({type(error).__name__}: {_first_line(error)}); if it was damaged, copy it again "
+        raise _refused(name, error) from error
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises that class itself
+            raise
+        raise _refused(name, error) from error
+
+
+def _refused(name: str | Path, error: Exception) -> SentiMoEError:
+    if "trust_remote_code" in str(error):  # transformers has no error type for it
+        return ModelFolderError(
+            f"{name} brings Python code of its own, which is not run; read that code, and if you trust it load the "
+            "model with --trust-remote-code (trust_remote_code=True)"
+        )
+    if is_model_folder(name):
+        return ModelFolderError(
+            f"{name} cannot be loaded ({type(error).__name__}: {_short(error)}); if it was damaged, copy it again "
             "from where it was made"
-        ) from error
+        )
+    return ConfigError(
+        f"model {str(name)!r} cannot be loaded; give the folder of a model or the id of one that the hub or its cache "
+        f"has ({_short(error)})"
+    )
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
+def _short(error: BaseException) -> str:
+    return textwrap.shorten(str(error), 200, placeholder=" ...")

@@ -40,6 +40,7 @@ class TrainConfig:
     merge: add LoRA updates to the weights after training (else, and with load_in_4bit, the folder holds the adapter and
         its base).
     trust_remote_code: run the Python code that `model` or a teacher brings along; without it such a model is refused.
+    verify: compare the folders of `model` and teachers with their manifests, where they have one.
     save_minutes, save_steps: how often a checkpoint is written, besides one after every epoch; a run that was stopped
         goes on from the last one. They do not change the result.
     class_weights: weigh classes by inverse frequency. train_limit: use that many training texts (None: all).
@@ -80,6 +81,7 @@ class TrainConfig:
     save_steps: int | None = None
     seed: int = 0
     trust_remote_code: bool = False
+    verify: bool = True
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -123,6 +125,11 @@ class TrainConfig:
         """The rates of parameter groups ("router", "gate") that differ from the common one."""
         rates = {"router": self.router_learning_rate, "gate": self.gate_learning_rate}
         return {group: rate for group, rate in rates.items() if rate is not None}
+
+    @property
+    def loading(self) -> dict[str, bool]:
+        """How the model and the teachers are loaded."""
+        return {"trust_remote_code": self.trust_remote_code, "verify": self.verify}
 
     @property
     def teachers(self) -> list[str]:

@@ -91,6 +91,7 @@ def soft_answers(
     max_length: int,
     precision: str = "auto",
     trust_remote_code: bool = False,
+    verify: bool = True,
 ) -> np.ndarray:
     """Mean over trained models of their answers at temperature `T`, `[B, C]`: each text is asked once.
 
@@ -100,7 +101,7 @@ def soft_answers(
     total = np.zeros((len(texts), len(label_names)))
     for folder in folders:
         try:
-            model = load_adapted(folder, trust_remote_code=trust_remote_code)
+            model = load_adapted(folder, trust_remote_code=trust_remote_code, verify=verify)
             tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         except ConfigError as error:
             raise ConfigError(f"teacher={folder!r} is not the folder of a trained model: {error}") from error

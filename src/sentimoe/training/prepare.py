@@ -80,7 +80,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     if hidden is None:
         hidden = 1.0 if folders and method.keeps_teacher else 0.0
     if folders and method.keeps_teacher:
-        model, source = _load_teacher(folders[0], dataset.label_names, config.trust_remote_code), folders[0]
+        model, source = _load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
     model.config.label_type = dataset.label_type
@@ -88,7 +88,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
     teacher = None
     if hidden and folders:
-        teacher = _running_teacher(folders, dataset.label_names, model, tokenizer, config.trust_remote_code)
+        teacher = _running_teacher(folders, dataset.label_names, model, tokenizer, config.loading)
     if config.distillation_token_dropout and teacher is None:
         raise ConfigError(
             "distillation_token_dropout needs a teacher that reads what is left: give one dense teacher and a "
@@ -118,7 +118,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
                 told[1],
                 config.max_length,
                 config.precision,
-                config.trust_remote_code,
+                **config.loading,
             )
     complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
     return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, answers)
@@ -147,7 +147,7 @@ def default_learning_rate(model: PreTrainedModel) -> float:
 
 
 def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
-    told: dict[str, Any] = {"head": config.head, "trust_remote_code": config.trust_remote_code}
+    told: dict[str, Any] = {"head": config.head, **config.loading}
     if not config.load_in_4bit:
         return load_classifier(config.model, label_names, **told)
     keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
@@ -159,13 +159,16 @@ def _running_teacher(
     label_names: Sequence[str],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    trust_remote_code: bool,
+    how: dict[str, bool],
 ) -> PreTrainedModel:
     """The one teacher whose hidden states are learnt. Raises ConfigError when the student cannot compare its own."""
     if len(folders) > 1:
         raise ConfigError("hidden states are those of one teacher: set distillation_hidden_weight to 0 for several")
-    teacher = _load_teacher(folders[0], label_names, trust_remote_code)
-    if load_stored_tokenizer(folders[0], trust_remote_code=trust_remote_code).get_vocab() != tokenizer.get_vocab():
+    teacher = _load_teacher(folders[0], label_names, how)
+    if (
+        load_stored_tokenizer(folders[0], trust_remote_code=how["trust_remote_code"]).get_vocab()
+        != tokenizer.get_vocab()
+    ):
         raise ConfigError(
             f"teacher {folders[0]!r} and student read different vocabularies: set distillation_hidden_weight to 0"
         )
@@ -174,11 +177,11 @@ def _running_teacher(
     return teacher
 
 
-def _load_teacher(folder: str, label_names: Sequence[str], trust_remote_code: bool) -> PreTrainedModel:
+def _load_teacher(folder: str, label_names: Sequence[str], how: dict[str, bool]) -> PreTrainedModel:
     """A dense classifier with these labels. Raises ConfigError."""
     if not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"teacher={folder!r} must be the folder of a trained dense model, without an adapter")
-    teacher = load_adapted(folder, trust_remote_code=trust_remote_code)
+    teacher = load_adapted(folder, **how)
     if isinstance(teacher, PeftModel) or moe_layers(teacher):
         raise ConfigError(f"teacher={folder!r} must be a dense model; this one has experts or an adapter")
     check_labels(teacher, label_names)

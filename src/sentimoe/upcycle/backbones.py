@@ -29,6 +29,7 @@ def load_classifier(
     load_in_4bit: bool = False,
     keep_layers: Sequence[int] = (),
     trust_remote_code: bool = False,
+    verify: bool = True,
 ) -> PreTrainedModel:
     """A dense classifier with a fresh head (`mean`) or with the head of its architecture (`native`).
 
@@ -36,13 +37,17 @@ def load_classifier(
     A folder that already is a classifier with these labels, in any order, keeps its head under `native`; so does one
     that never named its labels. load_in_4bit: the weights will be frozen, see `frozen_weights`; `keep_layers`, counted
     from either end, stay whole. trust_remote_code: run the Python code that the model brings along.
+    verify: compare the folder with its manifest, where it has one.
 
     Raises ConfigError, and ModelFolderError for a model that is damaged or not trusted.
     """
     if head not in HEADS:
         raise ConfigError(f"head={head!r} must be one of {HEADS}")
     path = backbone_path(name)
-    labels = {"id2label": dict(enumerate(label_names)), "label2id": {label: i for i, label in enumerate(label_names)}}
+    labels: dict[str, Any] = {
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {label: i for i, label in enumerate(label_names)},
+    }
     try:
         config = load_config(path, trust_remote_code=trust_remote_code)
     except ConfigError as error:
@@ -50,6 +55,7 @@ def load_classifier(
             f"model {name!r} cannot be loaded; give one of {', '.join(PACKAGED)}, the folder of a model or the id of "
             "one that the hub or its cache has"
         ) from error
+    how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "verify": verify}
     weights: dict[str, Any] = {"dtype": dtype}
     if load_in_4bit:
         count = config.get_text_config().num_hidden_layers
@@ -57,9 +63,7 @@ def load_classifier(
     if head == "native":
         check_single_label(config, name)
         order = _label_order(name, config, label_names)
-        model, found = load_model(
-            AutoModelForSequenceClassification, path, trust_remote_code=trust_remote_code, **weights, **labels
-        )
+        model, found = load_model(AutoModelForSequenceClassification, path, **how, **weights, **labels)
         of_backbone = [key for key in found["missing_keys"] if key.startswith(f"{model.base_model_prefix}.")]
         _check_whole(name, [key for key in of_backbone if "pooler" not in key])  # a part of the head, and new as it is
         if order != sorted(order):
@@ -69,9 +73,7 @@ def load_classifier(
     if base.model_type == "sentimoe":
         raise ConfigError(f"{name} is a sentimoe classifier already; load it with AutoModelForSequenceClassification")
     body_class = backbone_class(base)
-    body, found = load_model(
-        body_class, path, trust_remote_code=trust_remote_code, **weights, **without_pooler(body_class)
-    )
+    body, found = load_model(body_class, path, **how, **weights, **without_pooler(body_class))
     _check_whole(name, found["missing_keys"])
     return with_mean_head(body, labels, head_dropout)
 

@@ -1,0 +1,81 @@
+"""Exported folders: a compiled classifier that runs without this package (README).
+
+A folder holds `openvino_model.xml` and `.bin`, the tokenizer, and `sentimoe_export.json`, which says what it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ConfigError, ModelFolderError
+from ..manifest import sha256
+from ..model_folder import EXPORT, TOKENIZER, TOKENIZER_CONFIG, check_files, check_hashes, read_object, saved_whole
+from ..records import write_json
+from .openvino import OpenVINOClassifier, convert, import_openvino
+
+NETWORK = "openvino_model.xml"
+FORMAT = "sentimoe-openvino-1"
+
+
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the folder. Raises ConfigError when it is not empty or OpenVINO is not installed."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty; choose another folder for the export")
+    network = convert(model)
+    moe = getattr(model.config, "moe", None)
+    with saved_whole(folder) as aside:
+        tokenizer.save_pretrained(aside)
+        import_openvino().save_model(network, aside / NETWORK, compress_to_fp16=False)
+        about = {
+            "format": FORMAT,
+            "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
+            "max_length": tokenizer.model_max_length,
+            "experts_per_token": None if moe is None else moe["num_experts_per_tok"],
+            "max_abs_logit_diff": float(network.get_rt_info(["sentimoe", "max_abs_logit_diff"]).value),
+            "tokenizer_sha256": sha256(aside / TOKENIZER),
+            "network_sha256": sha256(aside / NETWORK),
+            "openvino": import_openvino().__version__,
+        }
+        write_json(aside / EXPORT, about)
+
+
+def load_exported(folder: Path, dtype: torch.dtype, verify: bool = True) -> OpenVINOClassifier:
+    """Load an exported folder. Raises ModelFolderError when network, tokenizer or labels are not those of the export.
+
+    verify: compare the folder with its manifest, where it has one.
+    """
+    check_files(folder)
+    if verify:
+        check_hashes(folder)
+    about = read_object(folder / EXPORT)
+    if about.get("format") != FORMAT:
+        raise ModelFolderError(f"{folder} has the format {about.get('format')!r}; this version reads {FORMAT!r}")
+    for name, known in ((TOKENIZER, "tokenizer_sha256"), (NETWORK, "network_sha256")):
+        if not (folder / name).exists():
+            raise ModelFolderError(f"{folder} lacks {name}; copy it again, or export the model again")
+        if known in about and sha256(folder / name) != about[known]:
+            raise ModelFolderError(f"{name} in {folder} is not the one of the export; copy it again, or export again")
+    if (length := read_object(folder / TOKENIZER_CONFIG).get("model_max_length")) != about.get("max_length"):
+        raise ModelFolderError(
+            f"the tokenizer in {folder} has model_max_length={length!r}, its description says "
+            f"{about.get('max_length')!r}; export again"
+        )
+    try:
+        network = import_openvino().Core().read_model(folder / NETWORK)
+        classifier = OpenVINOClassifier(network, dtype)
+    except (RuntimeError, ValueError) as error:  # what OpenVINO raises for weights that do not fit
+        raise ModelFolderError(f"{folder} cannot be loaded ({str(error).strip().splitlines()[-1]})") from error
+    if list(classifier.config.id2label.values()) != about.get("labels"):
+        raise ModelFolderError(
+            f"the model in {folder} answers {list(classifier.config.id2label.values())}, its description says "
+            f"{about.get('labels')}; export again"
+        )
+    return classifier
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder was written by `export`."""
+    return (folder / EXPORT).exists()
