@@ -62,16 +62,16 @@ def _settings(told: Any) -> Iterator[tuple[str, Any]]:
 
 def _check_own(folder: Path, told: dict[str, Any]) -> None:
     lacking = [name for name in ("head", "moe", "moe_receipt", "id2label", "label2id") if name not in told]
-    moe = told.get("moe")
+    moe, known = told.get("moe"), [field.name for field in dataclasses.fields(MoEConfig)]
     if not lacking and moe is not None:
         if not isinstance(moe, dict):
             raise ModelFolderError(f"{CONFIG} of {folder} has moe={moe!r}; it must be null or hold settings")
-        lacking = [f"moe.{field.name}" for field in dataclasses.fields(MoEConfig) if field.name not in moe]
+        lacking = [f"moe.{name}" for name in known if name not in moe]
     if lacking:
         raise ModelFolderError(f"{CONFIG} of {folder} lacks {', '.join(lacking)}; copy it again from where it was made")
     if moe is not None:
         try:
-            MoEConfig.from_dict(moe)
+            MoEConfig(**{name: value for name, value in moe.items() if name in known})  # a newer version may have more
         except (ConfigError, TypeError) as error:
             raise ModelFolderError(f"{CONFIG} of {folder}, moe: {error}") from error
 
