@@ -7,7 +7,7 @@ Importing the package registers its model classes, so that `AutoModelForSequence
 from typing import TYPE_CHECKING, Any
 
 from .config import FFNLayout, MoEConfig
-from .methods import register_adapters
+from .model_folder import register_adapters
 from .upcycle import (
     CollapseReport,
     MoEReceipt,

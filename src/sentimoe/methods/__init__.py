@@ -4,7 +4,7 @@ from .p_tuning import VIRTUAL_TOKENS
 from .packed import freeze_packed, round_packed
 from .prompts import PROMPTS, Prompt
 from .registry import METHODS, Method, adapt, check_settings, check_trains, find_method, merge
-from .storage import load_adapted, register_adapters, save_adapted
+from .storage import load_adapted, save_adapted
 from .zero_shot import ZeroShot, load_zero_shot
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "load_adapted",
     "load_zero_shot",
     "merge",
-    "register_adapters",
     "round_packed",
     "save_adapted",
 ]

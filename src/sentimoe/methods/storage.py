@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ConfigError, ModelFolderError, WeightsError
+from ..errors import ConfigError, WeightsError
 from ..model_folder import (
     ADAPTER,
     BASE,
     CONFIG,
     EXPORT,
     INDEX,
+    AdapterConfig,
     check_adapter,
     check_files,
     check_finite,
@@ -38,28 +31,6 @@ from ..model_folder import (
 from ..records import write_json
 
 RUN = "run.json"  # training writes it into the folder of a finished run
-
-
-class AdapterConfig(PreTrainedConfig):
-    """Entry of `AutoConfig` for the folder of an adapter: reads as the config of its base, which it holds.
-
-    With it and an index of the weights in `base/`, transformers finds the base in the folder itself, wherever that is
-    moved; a process without sentimoe does not know this type and refuses, instead of loading the base alone.
-    """
-
-    model_type = "sentimoe-adapter"
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
-        told = config_dict.get("base_config")
-        if not isinstance(told, dict) or told.get("model_type") not in CONFIG_MAPPING:
-            raise ModelFolderError(f"{CONFIG} of an adapter has base_config={told!r}; it must be that of its base")
-        return CONFIG_MAPPING[told["model_type"]].from_dict(told, **kwargs)
-
-
-def register_adapters() -> None:
-    """Make `AutoConfig` know the folders of adapters."""
-    AutoConfig.register(AdapterConfig.model_type, AdapterConfig, exist_ok=True)
 
 
 def save_adapted(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

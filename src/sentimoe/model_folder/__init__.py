@@ -1,5 +1,6 @@
 """Model folders: how all that lies in one, or under a hub id, is checked, loaded and saved."""
 
+from .adapter_config import AdapterConfig, register_adapters
 from .checks import check_adapter, check_labels, check_vocabulary
 from .files import (
     ADAPTER,
@@ -28,6 +29,7 @@ __all__ = [
     "TOKENIZER",
     "TOKENIZER_CONFIG",
     "WEIGHTS",
+    "AdapterConfig",
     "check_adapter",
     "check_files",
     "check_finite",
@@ -41,5 +43,6 @@ __all__ = [
     "load_tokenizer",
     "read_header",
     "read_object",
+    "register_adapters",
     "saved_whole",
 ]
