@@ -1,5 +1,6 @@
 """Nothing in these tests may reach a hub."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,3 +19,8 @@ torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it giv
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+def pytest_collection_finish():
+    """The Trainer collects garbage when it starts; what the imports made is none, and takes most of a second to see."""
+    gc.freeze()

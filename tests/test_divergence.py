@@ -116,15 +116,15 @@ def test_texts_without_a_token_are_left_out_and_counted_with_and_without_a_teach
     odd = write_data(tmp_path, UNREAD, UNREAD[:1])
     teacher = tmp_path / "alone"
     with caplog.at_level(logging.WARNING):
-        records = [train(settings(backbone, odd), teacher, progress=False)]
+        records = [train(settings(backbone, odd, epochs=1), teacher, progress=False)]
         for told in ({}, {"distillation_hidden_weight": 1.0}):  # answers alone, and a teacher that runs along
-            config = settings(backbone, odd, teacher=str(teacher), **told)
+            config = settings(backbone, odd, epochs=1, teacher=str(teacher), **told)
             records.append(train(config, tmp_path / f"taught-{len(records)}", progress=False))
     assert [(r["data"]["train_used"], r["data"]["train_unread"]) for r in records] == [(80, 2)] * 3
     assert caplog.text.count("2 of 82 training texts have no token and are left out, the first one is number 1") == 3
     assert caplog.text.count("1 of 21 validation texts have no token") == 3
     assert all(value.isfinite().all() for run in tmp_path.glob("taught-*") for value in weights(run).values())
-    train(settings(backbone, data), tmp_path / "plain", progress=False)
+    train(settings(backbone, data, epochs=1), tmp_path / "plain", progress=False)
     assert all(torch.equal(value, weights(teacher)[name]) for name, value in weights(tmp_path / "plain").items())
 
 
