@@ -2,10 +2,11 @@
 
 import errno
 import json
-import subprocess
+import os
 import sys
 import textwrap
 import time
+from subprocess import PIPE, Popen, run
 
 import pytest
 from command import invoke
@@ -72,9 +73,7 @@ def test_mistakes_of_the_command_line_need_no_torch(tmp_path):
         print(json.dumps([codes, sorted({"torch", "transformers", "sentimoe", "pandas"} & set(sys.modules))]))
     """
     given = [str(tmp_path), json.dumps([told for told, _ in MISTAKES])]
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *given], capture_output=True, text=True, check=True
-    )
+    done = run([sys.executable, "-c", textwrap.dedent(program), *given], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[2] * len(MISTAKES), []]
     for line, (_, reason) in zip(done.stderr.splitlines(), MISTAKES, strict=True):
         assert line.startswith("error: ") and reason in line
@@ -88,17 +87,18 @@ def command(program: str) -> list[str]:
     return [sys.executable, "-c", f"{start}{body}\nsys.argv[1:] = ['do']\nsentimoe_cli.main()"]
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 ROWS = "for row in range(100_000): print(row)"
 
 
 def test_ctrl_c_is_130():
-    done = subprocess.run(command("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"), capture_output=True, text=True)
+    done = run(command("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_a_reader_that_stops_early_is_no_error():
     """Kind: a traceback after `| head`."""
-    with subprocess.Popen(command(ROWS), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Popen(command(ROWS), stdout=PIPE, stderr=PIPE, text=True, env=BUFFERED) as process:
         assert process.stdout.readline() == "0\n"
         process.stdout.close()
         assert process.stderr.read() == ""
@@ -109,13 +109,13 @@ def test_a_full_disk_behind_standard_output_is_told():
     """Kind: the answer goes nowhere, and the exit code is 0 or Python's 120."""
     for program in (ROWS, "print(1)"):
         with open("/dev/full", "w") as full:
-            done = subprocess.run(command(program), stdout=full, stderr=subprocess.PIPE, text=True)
+            done = run(command(program), stdout=full, stderr=PIPE, text=True, env=BUFFERED)
         assert done.returncode == 75 and done.stderr.startswith("error: standard input or output: No space left")
         assert done.stderr.count("\n") == 1
 
 
 def test_a_bug_is_1_with_a_traceback():
-    done = subprocess.run(command("1 / 0"), capture_output=True, text=True)
+    done = run(command("1 / 0"), capture_output=True, text=True)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr and "Traceback" in done.stderr
 
 
