@@ -6,6 +6,7 @@ import os
 import sys
 import textwrap
 import time
+from importlib.metadata import version
 from subprocess import PIPE, Popen, run
 
 import pytest
@@ -156,3 +157,13 @@ def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
     with sentimoe_cli.stream.counted(1, "short"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_the_version_is_printed_without_torch(capsys):
+    assert sentimoe_cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"sentimoe {version('sentimoe')}\n"
+
+
+def test_the_package_runs_as_a_module():
+    done = run([sys.executable, "-m", "sentimoe", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"sentimoe {version('sentimoe')}\n"

@@ -4,6 +4,7 @@ Importing the package registers its model classes, so that `AutoModelForSequence
 `pipeline("text-classification")` load what `save_pretrained` wrote.
 """
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .config import FFNLayout, MoEConfig
@@ -27,11 +28,13 @@ register_adapters()
 
 
 def __getattr__(name: str) -> Any:
-    """Import `SentimentClassifier` when it is asked for: scikit-learn, pandas, peft and the Trainer come with it."""
+    """What is slow is done when it is asked for: `SentimentClassifier` brings scikit-learn, pandas and the Trainer."""
     if name == "SentimentClassifier":
         from .classifier import SentimentClassifier
 
         return SentimentClassifier
+    if name == "__version__":
+        return version("sentimoe")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
