@@ -1,5 +1,7 @@
 """The server of `sentimoe explore`: what it answers, and whom."""
 
+import asyncio
+import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +18,7 @@ from sentimoe.explain import knocked_out
 fastapi = pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient  # noqa: E402
 
-from sentimoe.pages import MAX_CHARACTERS, create_app  # noqa: E402
+from sentimoe.pages import MAX_BYTES, MAX_CHARACTERS, create_app  # noqa: E402
 
 TEXT = "a great thing <b>&"
 
@@ -157,3 +159,43 @@ def test_a_taken_port_is_named(folders):
         port = taken.getsockname()[1]
         done = CliRunner().invoke(sentimoe_cli.app, ["explore", str(folders / "dense"), "--port", str(port)])
     assert done.exit_code == 1 and f"port {port} of 127.0.0.1 cannot be used" in str(done.exception)
+
+
+@pytest.mark.parametrize("way", ["answer", "attribution"])
+@pytest.mark.parametrize("model", ["dense", "experts"])
+def test_a_text_without_a_token_has_no_label(client, way, model):
+    """Kind: NaN taken for an answer. The page called it by the first label, the argmax of NaN."""
+    if way == "attribution":
+        pytest.importorskip("captum")
+    found = client.post(f"/api/{way}", json={"text": "\u200b", "model": model})
+    assert found.status_code == 422 and "no token" in found.json()["detail"]
+
+
+@pytest.mark.parametrize("length", [None, b"2", b"500000000"])
+def test_a_body_without_end_is_refused_while_it_comes(classifiers, length):
+    """Kind: memory without a bound. 500 MB were read, whatever the header said, and took 2.6 GB."""
+    chunk, sent, answer = b"x" * 65_536, [], []
+
+    async def receive():
+        sent.append(len(chunk))
+        assert sum(sent) < 2 * MAX_BYTES, "the server reads on"
+        return {"type": "http.request", "body": chunk, "more_body": True}
+
+    async def send(message):
+        answer.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    headers += [] if length is None else [(b"content-length", length)]
+    scope = {"type": "http", "method": "POST", "path": "/api/answer", "raw_path": b"/api/answer", "query_string": b""}
+    scope |= {"headers": headers, "http_version": "1.1", "scheme": "http", "server": ("127.0.0.1", 80), "client": None}
+    asyncio.run(create_app(classifiers)(scope, receive, send))
+    assert answer[0]["status"] == 413 and (b"connection", b"close") in answer[0]["headers"]
+    assert b"send less" in b"".join(message.get("body", b"") for message in answer)
+    assert sum(sent) <= MAX_BYTES + len(chunk)
+
+
+def test_a_body_up_to_the_limit_is_read(client):
+    padded = json.dumps({"text": "a great thing", "model": "dense"}).ljust(MAX_BYTES)
+    told = {"Content-Type": "application/json"}
+    assert client.post("/api/answer", content=padded, headers=told).status_code == 200
+    assert client.post("/api/answer", content=padded + " ", headers=told).status_code == 413

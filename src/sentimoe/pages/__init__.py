@@ -1,5 +1,5 @@
 """The interactive page: type a text, see what the experts do with it."""
 
-from .app import MAX_CHARACTERS, create_app
+from .app import MAX_BYTES, MAX_CHARACTERS, create_app
 
-__all__ = ["MAX_CHARACTERS", "create_app"]
+__all__ = ["MAX_BYTES", "MAX_CHARACTERS", "create_app"]

@@ -23,12 +23,14 @@ from ..errors import ConfigError, SentiMoEError
 from ..explain import attribute, knocked_out, trace
 from ..explain.attribution import has_captum
 from ..explain.report import pieces
-from ..inference import Engine, in_precision
+from ..inference import Engine, in_precision, make_windows
 from ..moe import closed_experts
 from ..upcycle import moe_layers
+from .body_limit import BodyLimit
 
 STATIC = Path(__file__).parent / "static"
 MAX_CHARACTERS = 20_000
+MAX_BYTES = 1_000_000  # of a body: a character of JSON takes up to 12
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
 
 
@@ -48,6 +50,7 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
     app = FastAPI(title="SentiMoE", docs_url=None, redoc_url=None, openapi_url=None)
     # a page elsewhere must not reach this server under a name of its own
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    app.add_middleware(BodyLimit, limit=MAX_BYTES)
     exact: dict[str, Any] = {}  # copies, because attribution hooks the model it reads
     attributing = threading.Lock()
 
@@ -89,9 +92,7 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
     def answer(question: Question) -> dict[str, Any]:
         started = time.perf_counter()
         _, engine = chosen(question)
-        text = clean_text(question.text)
-        if not text.strip():
-            raise HTTPException(422, "the text is blank; type something")
+        text = readable(engine, question.text)
         found = _routed(engine, text, question.closed) if moe_layers(engine.model) else _dense(engine, text)
         return found | {"milliseconds": round(1000 * (time.perf_counter() - started), 1)}
 
@@ -100,9 +101,7 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
         classifier, engine = chosen(question)
         if not has_captum():
             raise ConfigError("attribution needs captum: pip install 'sentimoe[explain]'")
-        text = clean_text(question.text)
-        if not text.strip():
-            raise HTTPException(422, "the text is blank; type something")
+        text = readable(engine, question.text)
         with attributing:
             if question.model not in exact:
                 widened = in_precision(classifier.model, torch.float32)
@@ -123,6 +122,16 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
+
+
+def readable(engine: Engine, given: str) -> str:
+    """The text as the model reads it. Raises HTTPException for one that has no token, so no answer."""
+    text = clean_text(given)
+    if not text.strip():
+        raise HTTPException(422, "the text is blank; type something")
+    if not make_windows([text], engine.tokenizer, engine.max_length, "truncate").encodings:
+        raise HTTPException(422, "the model reads no token in this text; type something else")
+    return text
 
 
 def _described(name: str, classifier: SentimentClassifier) -> dict[str, Any]:
