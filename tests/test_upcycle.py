@@ -24,7 +24,7 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from sentimoe import FFNLayout, MoEConfig, collapse, upcycle
-from sentimoe.errors import ConfigError, ConversionError, SentiMoEError
+from sentimoe.errors import ConfigError, ConversionError, SentiMoEError, WeightsError
 from sentimoe.moe import load_balancing_loss, router_z_loss, top_k
 from sentimoe.upcycle import convert, initialise, moe_layers, structure
 from sentimoe.upcycle.initialise import INITIALISATIONS, Initialisation, copy_init
@@ -657,3 +657,12 @@ def test_autocast_with_padding(family):
     output.loss.backward()
     assert all(logits.dtype == torch.float32 for logits in output.router_logits)
     assert_close(output.logits.float(), expected.logits, rtol=0.1, atol=0.3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(value):
+    """Kind: an error about something else. NaN reproduces no FFN, so the model had "no FFN of a known shape"."""
+    model = dense("bert")
+    model.bert.encoder.layer[1].output.dense.weight.data[0, 0] = value
+    with pytest.raises(WeightsError, match=r"cannot be upcycled: .*layer\.1\.output\.dense\.weight holds values that"):
+        upcycle(model)

@@ -21,7 +21,6 @@ from ..model_folder import (
     check_files,
     check_finite,
     check_hashes,
-    check_labels,
     load_adapter,
     load_model,
     read_header,
@@ -75,13 +74,12 @@ def load_adapted(
 
 
 def _whole(folder: Path, how: dict[str, bool]) -> PreTrainedModel:
-    model, found = load_model(AutoModelForSequenceClassification, folder, **how)
+    model, found = load_model(AutoModelForSequenceClassification, folder, labelled=True, **how)
     if found["missing_keys"]:
         raise WeightsError(
             f"{folder} is not a trained classifier: it lacks {sorted(found['missing_keys'])[:3]}, which would be "
             f"random; train it first: sentimoe train --model {folder}"
         )
-    check_labels(folder)
     return model
 
 

@@ -1,7 +1,7 @@
 """Model folders: how all that lies in one, or under a hub id, is checked, loaded and saved."""
 
 from .adapter_config import AdapterConfig, register_adapters
-from .checks import check_adapter, check_labels, check_vocabulary
+from .checks import check_adapter, check_vocabulary
 from .files import (
     ADAPTER,
     BASE,
@@ -34,7 +34,6 @@ __all__ = [
     "check_files",
     "check_finite",
     "check_hashes",
-    "check_labels",
     "check_vocabulary",
     "is_model_folder",
     "load_adapter",

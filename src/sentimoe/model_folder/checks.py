@@ -76,9 +76,11 @@ def _check_own(folder: Path, told: dict[str, Any]) -> None:
             raise ModelFolderError(f"{CONFIG} of {folder}, moe: {error}") from error
 
 
-def check_labels(folder: Path) -> None:
-    """Raises ModelFolderError unless the label maps are each other's inverse and number the labels from 0."""
-    told = read_config(folder, trusted=True)
+def check_labels(folder: Path, told: dict[str, Any]) -> None:
+    """Raises ModelFolderError unless the label maps are each other's inverse and number the labels from 0.
+
+    told: what config.json holds.
+    """
     names, numbers = told.get("id2label"), told.get("label2id")
     where = f"{CONFIG} of {folder}"
     if names is None and numbers is None:

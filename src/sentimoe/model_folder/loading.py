@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from ..errors import ConfigError, ModelFolderError, SentiMoEError, WeightsError
 from .checks import (
     check_as_saved,
+    check_labels,
     check_tokenizer,
     check_tokenizer_files,
     check_whole,
@@ -65,12 +66,18 @@ def load_tokenizer(name: str | Path, *, trust_remote_code: bool = False, **optio
 
 
 def load_model(
-    model_class: Any, name: str | Path, *, trust_remote_code: bool = False, verify: bool = True, **options: Any
+    model_class: Any,
+    name: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    verify: bool = True,
+    labelled: bool = False,
+    **options: Any,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model of that class (or auto class) in evaluation mode, and what transformers tells of its weights' names.
 
-    verify: compare a folder with its manifest, where it has one. options: of `from_pretrained`. Raises
-    ModelFolderError, or ConfigError where there is no such model.
+    verify: compare a folder with its manifest, where it has one. labelled: its label maps must be right. options: of
+    `from_pretrained`. Raises ModelFolderError, or ConfigError where there is no such model.
     """
     told: dict[str, Any] = {}
     checked = is_model_folder(name) and "gguf_file" not in options
@@ -80,6 +87,8 @@ def load_model(
         if verify:
             check_hashes(Path(name))
         told = read_config(Path(name), trusted=trust_remote_code)
+        if labelled:
+            check_labels(Path(name), told)
         check_weights(Path(name))
     with _told(name):
         model, info = model_class.from_pretrained(

@@ -14,6 +14,7 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 
 from ..config import FFNLayout, MoEConfig
 from ..errors import ConfigError, ConversionError
+from ..model_folder import check_finite
 from .checkpointing import with_routing
 from .discarded import refuse_discarded_result
 from .initialise import INITIALISATIONS, add_noise
@@ -48,11 +49,13 @@ def upcycle(
         ConversionError: the model cannot be converted, or its logits moved by more than 1e-4 (unless the config asks
             for a start that is not the dense function).
         ConfigError: the config does not fit the model, or the call throws the new model away.
+        WeightsError: a weight is NaN or infinite.
     """
     refuse_discarded_result("upcycle")
     config = config or MoEConfig()
     initialisation = INITIALISATIONS[config.init]
     _refuse(model)
+    check_finite(model, "the model cannot be upcycled")
     batches = _random_probe(model) if probe is None else [dict(probe)]
     masks = [real_token_mask(*map(batch.get, ("input_ids", "inputs_embeds", "attention_mask"))) for batch in batches]
     sparse = _composed(copy.deepcopy(model))
