@@ -665,4 +665,4 @@ def test_weights_that_are_not_finite_are_named(value):
     model = dense("bert")
     model.bert.encoder.layer[1].output.dense.weight.data[0, 0] = value
     with pytest.raises(WeightsError, match=r"cannot be upcycled: .*layer\.1\.output\.dense\.weight holds values that"):
-        upcycle(model)
+        _ = upcycle(model)
