@@ -332,7 +332,10 @@ def test_a_checkpoint_that_the_disk_has_no_room_for_stops_the_run(
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         return step(self, *args, **kwargs)
 
-    with monkeypatch.context() as patch, pytest.raises(StoppedError, match=r"run cannot be written to .*go on") as told:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(StoppedError, match=r"run cannot be written to .*is there, and is gone on from") as told,
+    ):
         patch.setattr(SentimentTrainer, "training_step", filling)
         try:
             train(config, folder, progress=False)

@@ -1,5 +1,6 @@
 """Training: rates, class weights, selection, resuming, and what a run folder holds."""
 
+import io
 import json
 import math
 import re
@@ -22,6 +23,8 @@ from sentimoe.training.fit import inverse_frequency
 from sentimoe.training.prepare import load_tokenizer
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
 from sentimoe.upcycle import moe_layers
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
 @pytest.fixture(scope="module")
@@ -331,3 +334,22 @@ def test_a_run_that_nobody_watches_says_how_far_it_is(backbone, data, tmp_path, 
     assert any(
         re.fullmatch(r"training: step 1\d of 20, loss \d\.\d+, validation f1_weighted \d\.\d+", line) for line in lines
     )
+
+
+def test_the_bar_on_a_terminal_ends_with_a_run_that_fails(backbone, data, tmp_path, monkeypatch):
+    """Kind: a terminal that is left without its cursor."""
+    step, terminal = SentimentTrainer.training_step, io.StringIO()
+
+    def fails(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(SentimentTrainer, "training_step", fails)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(backbone, data, epochs=1), tmp_path / "run")
+    assert "3/10" in terminal.getvalue()
+    assert terminal.getvalue().rindex(SHOW_CURSOR) > terminal.getvalue().rindex(HIDE_CURSOR)

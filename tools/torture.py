@@ -37,14 +37,15 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel, 
 
 from sentimoe.data.tweets import TWEET_LABELS, load_tweets
 from sentimoe.errors import SentiMoEError
-from sentimoe.records import read_json, write_json
+from sentimoe.records import read_json, write_json, write_text
 from sentimoe.training import TrainConfig, hardware, train, versions
 from sentimoe.training.checkpoints import newest_first
 from sentimoe.training.trainer import SentimentTrainer
 from sentimoe.upcycle import backbone_path, load_classifier
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results" / "reliability" / "torture.json"
+RESULTS, PAGE = ROOT / "results" / "reliability" / "torture.json", ROOT / "docs" / "reliability.md"
+MARKS = ("<!-- torture -->", "<!-- /torture -->")
 SAVES, ENDS, STEP = b"s", b"e", b"t"  # what a process says of itself: it begins to save, has saved, does a step
 NATIVE = ("model", "tokenizer", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "progress.pt")
 Hook = Callable[[str, bool], None]  # is told every write to the run folder before it is done, and whether it saves
@@ -282,8 +283,8 @@ def kill_between(work: Path, folder: Path, chance: random.Random, number: int) -
     return {"exit": code, "steps": process.said.count(STEP)} if code == -9 and not process.saving else None
 
 
-def failing_writes(work: Path) -> list[tuple[str, int]]:
-    """Every write that a run does, once as a full disk and once as an error of the device."""
+def failing_writes(work: Path) -> list[tuple[str, int, bool]]:
+    """Every write that a run does, once as a full disk and once as an error of the device; whether it is done again."""
     place, seen = work / "watched", work / "writes.txt"
 
     def notes(name: str, saving: bool) -> None:
@@ -294,13 +295,14 @@ def failing_writes(work: Path) -> list[tuple[str, int]]:
     if Process(work, place, notes).wait() or told_of(place) != told_of(work / "undisturbed"):
         raise TortureError("a run that is only watched ended otherwise")
     shutil.rmtree(place)
-    names = sorted(set(seen.read_text().splitlines()))
-    return [(name, error) for name in names for error in (errno.ENOSPC, errno.EIO)]
+    names = Counter(seen.read_text().splitlines())
+    return [(name, error, names[name] > 1) for name in sorted(names) for error in (errno.ENOSPC, errno.EIO)]
 
 
-def fail_write(work: Path, folder: Path, chance: random.Random, write: tuple[str, int]) -> Row | None:
+def fail_write(work: Path, folder: Path, chance: random.Random, write: tuple[str, int, bool]) -> Row | None:
     """One write fails, the first or the second of its name."""
-    (name, error), left = write, iter((1, 0) if chance.random() < 0.5 else (0,))
+    name, error, again = write
+    left = iter((1, 0) if again and chance.random() < 0.5 else (0,))
     happened = work / "happened"
     happened.unlink(missing_ok=True)
 
@@ -423,6 +425,17 @@ def workplace(given: Path | None, texts: int) -> Iterator[Path]:
         yield work
 
 
+def table(found: dict[str, Any]) -> str:
+    """The results for the page."""
+    rows = [
+        f"| {name} | {len(kind['trials'])} | {', '.join(f'{code}: {n}' for code, n in kind['exits'].items())} |"
+        for name, kind in found["kinds"].items()
+    ]
+    counted = f"{sum(len(kind['trials']) for kind in found['kinds'].values())} disturbances"
+    last = f"{counted}, {found['ended_the_same']} runs that came to their end, each bit for bit the undisturbed one."
+    return "\n".join(["| disturbance | times | exit codes (-9: killed) |", "|---|---|---|", *rows, "", last])
+
+
 def everything(work: Path) -> list[Plan]:
     """All kinds of disturbance and their trials."""
     return [
@@ -438,7 +451,7 @@ def everything(work: Path) -> list[Plan]:
 A_FEW: list[Plan] = [
     ("killed while saving", kill_in_saving, [0, 1]),
     ("two processes at once", two_at_once, [0]),
-    ("a write fails", fail_write, [("open checkpoints/partial/checkpoint-N/trainer_state.json", errno.ENOSPC)]),
+    ("a write fails", fail_write, [("open checkpoints/partial/checkpoint-N/trainer_state.json", errno.ENOSPC, True)]),
 ]
 
 
@@ -462,6 +475,10 @@ def main() -> int:
             record.found["ended_the_same"] += 1
     record.found["seconds"] += round(time.monotonic() - started)
     record.write()
+    if not told.quick:
+        page = PAGE.read_text(encoding="utf-8")
+        before, after = page.partition(MARKS[0])[0], page.partition(MARKS[1])[2]
+        write_text(PAGE, f"{before}{MARKS[0]}\n{table(record.found)}\n{MARKS[1]}{after}")
     return 0
 
 

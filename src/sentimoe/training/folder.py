@@ -60,8 +60,8 @@ def writes(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder} must not be written to ({error}); choose another output") from error
     except (OSError, SafetensorError) as error:
         raise StoppedError(
-            f"stopped, because {folder} cannot be written to ({error}); what was saved before is there: free some "
-            "space, and go on"
+            f"stopped, because {folder} cannot be written to ({error}); what was saved before is there, and is gone on "
+            "from once there is room"
         ) from error
 
 

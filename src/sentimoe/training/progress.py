@@ -73,7 +73,7 @@ def shown(wanted: bool) -> Iterator[Progress]:
     """The progress of what runs inside."""
     if not wanted:
         yield Progress()
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         bar = ProgressBar()
         try:
             yield bar
