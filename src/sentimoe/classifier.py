@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from .data import dataset_from_texts
 from .errors import ConfigError
 from .evaluation import predicted_labels
-from .inference import Engine, compute_dtype, export, is_exported, load_exported
+from .inference import Comparison, Engine, compute_dtype, export, is_exported, load_exported
 from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
 from .model_folder import check_vocabulary, is_model_folder, load_tokenizer
 from .training import TrainConfig, finished, fit, prepare
@@ -86,14 +86,15 @@ class SentimentClassifier:
         )
         return classifier
 
-    def export(self, folder: str | Path) -> None:
+    def export(self, folder: str | Path) -> list[Comparison]:
         """Write an OpenVINO folder that `from_pretrained` and programs without this package run.
 
-        Raises ConfigError when the folder is not empty or OpenVINO is not installed.
+        Returns how it compares with the model, in each precision that this processor has. Raises ConfigError when the
+        folder is not empty or OpenVINO is not installed, and ConversionError when it would answer differently.
         """
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to export; call fit(texts, labels) or load a trained model first")
-        export(self.model, self.tokenizer, Path(folder))
+        return export(self.model, self.tokenizer, Path(folder))
 
     @classmethod
     def zero_shot(

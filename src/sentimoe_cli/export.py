@@ -39,5 +39,6 @@ def export(
     classifier = SentimentClassifier.from_pretrained(
         folder, num_experts_per_tok=experts_per_token, trust_remote_code=trust_remote_code, verify=not no_verify
     )
-    classifier.export(output)
+    for comparison in classifier.export(output):
+        typer.echo(f"beside the model: {comparison}")
     typer.echo(f"written to {output}")

@@ -1,10 +1,12 @@
 """Texts in, probabilities out."""
 
-from .engine import BACKENDS, Engine, in_precision, position_limit
+from .conversion import Bare, Comparison, padded_probe
+from .engine import BACKENDS, Engine
 from .exported import export, is_exported, load_exported
+from .lengths import position_limit
 from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
-from .openvino import Bare, OpenVINOClassifier, padded_probe
-from .precision import PRECISIONS, compute_dtype
+from .openvino import OpenVINOClassifier
+from .precision import PRECISIONS, compute_dtype, in_precision
 from .windows import LONG_TEXTS, make_windows
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "LONG_TEXTS",
     "PRECISIONS",
     "Bare",
+    "Comparison",
     "Engine",
     "OpenVINOClassifier",
     "compute_dtype",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import check_whole
@@ -16,12 +14,13 @@ from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
-from .openvino import OpenVINOClassifier, compiled
-from .precision import compute_dtype
+from .conversion import compiled
+from .lengths import position_limit, window_length
+from .openvino import OpenVINOClassifier
+from .precision import compute_dtype, in_precision
 from .windows import Windows, check_long_texts, make_windows
 
 TEXTS_PER_CHUNK = 4096
-LONGEST = 10_000_000  # transformers writes 1e30 where it knows no length
 
 
 class Engine:
@@ -29,16 +28,17 @@ class Engine:
 
     model: it is not changed. Where it is in evaluation mode and in the compute precision already it is used itself, so
         leave it in that mode; else a copy is.
-    max_length: tokens per window, special tokens included (default: the tokenizer's `model_max_length`, of a tokenizer
-        that has none what the model can read).
+    max_length: tokens per window, special tokens included (default: the tokenizer's `model_max_length`, or what the
+        model can read where that is less).
     long_texts: "windows" (probabilities averaged by window length) or "truncate".
     tokens_per_batch: padded tokens in one batch; texts are sorted by length inside a chunk of 4,096 texts.
     precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
     backend: "torch", or "openvino" on a processor; a model loaded from an exported folder is OpenVINO's already.
 
     Threads may share one: nothing of a call is kept in it.
-    Raises ConfigError for an unknown setting, a tokenizer without a padding token or a length, or a model that does not
-    give each text one of two or more labels.
+    Raises ConfigError for an unknown setting, a length that the model cannot read, a tokenizer without a padding token,
+    or a model that does not give each text one of two or more labels, and ConversionError where OpenVINO would answer
+    differently.
     """
 
     def __init__(
@@ -55,13 +55,12 @@ class Engine:
         dtype = compute_dtype(precision, model.device)
         check_long_texts(long_texts)
         check_whole("tokens_per_batch", tokens_per_batch, 1)
-        if max_length is not None:
-            check_whole("max_length", max_length, tokenizer.num_special_tokens_to_add() + 1)
-        self.model: Any = model if isinstance(model, OpenVINOClassifier) else BACKENDS[_known(backend)](model, dtype)
         if tokenizer.pad_token is None:
             raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")
+        ready = isinstance(model, OpenVINOClassifier)
         self.tokenizer = tokenizer
-        self.max_length = max_length or _length(tokenizer, model)
+        self.max_length = window_length(max_length, tokenizer, model.max_length if ready else position_limit(model))
+        self.model: Any = model if ready else BACKENDS[_known(backend)](model, dtype, self.max_length)
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
         check_single_label(model.config, getattr(model.config, "_name_or_path", "") or "the model")
@@ -114,46 +113,13 @@ class Engine:
         return padded.to(self.model.device)
 
 
-def position_limit(model: PreTrainedModel) -> int | None:
-    """Tokens that learned position embeddings cover, else what the config says; None where there is no limit."""
-    stated = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == stated:
-            # RoBERTa and MPNet number positions from the padding index + 1
-            return stated if module.padding_idx is None else stated - module.padding_idx - 1
-    return stated
-
-
-def _length(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | OpenVINOClassifier) -> int:
-    limit = None if isinstance(model, OpenVINOClassifier) else position_limit(model)
-    if tokenizer.model_max_length <= LONGEST:
-        return tokenizer.model_max_length if limit is None else min(tokenizer.model_max_length, limit)
-    if limit is None:
-        raise ConfigError(
-            "neither tokenizer nor model says how many tokens it reads; set the tokenizer's model_max_length, or give "
-            "max_length"
-        )
-    return limit
-
-
 def _known(backend: str) -> str:
     if backend not in BACKENDS:
         raise ConfigError(f"backend={backend!r} must be one of {tuple(BACKENDS)}")
     return backend
 
 
-def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """The model for evaluation in this precision: itself, or a copy where something has to change.
-
-    Buffers such as rotary frequencies keep theirs, and so do weights packed into 4 bits.
-    """
-    if not model.training and all(p.dtype == dtype for p in model.parameters() if p.is_floating_point()):
-        return model
-    fast = copy.deepcopy(model).eval()
-    for parameter in fast.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-    return fast
-
-
-BACKENDS: dict[str, Callable[[PreTrainedModel, torch.dtype], Any]] = {"torch": in_precision, "openvino": compiled}
+BACKENDS: dict[str, Callable[[PreTrainedModel, torch.dtype, int], Any]] = {
+    "torch": lambda model, dtype, max_length: in_precision(model, dtype),
+    "openvino": compiled,
+}

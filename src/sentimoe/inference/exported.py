@@ -5,6 +5,8 @@ A folder holds `openvino_model.xml` and `.bin`, the tokenizer, and `sentimoe_exp
 
 from __future__ import annotations
 
+import copy
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,32 +16,42 @@ from ..errors import ConfigError, ModelFolderError
 from ..manifest import sha256
 from ..model_folder import EXPORT, TOKENIZER, TOKENIZER_CONFIG, check_files, check_hashes, read_object, saved_whole
 from ..records import write_json
-from .openvino import OpenVINOClassifier, convert, import_openvino
+from .conversion import Comparison, convert
+from .lengths import position_limit, window_length
+from .openvino import OpenVINOClassifier, import_openvino
+from .precision import has_fast_bfloat16
 
 NETWORK = "openvino_model.xml"
 FORMAT = "sentimoe-openvino-1"
 
 
-def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the folder. Raises ConfigError when it is not empty or OpenVINO is not installed."""
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Comparison]:
+    """Write the folder; how the network compares with the model in each precision that this processor has.
+
+    Raises ConfigError when the folder is not empty or OpenVINO is not installed, and ConversionError when the network
+    would answer differently.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; choose another folder for the export")
-    network = convert(model)
+    readable = copy.copy(tokenizer)
+    readable.model_max_length = window_length(None, tokenizer, position_limit(model))
+    dtypes = [torch.float32, torch.bfloat16] if has_fast_bfloat16(torch.device("cpu")) else [torch.float32]
     moe = getattr(model.config, "moe", None)
     with saved_whole(folder) as aside:
-        tokenizer.save_pretrained(aside)
-        import_openvino().save_model(network, aside / NETWORK, compress_to_fp16=False)
+        comparisons = convert(model, readable.model_max_length, aside / NETWORK, dtypes)
+        readable.save_pretrained(aside)
         about = {
             "format": FORMAT,
             "labels": [model.config.id2label[index] for index in range(model.config.num_labels)],
-            "max_length": tokenizer.model_max_length,
+            "max_length": readable.model_max_length,
             "experts_per_token": None if moe is None else moe["num_experts_per_tok"],
-            "max_abs_logit_diff": float(network.get_rt_info(["sentimoe", "max_abs_logit_diff"]).value),
+            "compared": [asdict(comparison) for comparison in comparisons],
             "tokenizer_sha256": sha256(aside / TOKENIZER),
             "network_sha256": sha256(aside / NETWORK),
             "openvino": import_openvino().__version__,
         }
         write_json(aside / EXPORT, about)
+    return comparisons
 
 
 def load_exported(folder: Path, dtype: torch.dtype, verify: bool = True) -> OpenVINOClassifier:

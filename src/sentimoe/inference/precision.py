@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
+from transformers import PreTrainedModel
 
 from ..errors import ConfigError
 
@@ -23,3 +26,17 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def in_precision(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model for evaluation in this precision: itself, or a copy where something has to change.
+
+    Buffers such as rotary frequencies keep theirs, and so do weights packed into 4 bits.
+    """
+    if not model.training and all(p.dtype == dtype for p in model.parameters() if p.is_floating_point()):
+        return model
+    fast = copy.deepcopy(model).eval()
+    for parameter in fast.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+    return fast

@@ -6,7 +6,7 @@ from .experts import Experts, SharedExpert
 from .layer import MoE, SplitMoE
 from .losses import expert_load, load_balancing_loss, router_z_loss
 from .router import Router, top_k, top_k_unit
-from .routing import LayerRouting, Routing, RoutingCall, active_call, closed_experts
+from .routing import LayerRouting, RealTokens, Routing, RoutingCall, active_call, closed_experts
 
 __all__ = [
     "EXPERTS_BACKENDS",
@@ -14,6 +14,7 @@ __all__ = [
     "ExpertsBackend",
     "LayerRouting",
     "MoE",
+    "RealTokens",
     "Router",
     "Routing",
     "RoutingCall",

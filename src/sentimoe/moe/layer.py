@@ -71,7 +71,9 @@ def _pad(output: torch.Tensor, real: RealTokens | None, hidden: torch.Tensor) ->
 def _decided(logits: torch.Tensor, chosen: torch.Tensor, real: RealTokens) -> LayerRouting:
     if torch.compiler.is_compiling():
         return LayerRouting(logits, chosen, real.mask)
-    count = len(logits) if real.rows is None else len(real.rows)
+    if real.rows is None:
+        return LayerRouting(logits, chosen)
+    count = len(real.rows)
     return LayerRouting(logits[:count], chosen[:count])
 
 
