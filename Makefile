@@ -13,7 +13,7 @@ help:
 	@echo "make test     lint, types and tests"
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
 	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
-	@echo "make fuzz     damage data files by the thousand and read them -> docs/reliability.md"
+	@echo "make fuzz     damage data files and model folders by the thousand, and read them -> docs/reliability.md"
 	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
 	@echo "make numerics  answer real texts alone and in many batches -> docs/reliability.md"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
@@ -56,6 +56,7 @@ mutants: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz_data.py --write
+	$(BIN)/python tools/fuzz_folders.py
 
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py

@@ -18,6 +18,7 @@ LEVELS = [
     {"classifier"},
     {"bench"},
     {"pages"},
+    {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 
