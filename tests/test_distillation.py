@@ -189,6 +189,7 @@ def test_mistakes_with_teachers(teacher, told, reason):
 def test_a_teacher_with_another_vocabulary_is_refused(teacher, tmp_path):
     folder, common = teacher
     copied = shutil.copytree(folder / "run", tmp_path / "run")
+    (copied / MANIFEST).unlink()
     text = (copied / "tokenizer.json").read_text(encoding="utf-8")
     (copied / "tokenizer.json").write_text(text.replace('"great":', '"grate":'), encoding="utf-8")
     with pytest.raises(ConfigError, match="different vocabularies"):

@@ -142,8 +142,8 @@ def test_a_teacher_without_a_finite_answer_is_an_error(backbone, data, tmp_path,
     module = sys.modules["sentimoe.training.prepare"]
     answers = module.soft_answers
 
-    def one_is_lost(*args):
-        found = answers(*args)
+    def one_is_lost(*args, **named):
+        found = answers(*args, **named)
         found[6] = float("nan")
         return found
 

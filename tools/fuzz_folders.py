@@ -1,17 +1,16 @@
 """`make fuzz`: damage tiny model folders in every way that we know, and see that none answers otherwise.
 
-Each trial copies a folder of one family, damages it, and loads it. It ends in one of sentimoe's own errors or in the
-answers of the whole folder (within 1e-6); other answers, any other error, a trial without end and code that ran are
-failures. Half of the folders get a manifest made after the damage, so that what hashes would find is left to the other
-checks. A trial is its seed, so that a failure can be repeated: `--seeds 17 18`. Trials go to a JSONL file, from which a
-stopped run goes on, and from which the table in docs/reliability.md is made.
+Each trial copies a folder of one family, damages it (`folder_damage.py`), and loads it. It ends in one of sentimoe's own
+errors or in the answers of the whole folder (within 1e-6); other answers, any other error, a trial without end and code
+that ran are failures. Half of the folders get a manifest made after the damage, so that what hashes would find is left to
+the other checks; values of weights are not changed there, which nothing else could notice. A trial is its seed, so that
+a failure can be repeated: `--seeds 17 18`. Trials are logged, and a stopped run goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
@@ -22,14 +21,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from folder_damage import DAMAGES, FAMILIES, MANIFEST, MARKER
+from transformers import BertConfig, BertModel, BertTokenizer, LlamaConfig, LlamaModel
+
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
+from sentimoe.errors import ExitCode, SentiMoEError
+from sentimoe.manifest import write_manifest
+from sentimoe.methods import adapt, save_adapted
+from sentimoe.records import write_json, write_text
+from sentimoe.upcycle import moe_layers
+
 ROOT = Path(__file__).parents[1]
-RESULTS, PAGE = "results/reliability/folders.jsonl", "docs/reliability.md"
-MARKS = ("<!-- folders -->", "<!-- /folders -->")
-FAMILIES = ("dense", "moe", "plain", "decoder", "lora", "p-tuning", "export")
+LOG, RESULTS, PAGE = (
+    ROOT / "runs/fuzz_folders.jsonl",
+    ROOT / "results/reliability/fuzz_folders.json",
+    ROOT / "docs/reliability.md",
+)
+MARKS = ("<!-- fuzz folders -->", "<!-- /fuzz folders -->")
 WORDS = [
     "the",
     "thing",
@@ -58,32 +71,13 @@ TEXTS = [
 LABELS = ["bad", "good", "so-so"]
 SECONDS = 30  # of one trial
 TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class Damage:
-    """One kind of damage.
-
-    apply: damages the folder with a generator, and says how, or None when this folder has nothing of the kind. silent:
-    what comes out may be the whole folder of another model, which nothing but a hash can tell: with a fresh manifest
-    other answers are counted, not forbidden. weights: values of weights change; never with a fresh manifest.
-    """
-
-    name: str
-    apply: Callable[[random.Random, Path, Path], str | None]
-    silent: bool = False
-    weights: bool = False
+PER_WORKER = 500
+REFUSED, USAGE, SAME, ANOTHER = "refused", "refused as wrong use", "the same answers", "another whole model"
+FAILED = "FAILED: "  # begins every other outcome
 
 
 def build(root: Path) -> None:
     """Write a whole folder of every family below `root`."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizer, LlamaConfig, LlamaModel
-
-    from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-    from sentimoe.methods import adapt, save_adapted
-    from sentimoe.upcycle import moe_layers
-
     torch.manual_seed(0)
     letters = [*"abcdefghijklmnopqrstuvwxyz,!"]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *WORDS]
@@ -119,603 +113,60 @@ def build(root: Path) -> None:
 
 def answers(folder: Path) -> Any:
     """What the classifier in a folder answers to the texts, with its labels."""
-    from sentimoe import SentimentClassifier
-
     classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
     return classifier.label_names, classifier.predict_proba(TEXTS)
 
 
-# How folders are damaged: each takes a generator, the folder, and `root` with the whole folders of all families
-
-
-def files(folder: Path, *suffixes: str) -> list[Path]:
-    """Files of the folder and of the base in it, but for the model card and the manifests."""
-    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
-    kept = [path for path in found if path.name != "sentimoe_manifest.json"]
-    return sorted(path for path in kept if not suffixes or path.suffix in suffixes)
-
-
-def chosen(rng: random.Random, folder: Path, *suffixes: str) -> Path | None:
-    found = files(folder, *suffixes)
-    return rng.choice(found) if found else None
-
-
-def flip(rng: random.Random, path: Path, start: int, end: int) -> str:
-    """Flip one to three bits between two offsets."""
-    data = bytearray(path.read_bytes())
-    places = [rng.randrange(start, end) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
-    for place in places:
-        data[place] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
-    return f"{path.name} at {places}"
-
-
-def header_end(path: Path) -> int:
-    return 8 + int.from_bytes(path.read_bytes()[:8], "little")
-
-
-def flipped_text(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder, ".json", ".xml")
-    return path and flip(rng, path, 0, path.stat().st_size)
-
-
-def flipped_header(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder, ".safetensors")
-    return path and flip(rng, path, 0, header_end(path))
-
-
-def flipped_weights(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder, ".safetensors", ".bin")
-    return path and flip(rng, path, header_end(path) if path.suffix == ".safetensors" else 0, path.stat().st_size)
-
-
-def truncated(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder)
-    size = 0 if rng.random() < 0.2 else rng.randrange(path.stat().st_size)
-    os.truncate(path, size)
-    return f"{path.name} to {size}"
-
-
-def longer(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder)
-    with path.open("ab") as stream:
-        stream.write(rng.randbytes(rng.randrange(1, 64)))
-    return path.name
-
-
-def zeroed(rng: random.Random, path: Path) -> str:
-    size = path.stat().st_size
-    count = rng.randrange(1, size)
-    os.truncate(path, size - count)
-    os.truncate(path, size)
-    return f"last {count} bytes of {path.name}"
-
-
-def zeroed_text(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder, ".json", ".xml")
-    return path and zeroed(rng, path)
-
-
-def zeroed_weights(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder, ".safetensors", ".bin")
-    return path and zeroed(rng, path)
-
-
-OTHERS: tuple[Any, ...] = ("", "x", 7, -1, 0.5, 10**30, True, False, None, [], [1, 2], {}, {"a": 1}, "1", "64")
-
-
-def edit(path: Path, told: Any) -> None:
-    path.write_text(json.dumps(told), encoding="utf-8")
-
-
-def places(told: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (mapping or list, key) inside a JSON value; few of a long list or mapping."""
-    keys = list(told) if isinstance(told, dict) else list(range(len(told))) if isinstance(told, list) else []
-    for key in keys[:40]:
-        yield told, key
-        yield from places(told[key])
-
-
-def json_place(rng: random.Random, folder: Path, outer: bool = False) -> tuple[Path, Any, Any, Any] | None:
-    path = chosen(rng, folder, ".json")
-    if path is None:
-        return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    found = [(told, key) for key in told] if outer or rng.random() < 0.6 else list(places(told))
-    return (path, told, *rng.choice(found)) if found else None
-
-
-def without_key(rng: random.Random, folder: Path, root: Path) -> str | None:
-    place = json_place(rng, folder)
-    if place is None:
-        return None
-    path, told, inside, key = place
-    del inside[key]
-    edit(path, told)
-    return f"{path.name}: {key!r}"
-
-
-def surplus_key(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder, ".json")
-    if path is None:
-        return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    told[rng.choice(["surplus", "num_labels", "attn_implementation", "transformers_weights", "auto_mapping"])] = (
-        rng.choice([*OTHERS, "../other/model.safetensors", "kernels-community/flash-attn"])
-    )
-    edit(path, told)
-    return path.name
-
-
-def other_type(rng: random.Random, folder: Path, root: Path) -> str | None:
-    place = json_place(rng, folder)
-    if place is None:
-        return None
-    path, told, inside, key = place
-    value = rng.choice([each for each in OTHERS if type(each) is not type(inside[key])])
-    edit_text = f"{path.name}: {key!r} {inside[key]!r:.60} -> {value!r}"
-    inside[key] = value
-    edit(path, told)
-    return edit_text
-
-
-def other_value(rng: random.Random, folder: Path, root: Path) -> str | None:
-    place = json_place(rng, folder)
-    if place is None:
-        return None
-    path, told, inside, key = place
-    old = inside[key]
-    if isinstance(old, bool):
-        new: Any = not old
-    elif isinstance(old, int):
-        new = rng.choice((old + 1, old - 1, old * 2, 0, 1, 10**9))
-    elif isinstance(old, float):
-        new = rng.choice((old * 2, -old, 0.0, 1e300))
-    elif isinstance(old, str):
-        new = rng.choice((old.upper(), old + "x", old[:-1], "relu", "float16", "RobertaTokenizer"))
-    else:
-        return None
-    inside[key] = new
-    edit(path, told)
-    return f"{path.name}: {key!r} {old!r:.60} -> {new!r:.60}"
-
-
-def config_of(folder: Path) -> Path | None:
-    place = folder / "base" / "config.json"
-    path = place if place.exists() else folder / "config.json"
-    return path if path.exists() else None
-
-
-def labels(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = config_of(folder)
-    if path is None:
-        return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    names = list(told["id2label"].values())
-    numbered = {str(index): name for index, name in enumerate(names)}
-    ways: dict[str, dict[str, Any]] = {
-        "reversed": {"id2label": {str(index): name for index, name in enumerate(reversed(names))}},
-        "label2id reversed": {"label2id": {name: index for index, name in enumerate(reversed(names))}},
-        "not strings": {"id2label": {str(index): index for index in range(len(names))}},
-        "numbers for names": {"label2id": {name: str(index) for index, name in enumerate(names)}},
-        "one more": {"id2label": numbered | {str(len(names)): "more"}},
-        "one less": {"id2label": dict(list(numbered.items())[:-1])},
-        "one less, both": {
-            "id2label": dict(list(numbered.items())[:-1]),
-            "label2id": {name: index for index, name in enumerate(names[:-1])},
-        },
-        "from 1": {"id2label": {str(index + 1): name for index, name in enumerate(names)}},
-        "two of a name": {"id2label": dict.fromkeys(numbered, names[0])},
-        "a list": {"id2label": names},
-        "a text": {"id2label": names[0]},
-        "empty": {"id2label": {}, "label2id": {}},
-        "no number": {"id2label": {f"{key}x": name for key, name in numbered.items()}},
-        "label2id empty": {"label2id": {}},
-        "another name": {"id2label": numbered | {"0": "other"}},
-        "num_labels": {"num_labels": len(names) + 1},
-    }
-    way = rng.choice(list(ways))
-    edit(path, told | ways[way])
-    return way
-
-
-def labels_in_other_order(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Other lines of the same maps: the same model."""
-    path = config_of(folder)
-    if path is None:
-        return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("id2label", "label2id"):
-        told[name] = dict(reversed(told[name].items()))
-    edit(path, told)
-    return path.name
-
-
-def labels_exchanged(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = config_of(folder)
-    if path is None:
-        return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    names = list(reversed(told["id2label"].values()))
-    told["id2label"] = {str(index): name for index, name in enumerate(names)}
-    told["label2id"] = {name: index for index, name in enumerate(names)}
-    edit(path, told)
-    return path.name
-
-
-def other_kind(rng: random.Random, folder: Path) -> str | None:
-    return rng.choice([path.name for path in folder.parent.iterdir()])
-
-
-def deleted(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder)
-    path.unlink()
-    return path.name
-
-
-def directory(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder)
-    path.unlink()
-    path.mkdir()
-    return path.name
-
-
-def pipe(rng: random.Random, folder: Path, root: Path) -> str | None:
-    path = chosen(rng, folder)
-    path.unlink()
-    os.mkfifo(path)
-    return path.name
-
-
-def link(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """A link out of the folder, to itself, to nothing, or to a folder."""
-    path = chosen(rng, folder)
-    other = root / rng.choice(FAMILIES) / path.name
-    target = rng.choice([other, path, Path("nowhere"), Path("/etc"), Path("/etc/hostname"), root / "dense"])
-    path.unlink()
-    path.symlink_to(target)
-    return f"{path.name} -> {target.name}"
-
-
-def link_inside(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """A link to a file beside it: the same model."""
-    path = chosen(rng, folder)
-    path.rename(path.with_name("moved.bytes"))
-    path.symlink_to("moved.bytes")
-    return path.name
-
-
-def exchanged(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Two files of the folder change places."""
-    first, second = rng.sample(files(folder), 2)
-    kept = first.read_bytes()
-    first.write_bytes(second.read_bytes())
-    second.write_bytes(kept)
-    return f"{first.name} and {second.name}"
-
-
-def of_another(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """A file of a folder of another family."""
-    path = chosen(rng, folder)
-    others = [root / family / path.name for family in FAMILIES if family != folder.name]
-    found = [other for other in others if other.exists() and other.read_bytes() != path.read_bytes()]
-    if not found:
-        return None
-    shutil.copy(rng.choice(found), path)
-    return path.name
-
-
-def stray(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """A file that some other kind of folder has."""
-    strays = {
-        "adapter_config.json": (root / "lora" / "adapter_config.json").read_text(encoding="utf-8"),
-        "sentimoe_export.json": (root / "export" / "sentimoe_export.json").read_text(encoding="utf-8"),
-        "config.json": (root / "plain" / "config.json").read_text(encoding="utf-8"),
-        "added_tokens.json": json.dumps({"movie": 3}),
-        "special_tokens_map.json": json.dumps({"cls_token": "movie"}),
-        "vocab.txt": "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *reversed(WORDS)]),
-        "model.safetensors.index.json": json.dumps({"metadata": {}, "weight_map": {"a": "../dense/model.safetensors"}}),
-        "chat_template.jinja": "{{ 1 }}",
-        "generation_config.json": "[",
-    }
-    name = rng.choice([name for name in strays if not (folder / name).exists()])
-    (folder / name).write_text(strays[name], encoding="utf-8")
-    if name == "adapter_config.json" and rng.random() < 0.5:
-        shutil.copy(root / "lora" / "adapter_model.safetensors", folder)
-    return name
-
-
-def tensors_of(rng: random.Random, folder: Path) -> tuple[Path, dict[str, Any], str] | None:
-    from safetensors.torch import load_file
-
-    path = chosen(rng, folder, ".safetensors")
-    if path is None:
-        return None
-    stored = load_file(path)
-    return path, stored, rng.choice(sorted(stored))
-
-
-def saved(path: Path, tensors: dict[str, Any], what: str) -> str:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-    return f"{path.name}: {what}"
-
-
-def exchanged_tensors(rng: random.Random, folder: Path, root: Path) -> str | None:
-    found = tensors_of(rng, folder)
-    if found is None:
-        return None
-    path, stored, name = found
-    alike = [each for each in sorted(stored) if each != name and stored[each].shape == stored[name].shape]
-    if not alike:
-        return None
-    other = rng.choice(alike)
-    return saved(path, stored | {name: stored[other], other: stored[name]}, f"{name} and {other}")
-
-
-def misshapen_tensor(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Two tensors of other shapes change places, or one is transposed, cut, lost, renamed or added."""
-    found = tensors_of(rng, folder)
-    if found is None:
-        return None
-    path, stored, name = found
-    way = rng.choice(["exchanged", "cut", "flattened", "lost", "renamed", "added"])
-    tensor = stored.pop(name)
-    if way == "exchanged":
-        other = rng.choice(sorted(stored))
-        if stored[other].shape == tensor.shape:
-            return None
-        stored |= {name: stored[other], other: tensor}
-    elif way == "cut":
-        stored[name] = tensor[:-1]
-    elif way == "flattened":
-        if tensor.dim() < 2:
-            return None
-        stored[name] = tensor.flatten()
-    elif way == "renamed":
-        stored[name + ".other"] = tensor
-    elif way == "added":
-        stored |= {name: tensor, "surplus.weight": tensor}
-    return saved(path, stored, f"{name} {way}")
-
-
-def cast(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """One tensor, or all, in another type."""
-    import torch
-
-    found = tensors_of(rng, folder)
-    if found is None:
-        return None
-    path, stored, name = found
-    dtype = rng.choice([torch.float16, torch.bfloat16, torch.float64, torch.int8])
-    names = [name] if rng.random() < 0.5 else list(stored)
-    return saved(path, stored | {each: stored[each].to(dtype) for each in names}, f"{len(names)} as {dtype}")
-
-
-def not_finite(rng: random.Random, folder: Path, root: Path) -> str | None:
-    found = tensors_of(rng, folder)
-    if found is None:
-        return None
-    path, stored, name = found
-    stored[name].view(-1)[rng.randrange(stored[name].numel())] = rng.choice([float("nan"), float("inf"), -float("inf")])
-    return saved(path, stored, name)
-
-
-class Touch:
-    """Unpickling it writes the file that says so."""
-
-    def __init__(self, marker: Path):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
-
-
-def pickled(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Pickles that write a file when they are read, in place of the weights or beside them."""
-    import pickle
-
-    found = chosen(rng, folder, ".safetensors")
-    if found is None:
-        return None
-    name = "adapter_model.bin" if found.name.startswith("adapter") else "pytorch_model.bin"
-    content = pickle.dumps(Touch(root / "ran"))
-    if rng.random() < 0.3:
-        found.write_bytes(content)
-        return f"as {found.name}"
-    (found.parent / name).write_bytes(content)
-    if rng.random() < 0.6:
-        found.unlink()
-        return f"{name} in place of {found.name}"
-    return f"{name} beside {found.name}"
-
-
-def code(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Python in the folder that writes a file when it is imported, and settings that ask for it."""
-    path = rng.choice(
-        [each for each in files(folder, ".json") if each.name in ("config.json", "tokenizer_config.json")]
-    )
-    told = json.loads(path.read_text(encoding="utf-8"))
-    classes = ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification", "AutoTokenizer")
-    told["auto_map"] = {name: ["evil.C", "evil.C"] if name == "AutoTokenizer" else "evil.C" for name in classes}
-    if rng.random() < 0.5:
-        told |= {"model_type": "evil"} if path.name == "config.json" else {"tokenizer_class": "C"}
-    edit(path, told)
-    source = f"import pathlib\npathlib.Path({str(root / 'ran')!r}).touch()\nclass C: pass\n"
-    for place in (path.parent / "evil.py", folder / "custom_generate" / "generate.py"):
-        place.parent.mkdir(exist_ok=True)
-        place.write_text(source)
-    return path.name
-
-
-def leaving(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Settings and an index that name files of another folder."""
-    other = rng.choice(["../dense", "../moe", str(root / "dense"), "/etc"])
-    way = rng.choice(["index", "index", "base", "tokenizer", "weights"])
-    if way == "index":
-        found = [path for path in files(folder, ".safetensors") if path.name == "model.safetensors"]
-        if not found:
-            return None
-        from safetensors.torch import load_file
-
-        stored = load_file(found[0])
-        found[0].unlink()
-        told: dict[str, Any] = {"metadata": {}, "weight_map": dict.fromkeys(stored, f"{other}/model.safetensors")}
-        edit(found[0].with_name("model.safetensors.index.json"), told)
-        return f"index: {other}"
-    path, changes = {
-        "base": (folder / "adapter_config.json", {"base_model_name_or_path": other}),
-        "tokenizer": (folder / "tokenizer_config.json", {"fast_tokenizer_files": [f"{other}/tokenizer.1.0.json"]}),
-        "weights": (folder / "config.json", {"transformers_weights": f"{other}/model.safetensors"}),
-    }[way]
-    if not path.exists():
-        return None
-    edit(path, json.loads(path.read_text(encoding="utf-8")) | changes)
-    return f"{way}: {other}"
-
-
-def tokenizer_setting(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Settings that contradict tokenizer.json, or make no sense."""
-    path = folder / "tokenizer_config.json"
-    changes: dict[str, Any] = rng.choice(
-        [
-            *({"do_lower_case": False}, {"strip_accents": False}, {"tokenize_chinese_chars": False}),
-            *({"cls_token": "movie"}, {"sep_token": "movie"}, {"unk_token": "movie"}, {"cls_token": "new"}),
-            *({"model_max_length": value} for value in (0, -1, 1, 2, 0.5, "24", True, None, [24], 24.5)),
-            *({"tokenizer_class": value} for value in ("RobertaTokenizer", "T5Tokenizer", "NoTokenizer", 3, "")),
-            *({"backend": value} for value in ("sentencepiece", "mistral-common", 3)),
-            *({"added_tokens_decoder": {"7": value}} for value in ({"content": "movie"}, "movie", None, 3)),
-            *({"extra_special_tokens": value} for value in (["movie"], {"a": "movie"}, "movie", 3)),
-        ]
-    )
-    edit(path, json.loads(path.read_text(encoding="utf-8")) | changes)
-    return str(changes)
-
-
-def harmless_setting(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """Settings by which texts are cut elsewhere: another model that is as whole as the first."""
-    path = folder / "tokenizer_config.json"
-    changes: dict[str, Any] = rng.choice(
-        [{"model_max_length": 16}, {"model_max_length": 10**30}, {"truncation_side": "left"}, {"padding_side": "left"}]
-    )
-    edit(path, json.loads(path.read_text(encoding="utf-8")) | changes)
-    return str(changes)
-
-
-def manifest(rng: random.Random, folder: Path, root: Path) -> str | None:
-    """The manifest itself."""
-    path = folder / "sentimoe_manifest.json"
-    way = rng.choice(["deleted", "empty", "flipped", "format", "outside", "pipe", "deep", "list"])
-    if way == "flipped":
-        flip(rng, path, 0, path.stat().st_size)
-    elif way in ("deleted", "pipe"):
-        path.unlink()
-        if way == "pipe":
-            os.mkfifo(path)
-    elif way in ("format", "outside"):
-        told = json.loads(path.read_text(encoding="utf-8"))
-        told["files"]["../dense/config.json"] = {"bytes": 1, "sha256": ""}
-        edit(path, told if way == "outside" else told | {"format": 99})
-    else:
-        path.write_text({"empty": "", "deep": "[" * 100_000, "list": "[]"}[way])
-    return way
-
-
-DAMAGES = (
-    Damage("flipped bits in settings", flipped_text, silent=True),
-    Damage("flipped bits in the header of weights", flipped_header),
-    Damage("flipped bits in weights", flipped_weights, weights=True),
-    Damage("file cut short", truncated),
-    Damage("bytes added to a file", longer),
-    Damage("zeroed end of settings", zeroed_text),
-    Damage("zeroed end of weights", zeroed_weights, weights=True),
-    Damage("key deleted", without_key),
-    Damage("key added", surplus_key),
-    Damage("value of another type", other_type),
-    Damage("another value", other_value, silent=True),
-    Damage("label maps", labels),
-    Damage("label maps in another order", labels_in_other_order),
-    Damage("labels exchanged in both maps", labels_exchanged, silent=True),
-    Damage("file deleted", deleted),
-    Damage("folder in place of a file", directory),
-    Damage("pipe in place of a file", pipe),
-    Damage("link that leaves the folder", link),
-    Damage("link inside the folder", link_inside),
-    Damage("two files exchanged", exchanged),
-    Damage("file of another model", of_another, silent=True),
-    Damage("stray file", stray),
-    Damage("tensors exchanged", exchanged_tensors, weights=True),
-    Damage("tensor of another shape, lost or added", misshapen_tensor),
-    Damage("tensors in another type", cast),
-    Damage("weights not finite", not_finite),
-    Damage("pickle", pickled),
-    Damage("Python code", code),
-    Damage("path that leaves the folder", leaving),
-    Damage("tokenizer settings", tokenizer_setting),
-    Damage("where texts are cut", harmless_setting, silent=True),
-    Damage("manifest", manifest),
-)
-
-
-# One trial, and many
-
-
-def renewed_manifest(folder: Path) -> None:
-    """Manifests made after the damage, as a save would write them."""
-    from sentimoe.manifest import write_manifest
-
-    for place in (folder / "base", folder):
-        if place.is_dir() and not place.is_symlink():
-            (place / "sentimoe_manifest.json").unlink(missing_ok=True)
-            listed = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
-            write_manifest(place, [name for name in listed if not name.endswith((".md", ".py"))])
+# One trial
 
 
 def trial(seed: int, root: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """Damage a copy of a folder and load it. What came of it, as a JSON object."""
-    from sentimoe.errors import ExitCode, SentiMoEError
-
     rng = random.Random(seed)
-    family = rng.choice(FAMILIES)
-    while True:
-        folder = root / "trial" / "model"
+    family, how = rng.choice(FAMILIES), None
+    folder = root / "trial" / "model"
+    while how is None:
         shutil.rmtree(root / "trial", ignore_errors=True)
         shutil.copytree(root / family, folder)
         damage = rng.choice(DAMAGES)
-        told = damage.apply(rng, folder, root)
-        if told is not None:
-            break
-    fresh = not damage.weights and damage.apply is not manifest and rng.random() < 0.5
+        how = damage.apply(rng, folder, root)
+    fresh = damage.renewable and rng.random() < 0.5
     if fresh:
-        renewed_manifest(folder)
-    found = {"seed": seed, "family": family, "damage": damage.name, "how": told, "fresh_manifest": fresh}
-    try:
-        with time_limit(SECONDS):
-            labels, given = answers(folder)
-        same = (labels, given.shape) == (expected[family][0], expected[family][1].shape)
-        if same and _close(given, expected[family][1]):
-            outcome, detail = "the same answers", ""
-        elif fresh and damage.silent:
-            outcome, detail = "another whole model", ""
-        else:
-            outcome, detail = "FAILED: other answers", f"{labels} {given[0].tolist()}"
-    except SentiMoEError as error:
-        outcome, detail = ("refused" if error.exit_code == ExitCode.MODEL else "refused as wrong use"), str(error)
-    except TimeoutError:
-        outcome, detail = f"FAILED: no end in {SECONDS} s", ""
-    except Exception as error:  # noqa: BLE001 what a user would see as a traceback
-        outcome, detail = "FAILED: a raw error", f"{type(error).__name__}: {error}"
-    if (root / "ran").exists():
-        (root / "ran").unlink()
-        outcome = "FAILED: code ran"
+        renew_manifests(folder)
+    outcome, detail = _tried(folder, *expected[family])
+    if outcome == FAILED + "other answers" and fresh and damage.silent:
+        outcome = ANOTHER
+    if (root / MARKER).exists():
+        (root / MARKER).unlink()
+        outcome = FAILED + "code ran"
+    found = {"seed": seed, "family": family, "damage": damage.name, "how": how, "fresh_manifest": fresh}
     return found | {"outcome": outcome, "detail": " ".join(detail.split())[:300]}
 
 
-def _close(given: Any, expected: Any) -> bool:
-    import numpy as np
+def _tried(folder: Path, labels: list[str], expected: np.ndarray) -> tuple[str, str]:
+    """The outcome of loading and asking a folder, and more words on it."""
+    try:
+        with time_limit(SECONDS):
+            names, given = answers(folder)
+    except SentiMoEError as error:
+        return (REFUSED if error.exit_code == ExitCode.MODEL else USAGE), str(error)
+    except TimeoutError:
+        return f"{FAILED}no end in {SECONDS} s", ""
+    except Exception as error:  # noqa: BLE001 what a user would see as a traceback
+        return f"{FAILED}a raw error", f"{type(error).__name__}: {error}"
+    same = names == labels and given.shape == expected.shape
+    if same and np.allclose(given, expected, rtol=0, atol=TOLERANCE, equal_nan=True):
+        return SAME, ""
+    return f"{FAILED}other answers", f"{names} {given[0].tolist()}"
 
-    return bool(np.allclose(given, expected, rtol=0, atol=TOLERANCE, equal_nan=True))
+
+def renew_manifests(folder: Path) -> None:
+    """Manifests of what is there after the damage, as a save would write them."""
+    for place in (folder / "base", folder):
+        if place.is_dir() and not place.is_symlink():
+            (place / MANIFEST).unlink(missing_ok=True)
+            listed = [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+            write_manifest(place, [name for name in listed if not name.endswith((".md", ".py"))])
 
 
 @contextmanager
@@ -734,6 +185,9 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+# Many trials
+
+
 def run(seeds: Sequence[int], say: Callable[[dict[str, Any]], None]) -> None:
     """Do the trials of these seeds in this process, each told to `say`."""
     from transformers.utils import logging
@@ -748,69 +202,99 @@ def run(seeds: Sequence[int], say: Callable[[dict[str, Any]], None]) -> None:
             say(trial(seed, root, expected))
 
 
+def trials(seeds: Sequence[int], minutes: float) -> Iterator[dict[str, Any]]:
+    """Trials in processes of their own, the next of which takes over from one that a trial killed."""
+    left, end, died_at_once = list(seeds), time.monotonic() + 60 * minutes, 0
+    while left and time.monotonic() < end:
+        part, done = left[:PER_WORKER], 0
+        command = [sys.executable, __file__, "--worker", "--seeds", *map(str, part)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+            assert worker.stdout is not None
+            for line in worker.stdout:
+                done += 1
+                yield json.loads(line)
+        if done < len(part):
+            died_at_once = died_at_once + 1 if done == 0 else 0
+            if died_at_once == 3:
+                raise SystemExit("three processes died in their first trial: the harness itself is at fault")
+            outcome = f"{FAILED}the process died ({worker.returncode})"
+            yield {
+                "seed": part[done],
+                "damage": "",
+                "how": "",
+                "fresh_manifest": False,
+                "outcome": outcome,
+                "detail": "",
+            }
+            done += 1
+        left = left[done:]
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: kinds of damage by outcome."""
-    outcomes = sorted({row["outcome"] for row in rows}, key=lambda name: (name.startswith("FAILED"), name))
-    counts = Counter((row["damage"], row["outcome"]) for row in rows)
-    lines = [f"| damage | trials | {' | '.join(outcomes)} |", "|---|" + "---:|" * (len(outcomes) + 1)]
-    for name in [damage.name for damage in DAMAGES]:
-        found = [counts[name, outcome] for outcome in outcomes]
-        lines.append(f"| {name} | {sum(found)} | {' | '.join(map(str, found))} |")
-    total = [sum(counts[damage.name, outcome] for damage in DAMAGES) for outcome in outcomes]
-    return "\n".join([*lines, f"| **all** | {sum(total)} | {' | '.join(map(str, total))} |"])
+    """Markdown: a row for each kind of damage, columns for what came of it under either manifest."""
+    counts = Counter((row["damage"], row["fresh_manifest"], _column(row["outcome"])) for row in rows)
+    columns = [(False, REFUSED), (False, SAME), (True, REFUSED), (True, SAME), (True, ANOTHER)]
+    lines = [
+        "| damage | trials | refused | same answers | new manifest: refused | same answers | another whole model | failed |",
+        "|---|" + "---:|" * 7,
+    ]
+    names = [damage.name for damage in DAMAGES]
+    for title, group in [*((name, [name]) for name in names), ("**all**", ["", *names])]:
+        cells = [sum(counts[name, *column] for name in group) for column in columns]
+        failed = sum(counts[name, fresh, FAILED] for name in group for fresh in (False, True))
+        lines.append(f"| {title} | {' | '.join(f'{each:,}' for each in (sum(cells) + failed, *cells, failed))} |")
+    return "\n".join(lines)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The trials that a file holds, without a last line that was cut short."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+def _column(outcome: str) -> str:
+    return FAILED if outcome.startswith(FAILED) else REFUSED if outcome == USAGE else outcome
+
+
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """Keep the counts, and put the table where the page has its marks."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    counts = Counter(
+        f"{row['damage']}, {'new manifest' * row['fresh_manifest'] or 'as saved'}, {row['outcome']}" for row in rows
+    )
+    write_json(RESULTS, {"trials": len(rows), "counts": dict(sorted(counts.items()))})
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    write_text(PAGE, f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{after}")
+
+
+def read(log: Path) -> list[dict[str, Any]]:
+    """The trials in a log, without a last line that was cut short."""
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def main() -> int:
-    """Run what is missing of so many trials, in processes that may die, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=10_000, help="seeds 0 to that number")
-    parser.add_argument("--seeds", type=int, nargs="*", help="only these, shown and not kept")
-    parser.add_argument("--minutes", type=float, default=600, help="start no trial after this time; run again to go on")
-    parser.add_argument("--results", type=Path, default=ROOT / RESULTS)
+    """Do what is missing of so many trials. 1: one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=10_000, help="of the seeds from 0")
+    parser.add_argument("--seeds", type=int, nargs="*", help="only these, shown and not logged")
+    parser.add_argument("--minutes", type=float, default=600, help="start nothing after this time; run again to go on")
+    parser.add_argument("--log", type=Path, default=LOG, help="remove it to begin anew")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name} and the table of {PAGE.name}")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.worker:
         run(told.seeds, lambda row: print(json.dumps(row), flush=True))
         return 0
-    rows = [] if told.seeds else read(told.results)
-    wanted = told.seeds or [seed for seed in range(told.trials) if seed not in {row["seed"] for row in rows}]
-    for row in trials(wanted, told.minutes):
+    rows = [] if told.seeds else read(told.log)
+    known = {row["seed"] for row in rows}
+    told.log.parent.mkdir(parents=True, exist_ok=True)
+    for row in trials(told.seeds or [seed for seed in range(told.trials) if seed not in known], told.minutes):
         rows.append(row)
-        if told.seeds or row["outcome"].startswith("FAILED"):
+        if told.seeds or row["outcome"].startswith(FAILED):
             print(json.dumps(row), flush=True)
         if not told.seeds:
-            told.results.parent.mkdir(parents=True, exist_ok=True)
-            with told.results.open("a", encoding="utf-8") as stream:
+            with told.log.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
     print(table(rows))
-    return int(any(row["outcome"].startswith("FAILED") for row in rows))
-
-
-def trials(seeds: Sequence[int], minutes: float) -> Iterator[dict[str, Any]]:
-    """Trials in a process of their own, which is started again after one that killed it."""
-    left, end, begun = list(seeds), time.monotonic() + 60 * minutes, False
-    while left and time.monotonic() < end:
-        command = [sys.executable, __file__, "--worker", "--seeds", *map(str, left[:500])]
-        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert worker.stdout is not None
-        done = 0
-        for line in worker.stdout:
-            done += 1
-            yield json.loads(line)
-        code = worker.wait()
-        if code and not done and not begun:
-            raise SystemExit("the first trial never ended, so the harness itself is at fault")
-        begun = True
-        if code and done < min(len(left), 500):
-            yield {"seed": left[done], "damage": "", "outcome": f"FAILED: the process died ({code})", "detail": ""}
-            done += 1
-        left = left[done:]
+    if told.write:
+        write(rows)
+    return int(any(row["outcome"].startswith(FAILED) for row in rows))
 
 
 if __name__ == "__main__":
