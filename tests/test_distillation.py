@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.data import dataset_from_texts, load_unlabelled
 from sentimoe.errors import ConfigError
+from sentimoe.manifest import MANIFEST
 from sentimoe.training import TrainConfig, prepare, train
 from sentimoe.training.distillation import Distillation, without_some
 from sentimoe.upcycle import moe_layers

@@ -1,10 +1,10 @@
 """`make fuzz`: damage tiny model folders in every way that we know, and see that none answers otherwise.
 
-Each trial copies a folder of one family, damages it (`folder_damage.py`), and loads it. It ends in one of sentimoe's own
-errors or in the answers of the whole folder (within 1e-6); other answers, any other error, a trial without end and code
-that ran are failures. Half of the folders get a manifest made after the damage, so that what hashes would find is left to
-the other checks; values of weights are not changed there, which nothing else could notice. A trial is its seed, so that
-a failure can be repeated: `--seeds 17 18`. Trials are logged, and a stopped run goes on where it was.
+Each trial copies a folder of one family, damages it (`folder_damage.py`), and loads it. It ends in one of sentimoe's
+own errors or in the answers of the whole folder (within 1e-6); other answers, any other error, a trial without end and
+code that ran are failures. Half of the folders get a manifest made after the damage, so that what hashes would find is
+left to the other checks; values of weights are not changed there, which nothing else could notice. A trial is its seed,
+so that a failure can be repeated: `--seeds 17 18`. Trials are logged, and a stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -37,11 +37,8 @@ from sentimoe.records import write_json, write_text
 from sentimoe.upcycle import moe_layers
 
 ROOT = Path(__file__).parents[1]
-LOG, RESULTS, PAGE = (
-    ROOT / "runs/fuzz_folders.jsonl",
-    ROOT / "results/reliability/fuzz_folders.json",
-    ROOT / "docs/reliability.md",
-)
+LOG, PAGE = ROOT / "runs/fuzz_folders.jsonl", ROOT / "docs/reliability.md"
+RESULTS = ROOT / "results/reliability/fuzz_folders.json"
 MARKS = ("<!-- fuzz folders -->", "<!-- /fuzz folders -->")
 WORDS = [
     "the",
@@ -72,7 +69,7 @@ LABELS = ["bad", "good", "so-so"]
 SECONDS = 30  # of one trial
 TOLERANCE = 1e-6
 PER_WORKER = 500
-REFUSED, USAGE, SAME, ANOTHER = "refused", "refused as wrong use", "the same answers", "another whole model"
+REFUSED, USAGE, SAME, ANOTHER = "refused", "refused as wrong use", "the same answers", "another model"
 FAILED = "FAILED: "  # begins every other outcome
 
 
@@ -217,15 +214,8 @@ def trials(seeds: Sequence[int], minutes: float) -> Iterator[dict[str, Any]]:
             died_at_once = died_at_once + 1 if done == 0 else 0
             if died_at_once == 3:
                 raise SystemExit("three processes died in their first trial: the harness itself is at fault")
-            outcome = f"{FAILED}the process died ({worker.returncode})"
-            yield {
-                "seed": part[done],
-                "damage": "",
-                "how": "",
-                "fresh_manifest": False,
-                "outcome": outcome,
-                "detail": "",
-            }
+            nothing = {"seed": part[done], "damage": "", "how": "", "fresh_manifest": False, "detail": ""}
+            yield nothing | {"outcome": f"{FAILED}the process died ({worker.returncode})"}
             done += 1
         left = left[done:]
 
@@ -235,7 +225,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     counts = Counter((row["damage"], row["fresh_manifest"], _column(row["outcome"])) for row in rows)
     columns = [(False, REFUSED), (False, SAME), (True, REFUSED), (True, SAME), (True, ANOTHER)]
     lines = [
-        "| damage | trials | refused | same answers | new manifest: refused | same answers | another whole model | failed |",
+        "| damage | trials | refused | same answers | new manifest: refused | same answers | another model | failed |",
         "|---|" + "---:|" * 7,
     ]
     names = [damage.name for damage in DAMAGES]
@@ -253,9 +243,8 @@ def _column(outcome: str) -> str:
 def write(rows: Sequence[dict[str, Any]]) -> None:
     """Keep the counts, and put the table where the page has its marks."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    counts = Counter(
-        f"{row['damage']}, {'new manifest' * row['fresh_manifest'] or 'as saved'}, {row['outcome']}" for row in rows
-    )
+    kinds = [(row["damage"], "new manifest" if row["fresh_manifest"] else "as saved", row["outcome"]) for row in rows]
+    counts = Counter(map(", ".join, kinds))
     write_json(RESULTS, {"trials": len(rows), "counts": dict(sorted(counts.items()))})
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
