@@ -56,7 +56,7 @@ mutants: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz_data.py --write
-	$(BIN)/python tools/fuzz_folders.py
+	$(BIN)/python tools/fuzz_folders.py --write
 
 torture: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture.py
