@@ -184,6 +184,14 @@ def test_settings_that_make_no_sense_are_refused(folder, changes, reason):
     refused(folder, reason, verify=False)
 
 
+def test_a_head_that_is_trained_on_has_labels_that_make_sense(whole, tmp_path):
+    """The numbers of its labels were taken for granted: a KeyError."""
+    folder = shutil.copytree(whole[0] / "plain", tmp_path / "plain")
+    edit(folder / "config.json", id2label={"1": "bad", "2": "good", "3": "so-so"})
+    with pytest.raises(ModelFolderError, match="numbers its labels"):
+        load_classifier(str(folder), fuzz_folders.LABELS, head="native")
+
+
 @pytest.mark.parametrize("name", ["moe", "head", "id2label", "label2id"])
 def test_settings_that_are_missing_are_not_made_up(folder, name):
     told = json.loads((folder / "config.json").read_text())

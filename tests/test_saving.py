@@ -259,6 +259,7 @@ def test_a_stored_head_answers_the_same_whatever_order_the_data_has_its_labels_i
     with pytest.raises(ConfigError, match=r"is a classifier of \['bad', 'fair', 'good'\].* head='mean'"):
         load_classifier(str(tmp_path), ["bad", "fair", "great"], head="native")
     model.config.id2label = {index: f"LABEL_{index}" for index in range(3)}
+    model.config.label2id = {f"LABEL_{index}": index for index in range(3)}
     model.save_pretrained(tmp_path)
     unnamed = load_classifier(str(tmp_path), ["good", "bad", "fair"], head="native").eval()
     assert torch.equal(unnamed(**inputs).logits, model(**inputs).logits)

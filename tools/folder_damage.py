@@ -456,7 +456,7 @@ def leaving(rng: random.Random, folder: Path, root: Path) -> str | None:
         found = [path for path in files(folder, ".safetensors") if path.name == "model.safetensors"]
         if not found:
             return None
-            stored = load_file(found[0])
+        stored = load_file(found[0])
         found[0].unlink()
         told: dict[str, Any] = {"metadata": {}, "weight_map": dict.fromkeys(stored, f"{other}/model.safetensors")}
         edit(found[0].with_name("model.safetensors.index.json"), told)

@@ -42,11 +42,16 @@ RAISED_ON_DAMAGE = (
 )
 
 
-def load_config(name: str | Path, *, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The config of a folder or hub id. Raises ModelFolderError, or ConfigError where there is no such model."""
+def load_config(name: str | Path, *, trust_remote_code: bool = False, labelled: bool = False) -> PreTrainedConfig:
+    """The config of a folder or hub id. labelled: its label maps must be right.
+
+    Raises ModelFolderError, or ConfigError where there is no such model.
+    """
     if is_model_folder(name):
         check_files(Path(name))
-        read_config(Path(name), trusted=trust_remote_code)
+        told = read_config(Path(name), trusted=trust_remote_code)
+        if labelled:
+            check_labels(Path(name), told)
     with _told(name):
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 

@@ -10,7 +10,12 @@ from ..config import check_rules, check_types, known_fields
 from ..inference import PRECISIONS
 from ..upcycle import HEADS
 
-WITHOUT_EFFECT = ("save_minutes", "save_steps")  # on the result: they may change while a run is stopped
+WITHOUT_EFFECT = (
+    "save_minutes",
+    "save_steps",
+    "trust_remote_code",
+    "verify",
+)  # on the result: they may change while a run is stopped
 
 
 @dataclass(frozen=True)

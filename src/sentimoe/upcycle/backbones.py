@@ -49,7 +49,7 @@ def load_classifier(
         "label2id": {label: i for i, label in enumerate(label_names)},
     }
     try:
-        config = load_config(path, trust_remote_code=trust_remote_code)
+        config = load_config(path, trust_remote_code=trust_remote_code, labelled=head == "native")
     except ConfigError as error:
         raise ConfigError(
             f"model {name!r} cannot be loaded; give one of {', '.join(PACKAGED)}, the folder of a model or the id of "
