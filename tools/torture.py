@@ -46,6 +46,7 @@ from sentimoe.upcycle import backbone_path, load_classifier
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "results" / "reliability" / "torture.json", ROOT / "docs" / "reliability.md"
 MARKS = ("<!-- torture -->", "<!-- /torture -->")
+TRIES = 50  # a run may end before a disturbance comes to it; then the next one may not
 SAVES, ENDS, STEP = b"s", b"e", b"t"  # what a process says of itself: it begins to save, has saved, does a step
 NATIVE = ("model", "tokenizer", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "progress.pt")
 Hook = Callable[[str, bool], None]  # is told every write to the run folder before it is done, and whether it saves
@@ -213,15 +214,16 @@ def _instrument(folder: Path, pipe: int, hook: Hook | None) -> Watch:
 
 
 def _write(event: str, args: tuple, folder: str) -> str | None:
-    """The name of a write below the folder, without the numbers in it; None for anything else."""
+    """The name of a write below the folder, without what is random in it; None for anything else."""
     if event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "os.fsync"):
         return None
     path = os.fspath(args[0]) if isinstance(args[0], str | os.PathLike) else ""
     if event == "open" and not (set(args[1] or "") & set("wax+") or args[2] & (os.O_WRONLY | os.O_RDWR)):
         return None
-    if not path.startswith(folder):
+    if not path.startswith(folder) or (event == "os.remove" and not os.path.lexists(path)):
         return None
-    name = re.sub(r"\d+", "N", re.sub(r"[0-9a-f]{32}", "X", path.removeprefix(folder)))
+    name = re.sub(r"[0-9a-f]{32}|(?<=saving-)[^/]+", "X", path.removeprefix(folder))
+    name = re.sub(r"\d+", "N", name)
     return f"{event} {name.strip('/')}"
 
 
@@ -392,10 +394,14 @@ def torture(name: str, disturb: Callable[..., Row | None], trials: list[Any], wo
     """
     kind, folder = record.kind(name), work / "run"
     for number in range(len(kind["trials"]), len(trials)):
-        chance, row = random.Random(f"{name} {number}"), None
-        while row is None:
+        chance = random.Random(f"{name} {number}")
+        for _ in range(TRIES):
             row = disturb(work, folder, chance, trials[number])
             record.found["ended_the_same"] += ended(work)
+            if row is not None:
+                break
+        else:
+            raise TortureError(f"{name}, {trials[number]}: it never came to it")
         kind["trials"].append(row)
         record.write()
         print(f"{name} {number + 1} of {len(trials)}: {row}", flush=True)
