@@ -44,8 +44,9 @@ def json_lines(frame: pd.DataFrame, ascii_only: bool = False) -> Iterator[str]:
     names = list(frame.columns)
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f'two columns are named "{repeated[0]}", which JSON cannot hold; rename one, or write .csv')
+    encode = json.JSONEncoder(ensure_ascii=ascii_only).encode
     for row in _rows(frame):
-        yield json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=ascii_only) + "\n"
+        yield encode(dict(zip(names, row, strict=True))) + "\n"
 
 
 def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
@@ -59,7 +60,7 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> None:
         quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
         for row in _csv_rows(frame):
             # before Python 3.13 a bare carriage return is not quoted, and readers take it for the end of the row
-            (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+            (quoted if "\r" in "".join(row) else plain).writerow(row)
 
 
 def _csv_rows(frame: pd.DataFrame) -> Iterator[list[str]]:
@@ -69,6 +70,8 @@ def _csv_rows(frame: pd.DataFrame) -> Iterator[list[str]]:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, str) and value.isascii():
+        return value
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     return clean_text(value)
@@ -87,6 +90,8 @@ def _values(column: pd.Series, name: str) -> list[Any]:
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
             return [_plain(value) for value in column.tolist()]
         array = pa.array(column)
+        if pa.types.is_string(array.type) or pa.types.is_integer(array.type):
+            return array.to_pylist()  # JSON has these types
         if pa.types.is_float32(array.type):  # the digits of 32 bits: 0.1, not 0.10000000149011612
             return [_plain(None if text is None else float(text)) for text in array.cast(pa.string()).to_pylist()]
         return [_plain(value) for value in array.to_pylist()]
