@@ -285,6 +285,12 @@ def test_surplus_weights_are_an_error_only_in_our_own_folders(whole, tmp_path):
     np.testing.assert_allclose(fuzz_folders.answers(folder)[1], whole[1]["plain"][1], atol=1e-6)
 
 
+def test_the_backbone_of_a_classifier_can_be_trained_on_with_a_new_head(whole):
+    """Its stored head is then no surplus."""
+    model = load_classifier(str(whole[0] / "plain"), ["no", "yes"], head="mean")
+    assert model.num_labels == 2
+
+
 # Saving
 
 
