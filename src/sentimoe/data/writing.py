@@ -70,11 +70,12 @@ def _csv_rows(frame: pd.DataFrame) -> Iterator[list[str]]:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, str) and value.isascii():
-        return value
+    if value is None:
+        return ""
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-    return clean_text(value)
+    written = str(value)
+    return written if written.isascii() else clean_text(written)
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
