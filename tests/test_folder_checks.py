@@ -222,6 +222,19 @@ def test_tokenizer_settings_that_make_no_sense_are_refused(folder, changes, reas
     refused(folder, reason, verify=False)
 
 
+def test_a_tokenizer_without_tokenizer_json_needs_all_of_its_own_files(tmp_path):
+    """transformers makes a byte pair tokenizer without merges, and a character tokenizer needs no file."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "roberta"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "RobertaTokenizer"}))
+    (tmp_path / "vocab.json").write_text(json.dumps({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4}))
+    with pytest.raises(ModelFolderError, match=r"lacks tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    assert load_tokenizer(tmp_path)("a")["input_ids"] == [0, 4, 2]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CanineTokenizer"}))
+    assert len(load_tokenizer(tmp_path)("a")["input_ids"]) == 3
+
+
 def test_a_tokenizer_of_another_model_is_refused(folder, whole):
     """Kind: parts that do not belong together. Its last tokens have no embedding, an IndexError for some text."""
     other = load_tokenizer(whole[0] / "dense")

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from ..config import MoEConfig
 from ..errors import ConfigError, ModelFolderError
@@ -127,7 +128,7 @@ def check_tokenizer_files(folder: Path) -> None:
             read_object(folder / name)
     if (folder / TOKENIZER).exists():
         read_object(folder / TOKENIZER)
-    elif fast or not any((folder / name).exists() for name in VOCABULARIES):
+    elif fast or not _has_vocabulary(folder, told.get("tokenizer_class")):
         raise ModelFolderError(f"{folder} lacks {TOKENIZER}; copy it again from where it was made")
     if other := told.get("fast_tokenizer_files"):
         raise ModelFolderError(f"{TOKENIZER_CONFIG} of {folder} names other files (fast_tokenizer_files): {other!r}")
@@ -136,6 +137,14 @@ def check_tokenizer_files(folder: Path) -> None:
         raise ModelFolderError(
             f"{TOKENIZER_CONFIG} of {folder} has model_max_length={longest!r}; it must be a number of tokens"
         )
+
+
+def _has_vocabulary(folder: Path, class_name: Any) -> bool:
+    """Whether a folder without tokenizer.json has the files from which the tokenizer of that class is made."""
+    known = tokenizer_class_from_name(class_name) if isinstance(class_name, str) else None
+    if known is None:
+        return any((folder / name).exists() for name in VOCABULARIES)
+    return all((folder / name).exists() for name in known.vocab_files_names.values() if name != TOKENIZER)
 
 
 def check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
