@@ -319,6 +319,19 @@ def test_a_run_that_is_asked_to_stop_saves_at_the_next_step(backbone, data, undi
     assert_same(folder, undisturbed)
 
 
+def test_a_second_signal_while_it_saves_is_not_taken_for_a_full_disk(backbone, data, tmp_path, monkeypatch):
+    stop = Stop()
+
+    def signalled(*args):
+        stop.signal = signal.SIGINT
+        raise stop.error("at once")
+
+    monkeypatch.setattr(SentimentTrainer, "_save_rng_state", signalled)
+    with pytest.raises(StoppedError, match=r"^at once$") as found:
+        train(settings(backbone, data, save_steps=1), tmp_path / "run", progress=False, stop=stop)
+    assert found.value.exit_code == 130 and not list((tmp_path / "run").rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("limit", [3_000_000, 5_000_000], ids=["model.safetensors", "optimizer.pt"])
 def test_a_checkpoint_that_the_disk_has_no_room_for_stops_the_run(
     backbone, data, undisturbed, tmp_path, monkeypatch, limit
