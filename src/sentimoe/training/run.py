@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -30,6 +31,8 @@ from .progress import Progress, shown
 from .stopping import Stop
 
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,15 @@ def train(
         with writes(folder):
             write_json(folder / "metrics.json", metrics)
             write_json(folder / FINISHED, record)
-        shutil.rmtree(folder / CHECKPOINTS)
+        _remove_checkpoints(folder)
     return record | {"metrics": metrics}
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder / CHECKPOINTS)
+    except OSError as error:
+        logger.warning("the run is finished, but %s is left (%s); remove it", folder / CHECKPOINTS, error)
 
 
 def _record(done: TrainedModel, seconds: float) -> dict[str, Any]:
