@@ -1,5 +1,6 @@
 """The OpenVINO backend: the same answers as torch, sparse experts, folders that say what they are."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -187,3 +188,17 @@ def test_missing_openvino_and_unknown_backends_are_named(run, monkeypatch):
     monkeypatch.setattr(openvino, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'sentimoe\[openvino\]'"):
         Engine(classifier.model, classifier.tokenizer, backend="openvino")
+
+
+def test_a_model_that_was_just_trained_answers_and_exports_as_its_saved_folder_does(tmp_path):
+    """Wrong answers: autocast went on after training, so "float32" was bfloat16, and export refused it."""
+    classifier = SentimentClassifier(epochs=2, max_length=32, precision="bfloat16").fit(*labelled_texts(80))
+    classifier.save_pretrained(tmp_path / "saved")
+    texts = ["a lovely thing", "the worst of all things"]
+    loaded = SentimentClassifier.from_pretrained(tmp_path / "saved", precision="float32")
+    trained = Engine(classifier.model, classifier.tokenizer, precision="float32")
+    np.testing.assert_array_equal(trained.predict_proba(texts), loaded.predict_proba(texts))
+    float32, *_ = classifier.export(tmp_path / "export")
+    assert float32.max_abs_logit_diff < 1e-5 and float32.routed_tokens > 0
+    about = json.loads((tmp_path / "export" / "sentimoe_export.json").read_text())
+    assert about["compared"][0] == dataclasses.asdict(float32)

@@ -94,6 +94,8 @@ def fit(
     trainer.add_callback(WarnOfImbalance())
     trainer.add_callback(SaveOften(config.save_minutes, config.save_steps, stop or Stop()))
     seconds = trainer.go()
+    for name in ("forward", "_original_forward"):  # accelerate's autocast, in which the model would go on to answer
+        vars(model).pop(name, None)
     model.eval()
     return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds, trainer.state.best_metric)
 
