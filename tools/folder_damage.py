@@ -141,9 +141,28 @@ def without_key(rng: random.Random, folder: Path, root: Path) -> str | None:
     if place is None:
         return None
     path, told, inside, key = place
+    if inside is vocabulary(told):
+        return None  # that is another damage, below
     del inside[key]
     edit(path, told)
     return f"{path.name}: {key!r}"
+
+
+def vocabulary(told: dict[str, Any]) -> dict[str, int] | None:
+    model = told.get("model")
+    return model.get("vocab") if isinstance(model, dict) else None
+
+
+def lost_word(rng: random.Random, folder: Path, root: Path) -> str | None:
+    """A word less in the vocabulary: it is read as its letters."""
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    words = vocabulary(told)
+    assert words is not None
+    word = rng.choice(sorted(words))
+    del words[word]
+    edit(path, told)
+    return word
 
 
 def surplus_key(rng: random.Random, folder: Path, root: Path) -> str | None:
@@ -528,6 +547,7 @@ DAMAGES = (
     Damage("zeroed end of settings", zeroed_text),
     Damage("zeroed end of weights", zeroed_weights, renewable=False),
     Damage("key deleted", without_key),
+    Damage("word lost from the vocabulary", lost_word, silent=True),
     Damage("key added", surplus_key),
     Damage("value of another type", other_type),
     Damage("another value", other_value, silent=True),
