@@ -126,9 +126,22 @@ def test_an_adapter_on_bfloat16_weights_reloads_bit_for_bit(tmp_path):
     assert torch.equal(load_adapted(tmp_path).float()(**inputs).logits, expected)
 
 
+def test_virtual_tokens_take_positions_of_the_text(backbone, tmp_path):
+    """Without a length in the tokenizer a long text and the virtual tokens were more than the model reads."""
+    write_adapter(backbone, tmp_path / "run", method="p-tuning")
+    path = tmp_path / "run" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 10**30}))
+    classifier = SentimentClassifier.from_pretrained(tmp_path / "run", verify=False)
+    assert classifier.engine.max_length == 128 - 20
+    assert np.isfinite(classifier.predict_proba(["word " * 500])).all()
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "reason"),
     [
+        ("adapter_config.json", {"use_rslora": 7}, "has use_rslora=7; it must be like False"),
+        ("adapter_config.json", {"r": "8"}, "has r='8'; it must be like 8"),
+        ("base/config.json", {"dtype": "float32x"}, "cannot be loaded"),
         ("adapter_config.json", {"peft_type": "IA3"}, "has peft_type='IA3'; sentimoe reads LORA and P_TUNING"),
         ("adapter_config.json", {"auto_mapping": {"parent_library": "this"}}, "has auto_mapping=.*does not read"),
         ("adapter_config.json", {"megatron_config": {"a": 1}}, "has megatron_config"),

@@ -200,6 +200,14 @@ def test_settings_that_are_missing_are_not_made_up(folder, name):
     refused(folder, f"lacks {name}", verify=False)
 
 
+def test_a_setting_that_only_a_forward_reads_is_found_when_the_model_is_loaded(folder):
+    """It was a TypeError under the first text."""
+    told = json.loads((folder / "config.json").read_text())
+    told["base_config"]["chunk_size_feed_forward"] = []
+    (folder / "config.json").write_text(json.dumps(told))
+    refused(folder, "cannot be loaded .TypeError", verify=False)
+
+
 def test_a_setting_of_the_backbone_that_is_missing_is_not_made_up(folder):
     """It has a default, and that may not be what was trained."""
     told = json.loads((folder / "config.json").read_text())
@@ -220,6 +228,15 @@ def test_a_setting_of_the_backbone_that_is_missing_is_not_made_up(folder):
 def test_tokenizer_settings_that_make_no_sense_are_refused(folder, changes, reason):
     edit(folder / "tokenizer_config.json", **changes)
     refused(folder, reason, verify=False)
+
+
+@pytest.mark.parametrize("name", ["model_max_length", "tokenizer_class"])
+def test_tokenizer_settings_that_are_missing_are_not_made_up(folder, name):
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    del told[name]
+    path.write_text(json.dumps(told))
+    refused(folder, f"lacks {name}", verify=False)
 
 
 def test_a_tokenizer_without_tokenizer_json_needs_all_of_its_own_files(tmp_path):

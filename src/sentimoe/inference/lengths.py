@@ -15,8 +15,13 @@ def position_limit(model: PreTrainedModel) -> int | None:
     """Tokens that learned position embeddings cover, else what the config says; None where there is no limit.
 
     Of rotary frequencies that change with the longest text of a batch ("dynamic", "longrope"): up to where they do not,
-    so that no answer depends on a neighbour.
+    so that no answer depends on a neighbour. Virtual tokens, which P-Tuning puts before every text, take their share.
     """
+    limit, adapters = _positions(model), getattr(model, "peft_config", {}).values()
+    return limit and limit - sum(getattr(adapter, "num_virtual_tokens", None) or 0 for adapter in adapters)
+
+
+def _positions(model: PreTrainedModel) -> int | None:
     config = model.config.get_text_config()
     stated = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}

@@ -18,6 +18,7 @@ from ..model_folder import (
     INDEX,
     AdapterConfig,
     check_adapter,
+    check_answers,
     check_files,
     check_finite,
     check_hashes,
@@ -80,6 +81,7 @@ def _whole(folder: Path, how: dict[str, bool]) -> PreTrainedModel:
             f"{folder} is not a trained classifier: it lacks {sorted(found['missing_keys'])[:3]}, which would be "
             f"random; train it first: sentimoe train --model {folder}"
         )
+    check_answers(model, folder)
     return model
 
 

@@ -16,7 +16,7 @@ from .files import (
     is_model_folder,
     read_object,
 )
-from .loading import load_adapter, load_config, load_model, load_tokenizer
+from .loading import check_answers, load_adapter, load_config, load_model, load_tokenizer
 from .saving import saved_whole
 from .weights import check_finite, read_header
 
@@ -31,6 +31,7 @@ __all__ = [
     "WEIGHTS",
     "AdapterConfig",
     "check_adapter",
+    "check_answers",
     "check_files",
     "check_finite",
     "check_hashes",

@@ -29,7 +29,6 @@ from .files import (
     read_object,
 )
 
-PEFT_TYPES = ("LORA", "P_TUNING")  # of the methods that can be saved as an adapter
 # settings of an adapter that would load a module, a file or another model, and that no method of sentimoe uses
 ELSEWHERE = (
     *("auto_mapping", "megatron_config", "corda_config", "eva_config", "loftq_config", "lora_ga_config"),
@@ -121,7 +120,10 @@ def _names(told: dict[str, Any]) -> set[str]:
 
 def check_tokenizer_files(folder: Path) -> None:
     """Raises ModelFolderError where files are missing without which transformers makes up another tokenizer."""
-    told = read_object(folder / TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).exists() or is_own(folder) else {}
+    own = is_own(folder)
+    told = read_object(folder / TOKENIZER_CONFIG) if own or (folder / TOKENIZER_CONFIG).exists() else {}
+    if own and (lacking := [name for name in ("tokenizer_class", "model_max_length") if name not in told]):
+        raise ModelFolderError(f"{TOKENIZER_CONFIG} of {folder} lacks {lacking[0]}; copy it again")
     fast = told.get("backend") == "tokenizers"
     for name in ("special_tokens_map.json", "added_tokens.json"):
         if (folder / name).exists():
@@ -192,6 +194,9 @@ def check_whole(folder: Path) -> None:
 
 def check_adapter(folder: Path) -> None:
     """Raises ModelFolderError for an adapter that sentimoe did not write."""
+    import peft  # slow to import, and only adapters need it
+
+    kinds = {"LORA": peft.LoraConfig, "P_TUNING": peft.PromptEncoderConfig}  # of methods that are saved as an adapter
     told = read_object(folder / ADAPTER)
     if not (folder / BASE).is_dir():
         raise ModelFolderError(
@@ -200,9 +205,22 @@ def check_adapter(folder: Path) -> None:
         )
     if (folder / WEIGHTS).exists():
         raise ModelFolderError(f"{folder} holds a whole model and an adapter ({ADAPTER}); remove the one not meant")
-    if told.get("peft_type") not in PEFT_TYPES:
-        raise ModelFolderError(
-            f"{ADAPTER} of {folder} has peft_type={told.get('peft_type')!r}; sentimoe reads {' and '.join(PEFT_TYPES)}"
-        )
+    if (kind := str(told.get("peft_type"))) not in kinds:
+        raise ModelFolderError(f"{ADAPTER} of {folder} has peft_type={kind!r}; sentimoe reads {' and '.join(kinds)}")
     if used := [name for name in ELSEWHERE if told.get(name)]:
         raise ModelFolderError(f"{ADAPTER} of {folder} has {used[0]}={told[used[0]]!r}, which sentimoe does not read")
+    usual = kinds[kind]().to_dict()
+    if told.get("peft_version") == peft.__version__ and (lacking := sorted(usual.keys() - told.keys())):
+        raise ModelFolderError(f"{ADAPTER} of {folder} lacks {', '.join(lacking[:3])}; copy it again")
+    for name, value in told.items():
+        if not _alike(value, usual.get(name)):
+            raise ModelFolderError(f"{ADAPTER} of {folder} has {name}={value!r}; it must be like {usual[name]!r}")
+
+
+def _alike(value: Any, usual: Any) -> bool:
+    """Whether a value is a number or yes or no where the usual one is."""
+    if isinstance(usual, bool):
+        return isinstance(value, bool)
+    if isinstance(usual, int | float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return True

@@ -141,6 +141,18 @@ def _keep_dtypes(
             )
 
 
+@torch.inference_mode()
+def check_answers(model: Any, folder: Path) -> None:
+    """Ask a classifier about two made-up texts, one of which is padded: token ids `[2, 3]`.
+
+    A setting that only a forward reads is found now, and not under the user's first text. Raises ModelFolderError.
+    """
+    ids = torch.ones(2, 3, dtype=torch.long, device=model.device)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]], device=model.device)
+    with _told(folder):
+        model(input_ids=ids, attention_mask=mask)
+
+
 @contextmanager
 def _told(name: str | Path) -> Iterator[None]:
     """What libraries raise on a model that cannot be loaded, as one error that says what to do."""
