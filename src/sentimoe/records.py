@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,22 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def native_writers() -> Iterator[None]:
+    """Around what safetensors, tokenizers and torch write outside Python: raises OSError where the system refuses it.
+
+    They tell that in the words of errors of their own.
+    """
+    try:
+        yield
+    except Exception as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        if isinstance(error, RuntimeError) and re.search(r"PytorchStreamWriter|inline_container", str(error)):
+            raise OSError(errno.EIO, f"torch cannot write: {error}") from error
+        raise
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..manifest import MANIFEST, write_manifest
-from ..records import sync
+from ..records import native_writers, sync
 from .files import BASE, DECISIVE
 
 ASIDE = ".saving-"  # begins the name of a folder that a killed save may leave
@@ -23,14 +23,16 @@ def saved_whole(folder: Path) -> Iterator[Path]:
     """An empty folder to save a model in, which becomes `folder` when the block ends without an error.
 
     Files of the model that was in `folder` are replaced or removed; all others stay. When the block raises, `folder` is
-    left as it was. A process that is killed while files change places leaves a folder that its manifest refuses.
+    left as it was; what the system refused is OSError. A process that is killed while files change places leaves a
+    folder that its manifest refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(left)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
     try:
-        yield aside
+        with native_writers():
+            yield aside
         if (aside / BASE).is_dir():
             write_manifest(aside / BASE, _listed(aside / BASE))
         write_manifest(

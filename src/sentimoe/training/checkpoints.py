@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError
 from ..manifest import MANIFEST, check_manifest, write_manifest
-from ..records import read_json, sync
+from ..records import native_writers, read_json, sync
 
 PARTIAL = "partial"
 logger = logging.getLogger(__name__)
@@ -50,11 +50,15 @@ def last_whole(checkpoints: Path) -> Checkpoint | None:
 
 @contextmanager
 def written_checkpoint(checkpoints: Path, step: int) -> Iterator[Path]:
-    """A folder in which to write `checkpoint-STEP`, which appears among the checkpoints when the block ends well."""
+    """A folder in which to write `checkpoint-STEP`, which appears among the checkpoints when the block ends well.
+
+    Raises OSError when it cannot be written; the checkpoints before it stay.
+    """
     aside, place = checkpoints / PARTIAL, place_of(checkpoints, step)
     discard_partial(checkpoints)
     try:
-        yield aside
+        with native_writers():
+            yield aside
         written = aside / place.name
         files = [path for path in written.rglob("*") if path.is_file() and path.name != MANIFEST]
         write_manifest(written, (str(path.relative_to(written)) for path in files))

@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from ..errors import ConfigError, StoppedError
 from ..records import write_json, write_text
@@ -58,7 +57,7 @@ def writes(folder: Path) -> Iterator[None]:
         yield
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"{folder} must not be written to ({error}); choose another output") from error
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise StoppedError(
             f"stopped, because {folder} cannot be written to ({error}); what was saved before is there, and is gone on "
             "from once there is room"

@@ -15,13 +15,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from ..errors import SentiMoEError
 from .checkpoints import Checkpoint, place_of, written_checkpoint
 
 PROGRESS, TRAINED = "progress.pt", "trained.safetensors"
@@ -78,10 +76,6 @@ class ResumableTrainer(Trainer):
                 torch.save(self._progress(), place_of(aside, step) / PROGRESS)
                 if isinstance(self.model, PeftModel):
                     save_file(self._trained(), place_of(aside, step) / TRAINED)
-            except SentiMoEError:
-                raise
-            except (RuntimeError, SafetensorError) as error:  # how the writers of torch and safetensors fail
-                raise OSError(str(error)) from error
             finally:
                 self.args.output_dir = str(checkpoints)
 
