@@ -44,14 +44,14 @@ def written_aside(path: Path) -> Iterator[Path]:
 def native_writers() -> Iterator[None]:
     """Around what safetensors, tokenizers and torch write outside Python: raises OSError where the system refuses it.
 
-    They tell that in the words of errors of their own.
+    They tell that by errors of their own, the first two in the words of the system, torch in words of many kinds.
     """
     try:
         yield
     except Exception as error:
         if found := re.search(r"\(os error (\d+)\)", str(error)):
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
-        if isinstance(error, RuntimeError) and re.search(r"PytorchStreamWriter|inline_container", str(error)):
+        if type(error) is RuntimeError:
             raise OSError(errno.EIO, f"torch cannot write: {error}") from error
         raise
 
