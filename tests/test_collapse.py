@@ -67,6 +67,16 @@ def test_fit_is_better_than_the_mean_of_the_experts(capsys):
     assert fitted < 0.5 * mean_only
 
 
+@torch.no_grad()
+def test_a_fit_begins_with_the_mean_of_the_experts_by_how_much_each_reads():
+    model, given = sparse("bert", expert="plain", num_experts_per_tok=1, layers_to_transform=[-1]), batch(texts(9, 6))
+    load, experts = model(**given).expert_load[0], moe_layers(model)[0].experts
+    expected = torch.einsum("e,efd->fd", load, experts.up_proj)
+    assert load.max() > 0.3 > load.min()  # the plain mean is another one
+    found = collapse(model, [given]).bert.encoder.layer[2].intermediate.dense.weight
+    torch.testing.assert_close(found, expected)
+
+
 def test_padding_takes_no_part_in_the_fit():
     rows, fitted = texts(*[9, 5, 12] * 5), []
     start = dense("bert")
