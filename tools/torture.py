@@ -351,15 +351,18 @@ def damage_newest(work: Path, folder: Path, chance: random.Random, number: int) 
 
 
 def two_at_once(work: Path, folder: Path, chance: random.Random, number: int) -> Row | None:
-    """Two processes go on with the same run: one does, the other is refused (exit code 2)."""
+    """Two processes go on with the same run: one does, and the other is refused (exit code 2) while it does."""
     both = [Process(work, folder) for _ in range(2)]
-    for process in both:
-        process.listen(0.5, until=STEP)
-    both[0].listen(chance.uniform(1, 4))
+    while all(process.exit is None for process in both):
+        for process in both:
+            process.listen(0.05)
+    going = [process for process in both if process.exit is None]
+    for process in going:
+        process.listen(chance.uniform(0, 4))
     codes = sorted(process.kill() for process in both)
-    if codes[0] == -9 and codes[1] != 2:
+    if codes not in ([-9, 2], [0, 2]):
         raise TortureError(f"two processes went on with one run: they ended with {codes}")
-    return {"exits": codes} if codes[0] == -9 else None
+    return {"exits": codes} if going else None
 
 
 # --- the torture
