@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pytest
 import torch
 from backbone import write_backbone
 from sklearn.metrics import f1_score
-from tiny import batch, dense, scatter, texts
+from tiny import batch, dense, scatter, sparse, texts
 from tokenizers.processors import Sequence
 from typer.testing import CliRunner
 
@@ -324,6 +325,15 @@ def test_knock_out_takes_the_next_best_expert(engine):
         pass
     with pytest.raises(ConfigError, match="no MoE layer 3"), knocked_out(engine, [(3, 0)]):
         pass
+
+
+def test_knock_out_closes_the_expert_of_the_layer_that_is_named():
+    model = sparse("bert", layers_to_transform=[-2, -1])
+    given = batch(texts(9, 6))
+    engine = SimpleNamespace(model=model)
+    with torch.no_grad(), knocked_out(engine, [(1, 2)]):
+        chosen = [layer.experts for layer in model(**given).routing.layers]
+    assert (chosen[0] == 2).any() and not (chosen[1] == 2).any()
 
 
 def test_closing_an_expert_is_of_one_thread(engine):

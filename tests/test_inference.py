@@ -12,7 +12,7 @@ from backbone import write_backbone
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.errors import ConfigError, ExitCode, PredictionError
+from sentimoe.errors import ConfigError, ExitCode, ModelFolderError, PredictionError
 from sentimoe.explain import trace
 from sentimoe.inference import Engine, compute_dtype, keep_few_kernels, make_windows, return_freed_memory
 
@@ -62,6 +62,61 @@ def test_long_text_is_the_length_weighted_mean_of_its_windows(engine, parts):
         total += len(ids["input_ids"])
     np.testing.assert_allclose(engine.predict_proba([text])[0], expected / total, atol=2e-6)
     assert engine.predict([text]).truncated == []
+
+
+@pytest.mark.parametrize("max_length", [3, 16, 37, 128])
+def test_windows_are_those_that_the_tokenizer_itself_cuts(parts, max_length):
+    """The slow obvious way: what a fast tokenizer gives as overflowing tokens, a quarter of them twice."""
+    tokenizer = parts[1]
+    words = [f"word{number}" for number in range(300)]
+    given = ["short", " ".join(words), "\u200b", "", " ".join(words[:11]), "I [SEP] you"]
+    cut = tokenizer(
+        given, truncation=True, max_length=max_length, stride=min(max_length // 4, max_length - 3),
+        return_overflowing_tokens=True, return_offsets_mapping=True,
+    )  # fmt: skip
+    owner = cut.pop("overflow_to_sample_mapping")
+    expected = [{name: values[row] for name, values in cut.items()} for row in range(len(owner))]
+    kept = [row for row, ids in enumerate(cut["input_ids"]) if len(ids) > 2]
+    windows = make_windows(given, tokenizer, max_length, offsets=True)
+    assert windows.owner == [owner[row] for row in kept] and len(set(owner)) < len(owner)
+    assert windows.encodings == [expected[row] for row in kept]
+    first = make_windows(given, tokenizer, max_length, "truncate", offsets=True)
+    assert first.encodings == [expected[row] for row in kept if not row or owner[row - 1] != owner[row]]
+
+
+def test_a_window_counts_by_its_length(parts, monkeypatch):
+    engine = Engine(*parts, max_length=16, precision="float32")
+    windows = make_windows([" ".join(["word"] * 20)], parts[1], 16)
+    answers = iter(np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+    monkeypatch.setattr(engine, "_forward", lambda rows: np.stack([next(answers) for _ in rows]))
+    lengths = sorted((len(ids["input_ids"]) for ids in windows.encodings), reverse=True)
+    assert lengths == [16, 12]
+    found = engine._chunk(1, windows)[0]
+    assert sorted(found.tolist()) == pytest.approx([12 / 28, 16 / 28])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_in_training_mode_answers_without_dropout_and_stays_in_it(parts, precision):
+    model, tokenizer = copy.deepcopy(parts[0]), parts[1]
+    expected = Engine(model.eval(), tokenizer, precision=precision).predict_proba(["one", "two words"])
+    assert any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
+    found = Engine(model.train(), tokenizer, precision=precision).predict_proba(["one", "two words"])
+    np.testing.assert_array_equal(found, expected)
+    assert model.training
+
+
+def test_a_token_without_an_embedding_is_refused_before_a_text_has_it(parts):
+    """Kind: late. It was an IndexError of torch for the first text that had one."""
+    model, tokenizer = parts[0], copy.deepcopy(parts[1])
+    tokenizer.add_tokens(["unheard"])
+    with pytest.raises(ModelFolderError, match=r"has a token \d+, its model has embeddings of \d+ tokens"):
+        Engine(model, tokenizer)
+    tokenizer = copy.deepcopy(parts[1])
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    with pytest.raises(ModelFolderError, match="no embedding for the special tokens <image>; set"):
+        Engine(model, tokenizer)
+    tokenizer.split_special_tokens = True
+    assert np.isfinite(Engine(model, tokenizer).predict_proba(["an <image> here"])).all()
 
 
 def test_truncation_reads_the_start_and_is_counted(parts):

@@ -9,8 +9,9 @@ import torch
 from backbone import labelled_texts, tokenizer, write_backbone
 from transformers import EvalPrediction
 
-from sentimoe import load_classifier
+from sentimoe import SentimentClassifier, load_classifier
 from sentimoe.data import Split, dataset_from_texts
+from sentimoe.errors import ModelFolderError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import save_adapted
 from sentimoe.training import TrainConfig, fit, prepare
@@ -46,6 +47,24 @@ def test_the_seed_draws_the_head_the_routers_and_the_noise(told, dataset):
     assert changed == {
         "classifier.weight", f"{place}.router.weight", f"{place}.experts.gate_up_proj", f"{place}.experts.down_proj"
     }  # fmt: skip
+
+
+def test_special_tokens_without_an_embedding_are_read_as_plain_text(tmp_path, told, dataset):
+    """Gemma 3 has an image token that its model of text has no embedding for: it was an IndexError in some step."""
+    folder = write_backbone(tmp_path / "backbone")
+    larger = tokenizer()
+    larger.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    larger.save_pretrained(folder)
+    ready = prepare(TrainConfig(**told | {"model": folder}), dataset)
+    save_adapted(ready.model, ready.tokenizer, tmp_path / "model")
+    again = SentimentClassifier.from_pretrained(tmp_path / "model")
+    for found in (ready.tokenizer, again.tokenizer):
+        assert found.tokenize("<image_soft_token>")[:2] == ["<", "image"]
+    assert np.isfinite(again.predict_proba(["an <image_soft_token>"])).all()
+    larger.add_tokens(["unheard"])
+    larger.save_pretrained(folder)
+    with pytest.raises(ModelFolderError, match=r"has a token \d+, its model has embeddings of"):
+        prepare(TrainConfig(**told | {"model": folder}), dataset)
 
 
 @pytest.mark.parametrize(("method", "rate"), [("full", 1e-4), ("bitfit", 1e-3), ("lora", 1e-3), ("moe-plain", 1e-4)])

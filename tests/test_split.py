@@ -176,6 +176,13 @@ def test_both_backends_agree_in_outputs_and_gradients(case):
         assert moe.router.weight.grad.abs().sum() > 0 and moe.router.bias.grad.abs().sum() > 0
 
 
+def test_a_token_is_read_by_the_experts_that_fit_it_best():
+    logits = torch.tensor([[0.1, 3.0, 2.0, -1.0], [5.0, -2.0, 0.0, 1.0]])
+    assert top_k_unit(logits, 2)[1].tolist() == [[1, 2], [0, 3]]
+    with torch.no_grad():
+        assert top_k_unit(logits, 1)[1].tolist() == [[1], [0]]
+
+
 def test_a_unit_weight_passes_the_gradient_of_ln_p():
     logits = torch.randn(7, 4, requires_grad=True)
     weights, chosen = top_k_unit(logits, 2)

@@ -5,6 +5,8 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
@@ -15,9 +17,10 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
+from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.inference import Engine, position_limit
-from sentimoe.training import TrainConfig, train
+from sentimoe.training import TrainConfig, fit, prepare, train
 from sentimoe.training.balance import SHARES, unbalanced
 from sentimoe.training.fit import inverse_frequency
 from sentimoe.training.prepare import load_tokenizer
@@ -53,6 +56,20 @@ def settings(backbone, data, **changes):
 def run(backbone, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "moe"
     return folder, train(settings(backbone, data), folder, progress=False)
+
+
+def test_five_runs_of_a_seed_are_the_same_bit_for_bit(backbone, data):
+    """Training and prediction on a processor."""
+    dataset, found = load_dataset(data), []
+    for _ in range(5):
+        ready = prepare(settings(backbone, data, epochs=1, dropout=0.1), dataset)
+        with TemporaryDirectory() as folder:
+            fit(ready, Path(folder))
+        answers = Engine(ready.model, ready.tokenizer, precision="bfloat16").predict_proba(dataset.splits["test"].texts)
+        found.append((answers, ready.model.state_dict()))
+    for answers, weights in found[1:]:
+        assert (answers == found[0][0]).all()
+        assert all(torch.equal(weights[name], found[0][1][name]) for name in weights)
 
 
 def test_it_learns_and_the_folder_says_how(run, backbone, data):

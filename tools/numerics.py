@@ -24,7 +24,7 @@ import torch
 
 from sentimoe import SentimentClassifier
 from sentimoe.data import load_dataset
-from sentimoe.inference import Engine, make_windows
+from sentimoe.inference import Engine, OpenVINOClassifier, make_windows
 from sentimoe.records import read_json, write_json, write_text
 from sentimoe.training import TrainConfig, hardware, train, versions
 from sentimoe.upcycle import moe_layers
@@ -122,7 +122,7 @@ def measure(engine: Engine, texts: Sequence[str], mixes: int = MIXES) -> dict[st
         "difference_999": float(ordered[int(0.999 * (len(ordered) - 1))]),
         "changed_labels": changed,
         "texts_with_a_flipped_token": flipped,
-        "largest_gap_of_a_flipped_token": max(gaps),
+        "largest_gap_of_a_flipped_token": None if np.isnan(gaps).any() else max(gaps),
     }
 
 
@@ -151,11 +151,21 @@ def answer(engine: Engine, encodings: Sequence[Any], batch: Batch) -> tuple[np.n
     )
     output = engine.model(**padded)
     probabilities = output.logits.float().softmax(dim=-1).numpy()
-    routing = getattr(output, "routing", None)
-    if routing is None:
+    if isinstance(engine.model, OpenVINOClassifier):
+        return probabilities, shown(output.experts, padded["attention_mask"].bool())
+    if getattr(output, "routing", None) is None:
         return probabilities, [None] * len(given)
     layers = moe_layers(engine.model)
-    return probabilities, [choices(layers, routing[text]) for text in range(len(given))]
+    return probabilities, [choices(layers, output.routing[text]) for text in range(len(given))]
+
+
+def shown(experts: Sequence[torch.Tensor], mask: torch.Tensor) -> list[Any]:
+    """The same from what a network shows, experts `[B * L, K]` a layer; it shows no logits, so every gap is NaN."""
+    if not experts:
+        return [None] * len(mask)
+    whole = torch.stack([layer.view(*mask.shape, -1).sort(dim=-1).values for layer in experts], dim=1).numpy()
+    texts = [each[:, seen] for each, seen in zip(whole, mask.numpy(), strict=True)]
+    return [(each, np.full(each.shape[:2], np.nan)) for each in texts]
 
 
 def choices(layers: Sequence[Any], routing: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -177,9 +187,8 @@ def render(rows: Sequence[dict[str, Any]]) -> None:
     ]
     for row in rows:
         flips = row["texts_with_a_flipped_token"]
-        apart = f"{flips} ({row['largest_gap_of_a_flipped_token']:.2g})" if flips else "0"
-        if row["backend"] == "openvino" and row["method"] != "full":
-            apart = "not visible"
+        gap = row["largest_gap_of_a_flipped_token"]
+        apart = str(flips) if not flips or gap is None else f"{flips} ({gap:.2g})"
         cells = [row["method"], row["backend"], row["precision"], f"{row['answers']:,}"]
         cells += [f"{row['max_difference']:.2g}", f"{row['difference_999']:.2g}", str(row["changed_labels"]), apart]
         lines.append(f"| {' | '.join(cells)} |")

@@ -75,7 +75,7 @@ class SentimentClassifier:
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         if classifier.model is not None:
-            check_vocabulary(folder, classifier.tokenizer, classifier.model)
+            check_vocabulary(classifier.tokenizer, classifier.model, folder)
         classifier._engine = Engine(
             model,
             classifier.tokenizer,

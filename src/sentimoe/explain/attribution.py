@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..inference import Engine
+from ..inference import Engine, check_offsets
 
 STEPS = 32
 STEP_TOKENS = 2048  # of all steps together: what the backward pass keeps grows with them
@@ -25,10 +25,12 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
 
     model: the engine's model in float32; it has hooks meanwhile, so nothing else may use it. Returns `tokens` (per
     token `start`, `end`, `score`) and `gap`: how far the scores are from adding up to the difference of the two logits,
-    relative to it. Routing changes along the path in steps, so the gap is not 0.
+    relative to it. Routing changes along the path in steps, so the gap is not 0. Raises ConfigError when the tokenizer
+    cannot say where a token came from.
     """
     from captum.attr import LayerIntegratedGradients
 
+    check_offsets(engine.tokenizer)
     encoded = engine.tokenizer(
         [text], truncation=True, max_length=engine.max_length, return_offsets_mapping=True, return_tensors="pt"
     )

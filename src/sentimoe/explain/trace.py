@@ -17,7 +17,7 @@ import torch
 
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
-from ..inference import Engine, make_windows
+from ..inference import Engine, check_offsets, make_windows
 from ..predictions import check_finite
 from ..records import written_aside
 from ..upcycle import moe_layers
@@ -65,8 +65,7 @@ def trace(engine: Engine, texts: Iterable[Any]) -> Iterator[Trace]:
     layers = moe_layers(engine.model)
     if not layers:
         raise ConfigError("the model has no experts, so there is no routing to trace; give one trained with moe-*")
-    if not engine.tokenizer.is_fast:
-        raise ConfigError("a routing trace needs a fast tokenizer, which knows the characters of every token")
+    check_offsets(engine.tokenizer)
     first = 0
     for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
         yield _traced(engine, chunk, first, layers[0].num_experts_per_tok)

@@ -7,7 +7,7 @@ from .lengths import position_limit
 from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
 from .openvino import OpenVINOClassifier
 from .precision import PRECISIONS, compute_dtype, in_precision
-from .windows import LONG_TEXTS, make_windows
+from .windows import LONG_TEXTS, check_offsets, make_windows
 
 __all__ = [
     "BACKENDS",
@@ -17,6 +17,7 @@ __all__ = [
     "Comparison",
     "Engine",
     "OpenVINOClassifier",
+    "check_offsets",
     "compute_dtype",
     "export",
     "in_precision",

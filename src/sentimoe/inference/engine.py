@@ -12,6 +12,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from ..config import check_whole
 from ..data import text_chunks, token_batches
 from ..errors import ConfigError
+from ..model_folder import check_vocabulary
 from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
 from .conversion import compiled
@@ -37,8 +38,8 @@ class Engine:
 
     Threads may share one: nothing of a call is kept in it.
     Raises ConfigError for an unknown setting, a length that the model cannot read, a tokenizer without a padding token,
-    or a model that does not give each text one of two or more labels, and ConversionError where OpenVINO would answer
-    differently.
+    or a model that does not give each text one of two or more labels, ModelFolderError for a tokenizer with tokens that
+    the model has no embedding for, and ConversionError where OpenVINO would answer differently.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Engine:
         check_whole("tokens_per_batch", tokens_per_batch, 1)
         if tokenizer.pad_token is None:
             raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")
-        ready = isinstance(model, OpenVINOClassifier)
+        if not (ready := isinstance(model, OpenVINOClassifier)):
+            check_vocabulary(tokenizer, model, getattr(tokenizer, "name_or_path", "") or "this model")
         self.tokenizer = tokenizer
         self.max_length = window_length(max_length, tokenizer, model.max_length if ready else position_limit(model))
         self.model: Any = model if ready else BACKENDS[_known(backend)](model, dtype, self.max_length)

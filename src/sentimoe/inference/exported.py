@@ -28,11 +28,16 @@ FORMAT = "sentimoe-openvino-1"
 def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Comparison]:
     """Write the folder; how the network compares with the model in each precision that this processor has.
 
-    Raises ConfigError when the folder is not empty or OpenVINO is not installed, and ConversionError when the network
-    would answer differently.
+    Raises ConfigError when the folder is not empty, the tokenizer is not a fast one, or OpenVINO is not installed, and
+    ConversionError when the network would answer differently.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; choose another folder for the export")
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"the {type(tokenizer).__name__} has no tokenizer.json, which programs read without this package; use the "
+            "torch backend"
+        )
     readable = copy.copy(tokenizer)
     readable.model_max_length = window_length(None, tokenizer, position_limit(model))
     dtypes = [torch.float32, torch.bfloat16] if has_fast_bfloat16(torch.device("cpu")) else [torch.float32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +17,15 @@ def check_long_texts(long_texts: str) -> None:
     """Raises ConfigError for an unknown way with long texts."""
     if long_texts not in LONG_TEXTS:
         raise ConfigError(f"long_texts={long_texts!r} must be one of {LONG_TEXTS}")
+
+
+def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises ConfigError for a tokenizer that cannot say which characters a token came from."""
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"the {type(tokenizer).__name__} cannot say which characters a token came from; this needs a fast "
+            "tokenizer, with a tokenizer.json"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,28 +58,50 @@ def make_windows(
     asked = [index for index, text in enumerate(texts) if text.strip()]
     if not asked:
         return Windows([], [], [])
-    batch = tokenizer(
+    # never truncated by the tokenizer: slow ones give no rest, and fast ones keep a length that threads would share
+    plain = tokenizer(
         [texts[index] for index in asked],
-        truncation=True,
-        max_length=max_length,
-        stride=max_length // 4,
-        return_overflowing_tokens=True,
+        add_special_tokens=False,
         return_offsets_mapping=offsets,
-        padding=False,
+        verbose=False,
     )
-    special = tokenizer.num_special_tokens_to_add()
-    owner = [asked[sample] for sample in batch.pop("overflow_to_sample_mapping")]
+    size = max_length - tokenizer.num_special_tokens_to_add()
+    step = max(1, size - max_length // 4)
+    frame = None
     encodings: list[dict[str, list[int]]] = []
-    kept: list[int] = []
+    owner: list[int] = []
     truncated: list[int] = []
-    for window, text in enumerate(owner):
-        ids = {name: values[window] for name, values in batch.items()}
-        if len(ids["input_ids"]) <= special:
+    for row, text in enumerate(asked):
+        count = len(plain["input_ids"][row])
+        if not count:
             continue
-        if long_texts == "truncate" and kept and kept[-1] == text:
-            if not truncated or truncated[-1] != text:
-                truncated.append(text)
-            continue
-        encodings.append(ids)
-        kept.append(text)
-    return Windows(encodings, kept, truncated)
+        if frame is None:
+            frame = _special_tokens(tokenizer, texts[text], plain["input_ids"][row])
+        if count > size and long_texts == "truncate":
+            truncated.append(text)
+        last = count - size if long_texts == "windows" else 0
+        for start in range(0, max(last, 0) + step, step):
+            encodings.append(
+                {
+                    name: [*frame[name][0], *values[row][start : start + size], *frame[name][1]]
+                    for name, values in plain.items()
+                }
+            )
+            owner.append(text)
+    return Windows(encodings, owner, truncated)
+
+
+def _special_tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, plain: list[int]
+) -> dict[str, tuple[list[Any], list[Any]]]:
+    """What the tokenizer puts before and after the tokens of a text, for each of its outputs."""
+    whole = tokenizer(text, verbose=False)
+    added = len(whole["input_ids"]) - len(plain)
+    before = next((at for at in range(added + 1) if whole["input_ids"][at : at + len(plain)] == plain), None)
+    if before is None:
+        raise ConfigError(
+            f"the {type(tokenizer).__name__} puts special tokens inside a text, so long texts cannot be cut into "
+            "windows; use another tokenizer"
+        )
+    frame = {name: (values[:before], values[before + len(plain) :]) for name, values in whole.items()}
+    return frame | {"offset_mapping": ([(0, 0)] * before, [(0, 0)] * (added - before))}

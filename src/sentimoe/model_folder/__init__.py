@@ -1,7 +1,7 @@
 """Model folders: how all that lies in one, or under a hub id, is checked, loaded and saved."""
 
 from .adapter_config import AdapterConfig, register_adapters
-from .checks import check_adapter, check_vocabulary
+from .checks import check_adapter, check_vocabulary, missing_special_tokens
 from .files import (
     ADAPTER,
     BASE,
@@ -41,6 +41,7 @@ __all__ = [
     "load_config",
     "load_model",
     "load_tokenizer",
+    "missing_special_tokens",
     "read_header",
     "read_object",
     "register_adapters",

@@ -172,15 +172,30 @@ def _parts(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def check_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> None:
-    """Raises ModelFolderError where a token has no embedding, which would end in an IndexError for some text."""
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: nn.Module, where: str | Path) -> None:
+    """Raises ModelFolderError where some text would have a token without an embedding, an IndexError in the model.
+
+    where: whose tokenizer it is, for the message. No text has a special token where they are split.
+    """
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    highest = max(tokenizer.get_vocab().values(), default=-1)
+    read, special = tokenizer.get_vocab(), missing_special_tokens(tokenizer, embeddings.num_embeddings)
+    highest = max((index for token, index in read.items() if token not in special), default=-1)
     if highest >= embeddings.num_embeddings:
         raise ModelFolderError(
-            f"the tokenizer of {folder} has a token {highest}, its model has embeddings of {embeddings.num_embeddings} "
-            "tokens: they do not belong together; copy the folder again"
+            f"the tokenizer of {where} has a token {highest}, its model has embeddings of {embeddings.num_embeddings} "
+            "tokens: they do not belong together; copy the folder again, or resize the embeddings"
         )
+    if special and not getattr(tokenizer, "split_special_tokens", False):
+        raise ModelFolderError(
+            f"the model of {where} has no embedding for the special tokens {', '.join(sorted(special))}; set "
+            "tokenizer.split_special_tokens to True, so that they are read as plain text"
+        )
+
+
+def missing_special_tokens(tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> list[str]:
+    """Special tokens beyond the embeddings, such as the image token of Gemma 3 in a model that reads text alone."""
+    added = tokenizer.added_tokens_decoder
+    return [token.content for index, token in added.items() if token.special and index >= num_embeddings]
 
 
 def check_whole(folder: Path) -> None:

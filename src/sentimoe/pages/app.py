@@ -144,7 +144,7 @@ def _described(name: str, classifier: SentimentClassifier) -> dict[str, Any]:
         "layers": len(layers),
         "experts": layers[0].experts.num_experts if layers else 0,
         "experts_per_token": layers[0].num_experts_per_tok if layers else 0,
-        "attribution": has_captum(),
+        "attribution": has_captum() and engine.tokenizer.is_fast,
     }
 
 

@@ -28,6 +28,7 @@ from ..methods import (
     merge,
     round_packed,
 )
+from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
@@ -206,7 +207,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The backbone's tokenizer, limited to `max_length` tokens; where there is no padding token the end token pads.
 
-    before: virtual tokens that stand before every text. Raises ConfigError when the model cannot read that many.
+    before: virtual tokens that stand before every text. Raises ConfigError when the model cannot read that many, and
+    ModelFolderError when it has no embedding for a token.
     """
     limit = position_limit(model)
     if limit is not None and before + max_length > limit:
@@ -214,6 +216,9 @@ def load_tokenizer(
         raise ConfigError(f"{given} is more than the {limit} tokens that {name} can read; lower it")
     tokenizer = load_stored_tokenizer(backbone_path(name), trust_remote_code=trust_remote_code)
     tokenizer.model_max_length = max_length
+    if missing_special_tokens(tokenizer, model.get_input_embeddings().num_embeddings):
+        tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True  # the latter is saved
+    check_vocabulary(tokenizer, model, name)
     text_config, pads = model.config.get_text_config(), tokenizer.pad_token is not None
     if not pads:
         tokenizer.pad_token = tokenizer.eos_token
