@@ -59,7 +59,7 @@ def run(
             name=study.stem,
             keep_models=keep_models,
             stop=stop,
-            say=say,
+            progress=say,
         )
     typer.echo(f"{count - missing} of {count} runs have a result in {results / 'runs'}")
 

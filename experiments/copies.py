@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from experiments import IMPORTABLE
 from sentimoe.config import MoEConfig
-from sentimoe.evaluation import count_flops, in_turns, peak_memory_mib, ratio
+from sentimoe.evaluation import count_flops, interleaved, peak_memory_mib, ratio
 from sentimoe.inference import keep_freed_memory
 from sentimoe.records import write_json
 from sentimoe.training import hardware, versions
@@ -109,7 +109,7 @@ def compare(
     flops = [count_flops(model, call) for model, call in zip(models, calls, strict=True)]
     for call in (dense, moe) * 2:
         call()
-    seconds = in_turns({"dense": dense, "moe": moe}, pairs)
+    seconds = interleaved({"dense": dense, "moe": moe}, pairs)
     times = ratio(seconds["moe"], seconds["dense"])
     flop_ratio = flops[1] / flops[0]
     return {

@@ -20,7 +20,7 @@ import torch
 
 from experiments import IMPORTABLE
 from sentimoe.data import Split
-from sentimoe.evaluation import in_turns, peak_memory_mib, rate
+from sentimoe.evaluation import interleaved, peak_memory_mib, throughput
 from sentimoe.inference import Engine, keep_freed_memory
 from sentimoe.methods import METHODS
 from sentimoe.records import write_json
@@ -50,7 +50,7 @@ def measure(
     model: str,
     results: Path,
     data_root: Path | None,
-    say: Callable[[str], None],
+    progress: Callable[[str], None],
     rounds: int = 9,
 ) -> dict[str, Any]:
     """Measure every method of a data set and model; writes `results/costs/DATA__MODEL.json` and returns it."""
@@ -60,15 +60,15 @@ def measure(
     built = [(title, *build(run, data_root)) for title, run in rows]
     texts = built[0][2].splits["test"].sample(TEXTS).texts
     calls = {title: partial(engine.predict_proba, texts) for title, engine, _ in built}
-    seconds = in_turns(calls, rounds, say)
+    seconds = interleaved(calls, rounds, progress)
     record["texts"] = len(texts)
     record["rows"] = []
     for title, run in rows:
-        row = {"name": title, **rate(seconds[title], len(texts))}
+        row = {"name": title, **throughput(seconds[title], len(texts))}
         row["prediction_mib"] = fresh_peak("predict", run, data_root)
         row["training_mib"] = fresh_peak("train", run, data_root) if METHODS[run.method].adapt else None
         record["rows"].append(row)
-        say(f"{title}: {row['texts_per_second']:.1f} texts/s, {row['prediction_mib']:.0f} MiB")
+        progress(f"{title}: {row['texts_per_second']:.1f} texts/s, {row['prediction_mib']:.0f} MiB")
     record |= {"hardware": hardware(), "versions": versions()}
     path = results / "costs" / f"{data}__{model.replace('/', '-')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,14 +91,14 @@ def build(run: Run, data_root: Path | None) -> tuple[Any, Any]:
 def fresh_peak(what: str, run: Run, data_root: Path | None) -> float:
     """Peak memory of a fresh process that predicts or trains, in MiB: of the GPU where there is one, else resident."""
     program = IMPORTABLE + "from experiments.costs import peak; peak(sys.stdin.read())"
-    told = json.dumps({"what": what, "run": vars(run), "data_root": None if data_root is None else str(data_root)})
-    done = subprocess.run([sys.executable, "-c", program], input=told, check=True, capture_output=True, text=True)
+    request = json.dumps({"what": what, "run": vars(run), "data_root": None if data_root is None else str(data_root)})
+    done = subprocess.run([sys.executable, "-c", program], input=request, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
-def peak(told: str) -> None:
+def peak(request: str) -> None:
     """What `fresh_peak` runs in the other process; prints MiB."""
-    given = json.loads(told)
+    given = json.loads(request)
     run, data_root = Run(**given["run"]), given["data_root"] and Path(given["data_root"])
     {"predict": _predict, "train": _train}[given["what"]](run, data_root)
     print(torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else peak_memory_mib())

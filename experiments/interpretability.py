@@ -141,8 +141,8 @@ def cluster_picture(record: dict[str, Any], path: Path) -> None:
     ):
         places, colours = np.array(points), np.array(groups)
         for number, name in enumerate(literal(names)):
-            mine = places[colours == number]
-            axes.scatter(mine[:, 0], mine[:, 1], s=6, alpha=0.7, label=name)
+            points = places[colours == number]
+            axes.scatter(points[:, 0], points[:, 1], s=6, alpha=0.7, label=name)
         axes.set(title=title, xticks=[], yticks=[])
         axes.legend(fontsize=7, markerscale=2)
     save_picture(figure, path, dpi=110)

@@ -41,7 +41,7 @@ class Trainer:
     results: Path
     data_root: Path | None
     models: Path
-    say: Callable[[str], None]
+    progress: Callable[[str], None]
     stop: Stop | None = None
 
     def taught(self, run: Run) -> Run:
@@ -96,7 +96,7 @@ class Trainer:
             stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else None
             if stored is None or not _has_rate(run, stored) or differing(run, stored, but=NOT_KEPT):
                 run = self.taught(run)
-                self.say(f"training {run.name} for its weights")
+                self.progress(f"training {run.name} for its weights")
                 trained(run, run.config(self.data_root), self.unfinished(run), keep=folder, stop=self.stop)
                 self.forget(run)
         return folder
@@ -141,7 +141,7 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, head(trial, outcome) | {"validation": scores, "seconds": round(time.monotonic() - started, 1)})
         self.forget(trial)
-        self.say(f"tuning {trial.name}: validation {scores['f1_weighted']:.4f}")
+        self.progress(f"tuning {trial.name}: validation {scores['f1_weighted']:.4f}")
 
     def finish(self, run: Run, keep_model: bool) -> None:
         """Run what has no result yet, or one of another learning rate than tuning chooses now."""
@@ -152,13 +152,13 @@ class Trainer:
         if path.exists() and _has_rate(run, read_json(path)["hyperparameters"]):
             return
         run = self.taught(run)
-        self.say(f"{run.name} ...")
+        self.progress(f"{run.name} ...")
         keep = METHODS[run.method].adapt is not None and (keep_model or self.teaches(run))
         place = self.place(run) if keep else None
         record = perform(run, self.results, self.data_root, self.unfinished(run), keep=place, stop=self.stop)
         self.forget(run)
         scores = [record[split]["f1_weighted"] for split in ("validation", "test")]
-        self.say(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
+        self.progress(f"{run.name}: validation {scores[0]:.4f}, test {scores[1]:.4f}, {record['seconds']:.0f} s")
 
 
 def run_study(
@@ -171,7 +171,7 @@ def run_study(
     models: Path = Path("runs/models"),
     name: str = "study",
     keep_models: bool = False,
-    say: Callable[[str], None] = print,
+    progress: Callable[[str], None] = print,
     stop: Stop | None = None,
 ) -> int:
     """Run what is wanted and has no result yet, in order; returns how many of these runs are still missing.
@@ -187,7 +187,7 @@ def run_study(
     when `stop` says so.
     """
     started, chosen = time.monotonic(), [run for run in study if wanted(run)]
-    trainer = Trainer(study, results, data_root, models, say, stop)
+    trainer = Trainer(study, results, data_root, models, progress, stop)
     _declare(study, results, name)
     for run in chosen:
         if _path(run, results).exists():
@@ -199,7 +199,7 @@ def run_study(
         if _refused(run, results) is not None or (finished and not (run.tune and at_hand(run.model))):
             return False
         if not at_hand(run.model):
-            say(f"{run.name}: {NOT_AT_HAND}")
+            progress(f"{run.name}: {NOT_AT_HAND}")
             return False
         expected = max(60.0, _longest(results, run) * (1 + len(trainer.untried(run))))
         if budget is not None and budget - (time.monotonic() - started) < expected:
@@ -212,12 +212,12 @@ def run_study(
         except NotSupportedError as refusal:
             _refusal(run, results).parent.mkdir(parents=True, exist_ok=True)
             write_json(_refusal(run, results), {"reason": str(refusal), "settings": _settings(run)})
-            say(f"{run.name}: {NOT_SUPPORTED}: {refusal}")
+            progress(f"{run.name}: {NOT_SUPPORTED}: {refusal}")
         return False
 
     left = [run for run in chosen if busy(run)]
     if left:
-        say(f"waiting for what other processes are at: {', '.join(run.name for run in left)}")
+        progress(f"waiting for what other processes are at: {', '.join(run.name for run in left)}")
     while left:
         time.sleep(PAUSE)
         left = [run for run in left if busy(run)]

@@ -160,7 +160,7 @@ def test_another_choice_of_experts_is_no_tie():
     with torch.no_grad():
         moe_layers(other)[0].router.weight.copy_(moe_layers(other)[0].router.weight.roll(1, dims=0))
     for layer in moe_layers(other):
-        layer.bare_experts.backend = "gathered"
+        layer.base_experts.backend = "gathered"
     network = OpenVINOClassifier(conversion._trace(other), torch.float32)
     _, reason = conversion._compared(model, network, conversion._probes(model, 60), torch.float32)
     assert "which is no tie" in reason

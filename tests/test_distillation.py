@@ -17,7 +17,7 @@ from sentimoe.data import dataset_from_texts, load_unlabelled
 from sentimoe.errors import ConfigError
 from sentimoe.manifest import MANIFEST
 from sentimoe.training import TrainConfig, prepare, train
-from sentimoe.training.distillation import Distillation, without_some
+from sentimoe.training.distillation import Distillation, drop_tokens
 from sentimoe.upcycle import moe_layers
 
 
@@ -57,7 +57,7 @@ def test_teacher_and_student_do_not_read_the_same_tokens(case):
 
 def test_tokens_are_dropped_between_the_first_and_the_last():
     mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 0, 0]])
-    dropped = torch.stack([without_some(mask, 0.5) for _ in range(400)])
+    dropped = torch.stack([drop_tokens(mask, 0.5) for _ in range(400)])
     for row, places in ((0, [1, 4]), (1, [0, 2]), (2, [2])):
         assert (dropped[:, row, places] == 1).all()
     assert (dropped * (1 - mask) == 0).all() and 0.4 < dropped[:, 0, 2:4].float().mean() < 0.6
@@ -159,7 +159,7 @@ def test_another_student_learns_from_the_teacher_too(teacher):
     dataset = dataset_from_texts(*labelled_texts(60))
     config = TrainConfig(method="full", teacher=str(folder / "run"), distillation_hidden_weight=0.5, **told)
     ready = prepare(config, dataset)
-    assert ready.distillation is not None and not moe_layers(ready.model) and ready.answers is None
+    assert ready.distillation is not None and not moe_layers(ready.model) and ready.teacher_probs is None
     theirs = copy.deepcopy(ready.distillation.teacher.state_dict())
     assert any(not torch.equal(theirs[name], value) for name, value in ready.model.state_dict().items())
 
@@ -216,7 +216,7 @@ def test_answers_of_several_teachers_are_their_softened_mean(teacher, tmp_path):
         classifier = SentimentClassifier.from_pretrained(each, precision="float32")
         probabilities = torch.tensor(classifier.predict_proba(ready.train.texts), dtype=torch.float64)
         expected = expected + (probabilities.log() / 3).softmax(-1) / 2
-    assert_close(torch.tensor(ready.answers), expected, rtol=1e-5, atol=1e-7)
+    assert_close(torch.tensor(ready.teacher_probs), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_answers_reach_the_loss(teacher):
@@ -237,7 +237,7 @@ def test_answers_in_the_loss_are_their_formula():
     student = dense("bert-mean")
     given = batch(texts(9, 5)) | {"labels": torch.tensor([1, -100])}
     wanted = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
-    loss, outputs = Distillation(0.4, 2.0).loss(student, given | {"teacher_answers": wanted})
+    loss, outputs = Distillation(0.4, 2.0).loss(student, given | {"teacher_probs": wanted})
     q = (outputs.logits / 2).softmax(-1)
     answers = 4 * (wanted * (wanted / q).log()).sum(-1).mean()
     task = F.cross_entropy(outputs.logits[:1], torch.tensor([1]))

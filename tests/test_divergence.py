@@ -140,13 +140,13 @@ def test_a_teacher_without_a_finite_answer_is_an_error(backbone, data, tmp_path,
     teacher = tmp_path / "teacher"
     train(settings(backbone, data, epochs=1), teacher, progress=False)
     module = sys.modules["sentimoe.training.prepare"]
-    answers = module.soft_answers
+    answers = module.soft_teacher_probs
 
     def one_is_lost(*args, **named):
         found = answers(*args, **named)
         found[6] = float("nan")
         return found
 
-    monkeypatch.setattr(module, "soft_answers", one_is_lost)
+    monkeypatch.setattr(module, "soft_teacher_probs", one_is_lost)
     with pytest.raises(PredictionError, match="no finite answer to 1 of 80 training texts, the first one is number 7"):
         train(settings(backbone, data, teacher=str(teacher)), tmp_path / "run", progress=False)

@@ -50,7 +50,7 @@ from sentimoe.explain.report import fitting, pieces, read_part, report_html, wri
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
 from sentimoe.inference import Engine
 from sentimoe.methods import adapt
-from sentimoe.moe import EXPERTS_BACKENDS, closed_experts
+from sentimoe.moe import EXPERTS_BACKENDS, mask_experts
 from sentimoe.training import TrainConfig, train
 from sentimoe.upcycle import load_classifier, moe_layers
 
@@ -312,14 +312,14 @@ def test_knock_out_takes_the_next_best_expert(engine):
         before = engine.model(**encoded)
         second = before.router_logits[0].topk(2).indices
         first = int(second[1, 0])  # the expert of "fire"
-        with closed_experts({layer: [first]}):
+        with mask_experts({layer: [first]}):
             after = engine.model(**encoded)
         again = engine.model(**encoded)
     chosen = after.router_logits[0].argmax(-1)
     assert (chosen != first).all() and chosen[1] == second[1, 1]
     assert not torch.equal(after.logits, before.logits) and torch.equal(again.logits, before.logits)
     others = set(range(4)) - {first}
-    with pytest.raises(ValueError, match="cannot be closed"), closed_experts({layer: [*others, first]}):
+    with pytest.raises(ValueError, match="cannot be closed"), mask_experts({layer: [*others, first]}):
         pass
     with pytest.raises(ConfigError, match="numbered from 0"), knocked_out(engine, [(0, 9)]):
         pass
@@ -443,15 +443,15 @@ def test_alike_reading_is_no_preference():
 
 def test_closing_experts_adds_up(engine):
     layer = moe_layers(engine.model)[0]
-    with closed_experts({layer: [0]}), closed_experts({layer: [1]}), torch.no_grad():
+    with mask_experts({layer: [0]}), mask_experts({layer: [1]}), torch.no_grad():
         chosen = (
             engine.model(**engine.tokenizer(["fire in the house"], return_tensors="pt")).router_logits[0].argmax(-1)
         )
     assert not set(chosen.tolist()) & {0, 1}
     with (
         pytest.raises(ValueError, match="cannot be closed"),
-        closed_experts({layer: [0, 1]}),
-        closed_experts({layer: [2, 3]}),
+        mask_experts({layer: [0, 1]}),
+        mask_experts({layer: [2, 3]}),
     ):
         pass
 

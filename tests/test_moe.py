@@ -18,9 +18,9 @@ from sentimoe.moe import (
     Router,
     RoutingCall,
     active_call,
-    closed_experts,
     expert_load,
     load_balancing_loss,
+    mask_experts,
     router_z_loss,
     top_k,
 )
@@ -264,11 +264,11 @@ def test_chunks_that_add_up_to_more_than_the_mask_are_refused():
 def test_as_many_experts_as_read_a_token_stay_open():
     """Kind: a limit that is checked one by one and not all together."""
     moe, hidden = layer(k=2), torch.randn(1, 7, D)
-    with closed_experts({moe: [0, 1]}):
+    with mask_experts({moe: [0, 1]}):
         moe(hidden)
-        with pytest.raises(ValueError, match="2 of them must read each token"), closed_experts({moe: [2]}):
+        with pytest.raises(ValueError, match="2 of them must read each token"), mask_experts({moe: [2]}):
             pass
-    with pytest.raises(ValueError, match="2 of them must read each token"), closed_experts({moe: [0, 1, 2]}):
+    with pytest.raises(ValueError, match="2 of them must read each token"), mask_experts({moe: [0, 1, 2]}):
         pass
 
 

@@ -70,7 +70,7 @@ def test_a_dense_model_with_a_mean_head_reloads_and_can_be_converted(case, tmp_p
 FIXTURES = Path(__file__).parent / "fixtures" / "version_0_1"
 
 
-@pytest.mark.parametrize("head", ["native", "mean"])
+@pytest.mark.parametrize("head", ["native", "mean", "split"])
 def test_a_folder_of_version_0_1_answers_as_it_did(head, tmp_path):
     told = json.loads((FIXTURES / head / "expected.json").read_text())
     classifier = SentimentClassifier.from_pretrained(FIXTURES / head, precision="float32")

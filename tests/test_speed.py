@@ -19,7 +19,7 @@ from sentimoe.bench import peers, speed
 from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
-from sentimoe.evaluation import count_flops, in_turns, rate, ratio
+from sentimoe.evaluation import count_flops, interleaved, rate, ratio
 from sentimoe.training import TrainConfig, train
 
 
@@ -58,7 +58,7 @@ def bench(folders, tmp_path, *options):
 
 def test_turns_alternate_and_are_compared_round_by_round():
     called = []
-    seconds = in_turns({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=3)
+    seconds = interleaved({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, rounds=3)
     assert called == ["a", "b"] * 4 and [len(each) for each in seconds.values()] == [3, 3]
     # a machine that slows down to a tenth: both take part, so the ratio stays
     assert ratio([2.0, 20.0, 2.2], [1.0, 10.0, 1.0])["ratio"] == 2.0

@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from sentimoe import MoEConfig, collapse, upcycle
 from sentimoe.errors import ConfigError, ConversionError
-from sentimoe.moe import RoutingCall, SplitMoE, top_k_unit
+from sentimoe.moe import RoutingCall, SplitMoE, straight_through_top_k
 from sentimoe.upcycle import moe_layers, set_experts_per_token
 
 splitting = import_module("sentimoe.upcycle.split")
@@ -73,7 +73,7 @@ def test_an_expert_left_out_counts_with_its_mean(case):
     handle.remove()
     whole = splitting.read_neurons(moe)
     expected = whole(tokens)
-    inner, places = whole.inner(tokens), moe.neurons[-5 * (F // 6) :].view(5, -1)
+    inner, places = whole.inner(tokens), moe.neuron_permutation[-5 * (F // 6) :].view(5, -1)
     for expert in range(5):
         left_out = ~(call["chosen"] == expert).any(dim=1)
         mean = -moe.experts.down_proj_bias[expert]
@@ -90,7 +90,7 @@ def test_means_and_router_come_from_the_texts():
     model = upcycle(model, MoEConfig(init="split", expert="plain", num_experts=5, num_shared_experts=1), texts=given)
     moe = moe_layers(model)[2]
     whole = splitting.read_neurons(moe)
-    inner, places = whole.inner(states), moe.neurons[-40:].view(5, 8)
+    inner, places = whole.inner(states), moe.neuron_permutation[-40:].view(5, 8)
     outputs = torch.stack([inner[:, place] @ whole.down[:, place].T for place in places], dim=1)
     left_out = torch.ones(len(states), 5).scatter(1, moe.router(states).topk(2).indices, 0)
     means = (left_out[..., None] * outputs).sum(0) / left_out.sum(0)[:, None]
@@ -124,7 +124,7 @@ def test_neurons_that_write_nothing_are_not_shared():
         layer.output.dense.weight[:, :8] *= 1e-4
     model = upcycle(model, MoEConfig(init="split", expert="plain", num_experts=5, num_shared_experts=1), texts=real())
     for moe in moe_layers(model):
-        assert not set(range(8)) & set(moe.neurons[:8].tolist())
+        assert not set(range(8)) & set(moe.neuron_permutation[:8].tolist())
 
 
 def test_clusters_are_of_one_size():
@@ -178,14 +178,14 @@ def test_both_backends_agree_in_outputs_and_gradients(case):
 
 def test_a_token_is_read_by_the_experts_that_fit_it_best():
     logits = torch.tensor([[0.1, 3.0, 2.0, -1.0], [5.0, -2.0, 0.0, 1.0]])
-    assert top_k_unit(logits, 2)[1].tolist() == [[1, 2], [0, 3]]
+    assert straight_through_top_k(logits, 2)[1].tolist() == [[1, 2], [0, 3]]
     with torch.no_grad():
-        assert top_k_unit(logits, 1)[1].tolist() == [[1], [0]]
+        assert straight_through_top_k(logits, 1)[1].tolist() == [[1], [0]]
 
 
 def test_a_unit_weight_passes_the_gradient_of_ln_p():
     logits = torch.randn(7, 4, requires_grad=True)
-    weights, chosen = top_k_unit(logits, 2)
+    weights, chosen = straight_through_top_k(logits, 2)
     assert_close(weights, torch.ones(7, 2))
     assert chosen.shape == (7, 2)
     (weights * torch.tensor([1.0, 3.0])).sum().backward()
@@ -193,7 +193,7 @@ def test_a_unit_weight_passes_the_gradient_of_ln_p():
     (other.log_softmax(-1).gather(1, chosen) * torch.tensor([1.0, 3.0])).sum().backward()
     assert_close(logits.grad, other.grad)
     with torch.no_grad():
-        assert top_k_unit(logits, 2)[0] is None
+        assert straight_through_top_k(logits, 2)[0] is None
 
 
 @pytest.mark.parametrize(

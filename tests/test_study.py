@@ -222,7 +222,7 @@ def test_a_cell_without_a_result_says_why(study, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "p-tuning", replace(METHODS["p-tuning"], adapt=refuse))
         left = run_study(
-            runs, results, wanted=lambda run: run.method != "moe-gated", data_root=tmp_path, say=said.append
+            runs, results, wanted=lambda run: run.method != "moe-gated", data_root=tmp_path, progress=said.append
         )
     assert left == 3 and said[0] == "toy__nobody-nothing__full__default__s0: weights not at hand"
     reasons = [row["missing"] for row in json.loads((results / "declared" / "study.json").read_text())]
@@ -251,7 +251,7 @@ def test_zero_shot_runs_in_a_study(study, tmp_path):
     declared["runs"] = [entry, entry | {"recipe": "generate", "method_settings": {"mode": "generate"}}]
     study.write_text(yaml.safe_dump(declared))
     runs, results = read_study(study), tmp_path / "results"
-    assert run_study(runs, results, data_root=tmp_path, say=lambda line: None) == 0
+    assert run_study(runs, results, data_root=tmp_path, progress=lambda line: None) == 0
     asked, generated = (json.loads((results / "runs" / f"{run.name}.json").read_text()) for run in runs)
     assert asked["hyperparameters"]["method_settings"] == {"mode": "calibrated"}
     assert "Choose one of: negative, positive." in asked["hyperparameters"]["prompt"]["before"]
@@ -506,7 +506,7 @@ def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):
     declared["runs"] += [done | {"method": "full", **taught}]
     study.write_text(yaml.safe_dump(declared))
     results, models = tmp_path / "results", tmp_path / "models"
-    assert run_study(read_study(study), results, data_root=tmp_path, models=models, say=lambda line: None) == 0
+    assert run_study(read_study(study), results, data_root=tmp_path, models=models, progress=lambda line: None) == 0
     assert len(files(models)) == 2
     record = json.loads(next((results / "runs").glob("*moe-split__two-teachers__s1.json")).read_text())
     assert record["hyperparameters"]["teacher_seeds"] == [0, 1]
@@ -527,7 +527,7 @@ def test_several_teachers_and_a_grid_of_its_own(study, tmp_path):
     own = done | {"method": "moe-split", **taught, "tune": [1, 3], "recipe": "own"}
     declared["runs"] = [declared["runs"][0], own]
     study.write_text(yaml.safe_dump(declared))
-    assert run_study(read_study(study), results, data_root=tmp_path, models=models, say=lambda line: None) == 0
+    assert run_study(read_study(study), results, data_root=tmp_path, models=models, progress=lambda line: None) == 0
     assert sorted(path.stem.split("__")[3] for path in (results / "tuning").glob("*")) == ["own-rate-x1", "own-rate-x3"]
 
 

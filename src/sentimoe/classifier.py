@@ -116,13 +116,13 @@ class SentimentClassifier:
         dtype = compute_dtype(precision, _device())
         classifier = cls()
         classifier.config = None
-        told: dict[str, Any] = {
+        options: dict[str, Any] = {
             "dtype": dtype,
             "prompt": prompt,
             "trust_remote_code": trust_remote_code,
             "verify": verify,
         }
-        classifier._engine = load_zero_shot(model, label_names, **told, **settings)
+        classifier._engine = load_zero_shot(model, label_names, **options, **settings)
         return classifier
 
     def fit(self, texts: Iterable[str], labels: Iterable[str | int]) -> SentimentClassifier:

@@ -45,10 +45,10 @@ def _listed(path: Path) -> dict[str, tuple[int, str]]:
     try:
         if not path.is_file():
             raise ValueError("it is not a regular file")
-        told = read_json(path)
-        if told["format"] != FORMAT:
-            raise ValueError(f"format {told['format']!r} is not {FORMAT}, the one that this version reads")
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in told["files"].items()}
+        manifest = read_json(path)
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"format {manifest['format']!r} is not {FORMAT}, the one that this version reads")
+        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
         if outside := [name for name in listed if PurePosixPath(name).is_absolute() or ".." in Path(name).parts]:
             raise ValueError(f"{outside[0]!r} leads out of the folder")
     except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError) as error:

@@ -93,7 +93,7 @@ def explain(
             trace_path=out / "trace.parquet",
             dense=None if beside is None else beside[1],
             sizes=Sizes(shown=shown),
-            say=lambda line: update(0, line),
+            progress=lambda line: update(0, line),
             passed=passed,
         )
     typer.echo(f"written to {write_report(found, out)}")

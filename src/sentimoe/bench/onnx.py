@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..inference import Bare, padded_probe
+from ..inference import ExportWrapper, padded_probe
 from ..upcycle import moe_layers
 
 NAMES = ("input_ids", "attention_mask")
@@ -29,13 +29,13 @@ class OnnxClassifier:
 
         exported = copy.deepcopy(model).float().cpu().eval()
         for layer in moe_layers(exported):
-            layer.bare_experts.backend = "gathered"
+            layer.base_experts.backend = "gathered"
         sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
         given = padded_probe(exported)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             torch.onnx.export(
-                Bare(exported).eval(),
+                ExportWrapper(exported).eval(),
                 tuple(given[name] for name in NAMES),
                 path,
                 dynamo=True,

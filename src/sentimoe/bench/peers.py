@@ -25,14 +25,14 @@ from transformers import AutoModelForSequenceClassification, TextClassificationP
 
 from ..data import SentimentDataset, Split
 from ..errors import ConfigError
-from ..evaluation import in_turns, rate, ratio
+from ..evaluation import interleaved, ratio, throughput
 from ..inference import Engine, compute_dtype
 from ..model_folder import load_model, load_tokenizer
 from ..training import TrainConfig, training_texts
 from ..upcycle import backbone_path
 from .baselines import fit_tfidf, vader_probabilities
 from .onnx import OnnxClassifier
-from .speed import BenchTexts, Say, describe, load, record
+from .speed import BenchTexts, Progress, describe, load, record
 
 Answer = Callable[[Sequence[str]], np.ndarray]
 BATCH_SIZES = (8, 32, 128, 512)
@@ -119,8 +119,8 @@ def sentence_transformers(task: Task) -> tuple[Answer, str]:
     """Embeddings of the backbone, not fine-tuned, and a logistic regression whose C is chosen on validation."""
     from sentence_transformers import SentenceTransformer
 
-    told: dict[str, Any] = {"model_kwargs": {"dtype": engine_dtype()}, "trust_remote_code": False}
-    model = SentenceTransformer(task.backbone, device="cpu", **told)
+    options: dict[str, Any] = {"model_kwargs": {"dtype": engine_dtype()}, "trust_remote_code": False}
+    model = SentenceTransformer(task.backbone, device="cpu", **options)
 
     def embed(texts: Sequence[str], size: int) -> np.ndarray:
         return model.encode(list(texts), batch_size=size, show_progress_bar=False)
@@ -147,10 +147,10 @@ def setfit(task: Task) -> tuple[Answer, str]:
     model = SetFitModel(model_body=body, model_head=LogisticRegression())
     few = _per_class(task.train, SETFIT_TEXTS)
     with tempfile.TemporaryDirectory() as folder:
-        told = TrainingArguments(
+        arguments = TrainingArguments(
             folder, batch_size=16, max_steps=SETFIT_STEPS, show_progress_bar=False, report_to="none"
         )
-        Trainer(model, told, train_dataset=Dataset.from_dict({"text": few.texts, "label": few.labels})).train()
+        Trainer(model, arguments, train_dataset=Dataset.from_dict({"text": few.texts, "label": few.labels})).train()
 
     def answer(texts: Sequence[str], size: int) -> np.ndarray:
         return np.asarray(model.predict_proba(list(texts), batch_size=size, as_numpy=True))
@@ -229,7 +229,7 @@ def compare_peers(
     experts: Path | None,
     dataset: SentimentDataset,
     texts: BenchTexts,
-    say: Say,
+    progress: Progress,
     rounds: int = 9,
     peers: Sequence[Peer] = PEERS,
 ) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def compare_peers(
         }
         row["missing"] = _missing(peer, task)
         if not row["missing"]:
-            say(f"preparing {peer.name}")
+            progress(f"preparing {peer.name}")
             try:
                 answer, row["note"] = peer.build(task)
                 row |= texts.scores(answer(texts.texts))
@@ -261,9 +261,9 @@ def compare_peers(
                 row["missing"] = f"failed: {type(error).__name__}: {str(error)[:200]}"
             else:
                 answers[peer.name] = answer
-    seconds = in_turns({name: partial(answer, texts.texts) for name, answer in answers.items()}, rounds, say)
+    seconds = interleaved({name: partial(answer, texts.texts) for name, answer in answers.items()}, rounds, progress)
     for name in answers:
-        rows[name] |= rate(seconds[name], len(texts.texts))
+        rows[name] |= throughput(seconds[name], len(texts.texts))
         rows[name]["as_fast_as"] = {other: ratio(seconds[other], seconds[name])["ratio"] for other in answers}
     found = record("peers", texts, rounds) | {"rows": list(rows.values())}
     return found | {"experts": None if experts is None else describe(experts)}

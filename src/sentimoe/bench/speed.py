@@ -25,14 +25,14 @@ import numpy as np
 from ..classifier import SentimentClassifier
 from ..data import Split
 from ..errors import ConfigError
-from ..evaluation import classification_metrics, in_turns, peak_memory_mib, rate, ratio
+from ..evaluation import classification_metrics, interleaved, peak_memory_mib, ratio, throughput
 from ..inference import Engine
 from ..model_folder import CONFIG, read_object
 from ..training import hardware, versions
 from ..upcycle import moe_layers
 from .flops import FLOP_TEXTS, gflops_per_text
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 MEMORY_TEXTS = 1000
 
 
@@ -85,18 +85,18 @@ def load(folder: Path, backend: str, experts_per_token: int | None = None, preci
 
 
 def compare(
-    model: Path, dense: Path, texts: BenchTexts, backends: Sequence[str], say: Say, rounds: int = 9
+    model: Path, dense: Path, texts: BenchTexts, backends: Sequence[str], progress: Progress, rounds: int = 9
 ) -> dict[str, Any]:
     """Both models on every backend, in turns: quality, texts/s, peak memory, and the ratio to the dense model."""
     folders = {"dense": dense, "experts": model}
     engines = {(backend, name): load(folder, backend) for backend in backends for name, folder in folders.items()}
     scores = {key: texts.scores(engine.predict_proba(texts.texts)) for key, engine in engines.items()}
     calls = {key: partial(engine.predict_proba, texts.texts) for key, engine in engines.items()}
-    seconds = in_turns({f"{b} {n}": call for (b, n), call in calls.items()}, rounds, say)
+    seconds = interleaved({f"{b} {n}": call for (b, n), call in calls.items()}, rounds, progress)
     flops = {name: gflops_per_text(load(folder, "torch"), texts.texts[:FLOP_TEXTS]) for name, folder in folders.items()}
     rows, ratios = [], []
     for backend, name in engines:
-        timed = rate(seconds[f"{backend} {name}"], len(texts.texts))
+        timed = throughput(seconds[f"{backend} {name}"], len(texts.texts))
         memory = fresh_peak(folders[name], backend, texts.texts[:MEMORY_TEXTS])
         rows.append(
             {"backend": backend, "name": name, **timed, "gflops_per_text": flops[name], "mib": memory}
@@ -108,19 +108,23 @@ def compare(
     return record("compare", texts, rounds) | {"experts": describe(model), "rows": rows, "ratios": ratios}
 
 
-def dial(model: Path, dense: Path, texts: BenchTexts, backend: str, say: Say, rounds: int = 9) -> dict[str, Any]:
+def dial(
+    model: Path, dense: Path, texts: BenchTexts, backend: str, progress: Progress, rounds: int = 9
+) -> dict[str, Any]:
     """F1 and texts/s of one saved model for each number of experts per token, the dense model beside it."""
     count = moe_layers(SentimentClassifier.from_pretrained(model).model)[0].experts.num_experts
     engines = {"dense": load(dense, backend)}
     engines |= {str(k): load(model, backend, k) for k in range(1, count + 1)}
     scores = {name: texts.scores(engine.predict_proba(texts.texts)) for name, engine in engines.items()}
-    seconds = in_turns({name: partial(e.predict_proba, texts.texts) for name, e in engines.items()}, rounds, say)
+    seconds = interleaved(
+        {name: partial(e.predict_proba, texts.texts) for name, e in engines.items()}, rounds, progress
+    )
     counted = {"dense": load(dense, "torch")} | {name: load(model, "torch", int(name)) for name in list(engines)[1:]}
     flops = {name: gflops_per_text(each, texts.texts[:FLOP_TEXTS]) for name, each in counted.items()}
     rows = [
         {
             "experts_per_token": name,
-            **rate(seconds[name], len(texts.texts)),
+            **throughput(seconds[name], len(texts.texts)),
             **scores[name],
             "gflops_per_text": flops[name],
         }
@@ -130,7 +134,9 @@ def dial(model: Path, dense: Path, texts: BenchTexts, backend: str, say: Say, ro
     return record("dial", texts, rounds) | {"experts": describe(model), "backend": backend, "rows": rows}
 
 
-def scale(model: Path, texts: BenchTexts, backend: str, say: Say, counts: Sequence[int] = (10_000, 100_000)) -> dict:
+def scale(
+    model: Path, texts: BenchTexts, backend: str, progress: Progress, counts: Sequence[int] = (10_000, 100_000)
+) -> dict:
     """Texts/s and resident memory over more and more texts, streamed: the texts again and again."""
     engine = load(model, backend)
     engine.predict_proba(texts.texts[:MEMORY_TEXTS])
@@ -140,16 +146,16 @@ def scale(model: Path, texts: BenchTexts, backend: str, say: Say, counts: Sequen
         deque(engine.stream(islice(cycle(texts.texts), count)), maxlen=0)
         seconds = time.perf_counter() - started
         rows.append({"texts": count, "texts_per_second": count / seconds, "mib": peak_memory_mib()})
-        say(f"{count} texts: {count / seconds:.0f} texts/s, {rows[-1]['mib']:.0f} MiB")
+        progress(f"{count} texts: {count / seconds:.0f} texts/s, {rows[-1]['mib']:.0f} MiB")
     return record("scale", texts, 1) | {"experts": describe(model), "backend": backend, "rows": rows}
 
 
 def describe(folder: Path) -> dict[str, Any] | None:
     """How a saved model divides its FFNs; None for a dense one."""
     config = read_object(folder / CONFIG)
-    told = config.get("moe")
+    moe = config.get("moe")
     keys = ("init", "expert", "num_experts", "num_experts_per_tok", "num_shared_experts")
-    return None if told is None else {key: told[key] for key in keys}
+    return None if moe is None else {key: moe[key] for key in keys}
 
 
 def record(what: str, texts: BenchTexts, rounds: int) -> dict[str, Any]:
@@ -171,13 +177,15 @@ def fresh_peak(folder: Path, backend: str, texts: Sequence[str]) -> float:
         if backend == "openvino":
             SentimentClassifier.from_pretrained(folder).export(exported)
             folder = Path(exported)
-        told = json.dumps({"folder": str(folder), "texts": list(texts)})
-        done = subprocess.run([sys.executable, "-c", program], input=told, check=True, capture_output=True, text=True)
+        request = json.dumps({"folder": str(folder), "texts": list(texts)})
+        done = subprocess.run(
+            [sys.executable, "-c", program], input=request, check=True, capture_output=True, text=True
+        )
     return float(done.stdout.splitlines()[-1])
 
 
-def print_peak(told: str) -> None:
+def print_peak(request: str) -> None:
     """What `fresh_peak` runs in the other process."""
-    given = json.loads(told)
+    given = json.loads(request)
     load(Path(given["folder"]), "torch").predict_proba(given["texts"])
     print(peak_memory_mib())

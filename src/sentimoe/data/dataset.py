@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sentimoe.errors import DataError
+from ..errors import DataError
 
 SPLITS = ("train", "validation", "test")
 

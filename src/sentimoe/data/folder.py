@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sentimoe.data.reading import READERS, Table, read_table
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .reading import READERS, Table, read_table
 
 STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 

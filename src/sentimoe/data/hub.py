@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from sentimoe.data.dataset import SPLITS
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .dataset import SPLITS
 
 
 def load_from_hub(name: str, hub_id: str, config: str | None = None) -> dict[str, pd.DataFrame]:

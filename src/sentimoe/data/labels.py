@@ -5,10 +5,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from sentimoe.data.dataset import Split
-from sentimoe.data.rows import Rows
-from sentimoe.data.text import listed
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .dataset import Split
+from .rows import Rows
+from .text import listed
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,3})?")

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from sentimoe.data.dataset import SPLITS, SentimentDataset, Split, content_hash
-from sentimoe.data.folder import read_folder
-from sentimoe.data.labels import absence_warnings, alike_warnings, label_indices, name_labels
-from sentimoe.data.presets import PRESETS
-from sentimoe.data.reading import READERS, Table, read_table
-from sentimoe.data.repeats import repeat_warnings
-from sentimoe.data.rows import Rows, labelled_rows
-from sentimoe.data.splitting import normalise, split_off
-from sentimoe.data.text import values_of
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .dataset import SPLITS, SentimentDataset, Split, content_hash
+from .folder import read_folder
+from .labels import absence_warnings, alike_warnings, label_indices, name_labels
+from .presets import PRESETS
+from .reading import READERS, Table, read_table
+from .repeats import repeat_warnings
+from .rows import Rows, labelled_rows
+from .splitting import normalise, split_off
+from .text import values_of
 
 TEST_FRACTION = 0.1
 

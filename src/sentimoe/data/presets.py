@@ -6,8 +6,8 @@ from functools import partial
 
 import pandas as pd
 
-from sentimoe.data.hub import load_from_hub
-from sentimoe.data.tweets import TWEET_LABELS, load_tweets
+from .hub import load_from_hub
+from .tweets import TWEET_LABELS, load_tweets
 
 
 @dataclass(frozen=True)

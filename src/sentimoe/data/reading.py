@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentimoe.data.rows import cells, find_column
-from sentimoe.data.text import clean_text, one_line
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .rows import cells, find_column
+from .text import clean_text, one_line
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Texts that stand more than once, within train or across splits: counted and told, never removed."""
 
-from sentimoe.data.dataset import Split
-from sentimoe.data.splitting import normalise
+from .dataset import Split
+from .splitting import normalise
 
 
 def repeat_warnings(splits: dict[str, Split]) -> tuple[str, ...]:

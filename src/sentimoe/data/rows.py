@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sentimoe.data.text import is_missing, listed, one_line, shown
-from sentimoe.errors import ConfigError, DataError
+from ..errors import ConfigError, DataError
+from .text import is_missing, listed, one_line, shown
 
 
 @dataclass(frozen=True)

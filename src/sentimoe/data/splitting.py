@@ -2,8 +2,8 @@
 
 import hashlib
 
-from sentimoe.data.rows import Rows
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .rows import Rows
 
 
 def normalise(text: str) -> str:

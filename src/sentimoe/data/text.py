@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sentimoe.errors import ConfigError, DataError
+from ..errors import ConfigError, DataError
 
 # what has one obvious spelling; bytes, lists, arrays and objects have only a repr, which is no text
 SPELLED = (str, Number, np.bool_, np.datetime64, np.timedelta64, date, time, timedelta, UUID)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sentimoe.data.splitting import position
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .splitting import position
 
 TWEET_LABELS = ("negative", "neutral", "positive")
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from sentimoe.data.dataset import SentimentDataset
-from sentimoe.data.loading import load_dataset
-from sentimoe.data.presets import PRESETS
-from sentimoe.data.reading import read_texts
-from sentimoe.data.splitting import normalise
-from sentimoe.errors import DataError
+from ..errors import DataError
+from .dataset import SentimentDataset
+from .loading import load_dataset
+from .presets import PRESETS
+from .reading import read_texts
+from .splitting import normalise
 
 
 def load_unlabelled(source: str, beside: SentimentDataset, text_column: str | None = None) -> list[str]:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from sentimoe.data.dataset import SentimentDataset, Split, content_hash
-from sentimoe.data.labels import label_order
-from sentimoe.data.reading import read_table
-from sentimoe.data.rows import labelled_rows
+from .dataset import SentimentDataset, Split, content_hash
+from .labels import label_order
+from .reading import read_table
+from .rows import labelled_rows
 
 WHOLE = "whole file"
 
@@ -24,5 +24,5 @@ def read_whole_file(
     names = label_order(rows.labels)
     splits = {WHOLE: Split(rows.texts, [names.index(label) for label in rows.labels])}
     blank = sum(not text.strip() for text in rows.texts)
-    told = (f"{blank} of {len(rows)} texts are blank: they have no answer and count as wrong.",) if blank else ()
-    return SentimentDataset(Path(path).stem, names, splits, content_hash(splits), told)
+    warnings = (f"{blank} of {len(rows)} texts are blank: they have no answer and count as wrong.",) if blank else ()
+    return SentimentDataset(Path(path).stem, names, splits, content_hash(splits), warnings)

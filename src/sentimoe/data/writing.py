@@ -13,9 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentimoe.data.text import clean_text
-from sentimoe.errors import DataError
-from sentimoe.records import written_aside
+from ..errors import DataError
+from ..records import written_aside
+from .text import clean_text
 
 ROWS_AT_ONCE = 4096
 

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sentimoe.errors import DataError
+from ..errors import DataError
 
 UNANSWERED: Final = -1
 """The predicted label of a text that got no answer (a blank text); it is never equal to a true label."""

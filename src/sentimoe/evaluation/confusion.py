@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimoe.errors import ConfigError
-from sentimoe.evaluation.class_indices import UNANSWERED
+from ..errors import ConfigError
+from .class_indices import UNANSWERED
 
 Metric = Literal["accuracy", "f1_weighted", "f1_macro"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from sentimoe.upcycle import moe_layers
+from ..upcycle import moe_layers
 
 aten = torch.ops.aten
 
@@ -34,7 +34,7 @@ def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
     gathered form meanwhile, because the fast loop fills groups up. torch's counter takes the attention kernel of the
     CPU for free; its formula is registered here (two products of B H L L D, four more and the scores again backward).
     """
-    experts = [layer.bare_experts for layer in moe_layers(model)]
+    experts = [layer.base_experts for layer in moe_layers(model)]
     backends = [each.backend for each in experts]
     for each in experts:
         each.backend = "gathered"

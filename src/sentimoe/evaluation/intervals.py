@@ -5,9 +5,9 @@ from typing import get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sentimoe.errors import ConfigError, DataError
-from sentimoe.evaluation.class_indices import read_labels, read_predictions
-from sentimoe.evaluation.confusion import Metric, confusion_cells, score_confusion
+from ..errors import ConfigError, DataError
+from .class_indices import read_labels, read_predictions
+from .confusion import Metric, confusion_cells, score_confusion
 
 
 def bootstrap_intervals(

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
-from sentimoe.errors import ConfigError, DataError
-from sentimoe.evaluation.class_indices import UNANSWERED, read_labels
+from ..errors import ConfigError, DataError
+from .class_indices import UNANSWERED, read_labels
 
 
 class ReliabilityBin(TypedDict):

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from sentimoe.errors import DataError
-from sentimoe.evaluation.class_indices import read_labels, read_predictions
-from sentimoe.evaluation.confusion import Metric, confusion_cells, score_confusion
-from sentimoe.evaluation.intervals import check_resampling, percentile_interval
+from ..errors import DataError
+from .class_indices import read_labels, read_predictions
+from .confusion import Metric, confusion_cells, score_confusion
+from .intervals import check_resampling, percentile_interval
 
 
 def mcnemar(labels: ArrayLike, predictions_a: ArrayLike, predictions_b: ArrayLike) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sentimoe.evaluation.intervals import bootstrap_intervals
-from sentimoe.evaluation.metrics import classification_metrics, predicted_labels
+from .intervals import bootstrap_intervals
+from .metrics import classification_metrics, predicted_labels
 
 
 def evaluate_predictions(

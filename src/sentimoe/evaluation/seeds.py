@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t, ttest_rel
 
-from sentimoe.errors import DataError
+from ..errors import DataError
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:

@@ -51,10 +51,10 @@ class Activation:
         rows = part.text - part.first
         ends = np.searchsorted(rows, np.arange(len(part.texts) + 1))
         for row, text in enumerate(part.texts):
-            mine = slice(ends[row], ends[row + 1])
-            self._by_text.append(mass[mine].sum(axis=0, dtype=np.float64).astype(np.float32))
+            tokens = slice(ends[row], ends[row + 1])
+            self._by_text.append(mass[tokens].sum(axis=0, dtype=np.float64).astype(np.float32))
             self._lengths.append(int(ends[row + 1] - ends[row]))
-            self._add_words(text, mass[mine], part.start[mine], part.end[mine], part.first + row < self.tag_texts)
+            self._add_words(text, mass[tokens], part.start[tokens], part.end[tokens], part.first + row < self.tag_texts)
 
     def _add_words(self, text: str, mass: np.ndarray, start: np.ndarray, end: np.ndarray, tagged: bool) -> None:
         spans = words_of(text)

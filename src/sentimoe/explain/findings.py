@@ -26,7 +26,7 @@ from .representation import expert_similarity, neighbours, pooled, project, sepa
 from .trace import Trace, trace, write_trace
 from .words import LEXICON, PARTS, has_tagger
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def find(
     trace_path: Path | None = None,
     dense: Engine | None = None,
     sizes: Sizes = Sizes(),
-    say: Say = lambda line: None,
+    progress: Progress = lambda line: None,
     passed: Callable[[Iterator[Trace]], Iterator[Trace]] = lambda traces: traces,
 ) -> dict[str, Any]:
     """Measure everything on one split.
@@ -72,7 +72,7 @@ def find(
     dataset = replace(dataset, name=clean_text(dataset.name), label_names=tuple(names))
     part = dataset.splits[split]
     labels = np.asarray(part.labels)
-    say(f"tracing {len(part)} texts")
+    progress(f"tracing {len(part)} texts")
     activation = _activation(engine, sizes.tagged if has_tagger() else 0)
     traces = passed(trace(engine, part.texts))
     answers, truncated = [], 0
@@ -94,28 +94,28 @@ def find(
         "permutations": sizes.permutations,
         "training": min(sizes.training, len(dataset.splits["train"])),
     }
-    say("counting")
+    progress("counting")
     found |= _routing(activation, engine, labels, len(names), part.texts, sizes)
     sample = _sample(part, sizes.compared)
-    say("comparing the experts")
+    progress("comparing the experts")
     found["similarity"] = expert_similarity(engine, sample.texts).tolist()
-    say("taking the experts away")
+    progress("taking the experts away")
     some = _sample(part, sizes.knocked_out)
     found["controls"] = controls(engine, some.texts, some.labels)
-    say("projecting")
+    progress("projecting")
     found["clusters"] = _clusters(engine, dense, part, sizes)
     found["knock_out"] = found["flipped_by_some_expert"] = None
     if can_close(engine):
-        say("knocking out each expert")
-        without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), say)
+        progress("knocking out each expert")
+        without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), progress)
         whole = predicted_labels(engine.predict_proba(some.texts))
         labelled = [predicted_labels(probabilities) for layer in without for probabilities in layer]
         found["flipped_by_some_expert"] = float((np.stack(labelled) != whole).any(axis=0).mean())
     found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
     found["errors"] = confident_errors(part.texts, labels, probabilities, names)
     found["suspects"] = label_suspects(part.texts, labels, probabilities, names)
-    say(f"explaining {min(sizes.shown, len(part))} texts one by one")
-    found["texts"] = _texts(engine, model, activation, dataset, split, probabilities, sizes, say)
+    progress(f"explaining {min(sizes.shown, len(part))} texts one by one")
+    found["texts"] = _texts(engine, model, activation, dataset, split, probabilities, sizes, progress)
     return found
 
 
@@ -239,7 +239,7 @@ def _texts(
     split: str,
     probabilities: np.ndarray,
     sizes: Sizes,
-    say: Say,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Texts one by one: tokens with experts and attribution, each expert knocked out, neighbours by routing."""
     part, train = dataset.splits[split], dataset.splits["train"].sample(sizes.training)
@@ -278,7 +278,7 @@ def _texts(
             for token, score in zip(routed, scores["tokens"], strict=True):
                 token["score"] = score["score"]
         found.append(shown)
-        say(f"text {place + 1} of {len(rows)}")
+        progress(f"text {place + 1} of {len(rows)}")
     return found
 
 
@@ -300,7 +300,7 @@ def _one_by_one(engine: Engine, texts: Sequence[str]) -> Iterator[list[dict[str,
     """For each text its tokens: characters, and per layer the experts that read it."""
     for each in trace(engine, texts):
         for row in range(len(each.texts)):
-            mine = np.flatnonzero(each.text == each.first + row)
+            tokens = np.flatnonzero(each.text == each.first + row)
             yield [
                 {
                     "start": int(each.start[token]),
@@ -308,5 +308,5 @@ def _one_by_one(engine: Engine, texts: Sequence[str]) -> Iterator[list[dict[str,
                     "experts": each.experts[token].tolist(),
                     "weights": np.round(each.weights[token], 3).tolist(),
                 }
-                for token in mine
+                for token in tokens
             ]

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from ..errors import ConfigError
 from ..evaluation import predicted_labels
 from ..inference import Engine
-from ..moe import closed_experts
+from ..moe import mask_experts
 from ..upcycle import moe_layers
 
 
@@ -20,14 +20,14 @@ from ..upcycle import moe_layers
 def knocked_out(engine: Engine, closed: Sequence[tuple[int, int]]) -> Iterator[None]:
     """Inside, the engine answers without these (MoE layer, expert) pairs. Raises ConfigError when too few are left."""
     layers = moe_layers(engine.model)
-    told: dict[Any, list[int]] = {}
+    masked: dict[Any, list[int]] = {}
     for layer, expert in closed:
         if not 0 <= layer < len(layers):
             raise ConfigError(f"there is no MoE layer {layer}; the model has {len(layers)}, numbered from 0")
-        told.setdefault(layers[layer], []).append(expert)
+        masked.setdefault(layers[layer], []).append(expert)
     with ExitStack() as stack:
         try:
-            stack.enter_context(closed_experts(told))
+            stack.enter_context(mask_experts(masked))
         except ValueError as error:
             raise ConfigError(str(error)) from None
         yield
@@ -39,7 +39,7 @@ def can_close(engine: Engine) -> bool:
 
 
 def knock_out_each(
-    engine: Engine, texts: Sequence[str], labels: np.ndarray, say: Callable[[str], None] = lambda line: None
+    engine: Engine, texts: Sequence[str], labels: np.ndarray, progress: Callable[[str], None] = lambda line: None
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """The engine without each expert in turn.
 
@@ -69,5 +69,5 @@ def knock_out_each(
                     "flipped": float((found != whole).mean()),
                 }
             )
-            say(f"without expert {expert} of layer {layer}")
+            progress(f"without expert {expert} of layer {layer}")
     return probabilities, rows

@@ -114,14 +114,14 @@ def _table(part: Trace) -> pa.Table:
 
 def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
     windows = make_windows(texts, engine.tokenizer, engine.max_length, "truncate", offsets=True)
-    asked, encodings = windows.owner, windows.encodings
+    owner, encodings = windows.owner, windows.encodings
     offsets = [each.pop("offset_mapping") for each in encodings]
     probabilities = np.full((len(texts), engine.num_labels), np.nan, dtype=np.float32)
     lengths = [len(each["input_ids"]) for each in encodings]
-    parts: list[Any] = [None] * len(asked)
+    parts: list[Any] = [None] * len(owner)
     for batch in token_batches(lengths, engine.tokens_per_batch):
         answers, experts, weights = _routed(engine, [encodings[row] for row in batch])
-        rows = [asked[row] for row in batch]
+        rows = [owner[row] for row in batch]
         check_finite(answers, [first + row for row in rows])
         probabilities[rows] = answers
         ends = np.cumsum([lengths[row] for row in batch])[:-1]
@@ -133,7 +133,7 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
     return Trace(
         texts,
         first,
-        text=np.repeat(np.array(asked, dtype=np.int32) + first, lengths),
+        text=np.repeat(np.array(owner, dtype=np.int32) + first, lengths),
         token_id=np.array([token for each in encodings for token in each["input_ids"]], dtype=np.int32),
         start=spans[:, 0],
         end=spans[:, 1],

@@ -1,6 +1,6 @@
 """Texts in, probabilities out."""
 
-from .conversion import Bare, Comparison, padded_probe
+from .conversion import Comparison, ExportWrapper, padded_probe
 from .engine import BACKENDS, Engine
 from .exported import export, is_exported, load_exported
 from .lengths import position_limit
@@ -13,9 +13,9 @@ __all__ = [
     "BACKENDS",
     "LONG_TEXTS",
     "PRECISIONS",
-    "Bare",
     "Comparison",
     "Engine",
+    "ExportWrapper",
     "OpenVINOClassifier",
     "check_offsets",
     "compute_dtype",

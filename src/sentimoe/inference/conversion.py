@@ -47,16 +47,16 @@ class Comparison:
     widest_tie: float
 
     def __str__(self) -> str:
-        told = f"logits within {self.max_abs_logit_diff:.1e} in {self.precision}"
+        summary = f"logits within {self.max_abs_logit_diff:.1e} in {self.precision}"
         if self.flipped_tokens:
-            told += (
+            summary += (
                 f"; {self.flipped_tokens} of {self.routed_tokens} routings took another expert, at router logits that "
                 f"tie within {self.widest_tie:.1e}"
             )
-        return told
+        return summary
 
 
-class Bare(nn.Module):
+class ExportWrapper(nn.Module):
     """The classifier's forward without bookkeeping: padding runs through the experts, and nothing reads it.
 
     routing: answer, beside the logits, the experts `[B * L, K]` that each MoE layer chose.
@@ -97,7 +97,7 @@ def convert(model: PreTrainedModel, max_length: int, file: Path, dtypes: Sequenc
     exported = copy.deepcopy(model).float().cpu().eval()
     exported.config.get_text_config().use_cache = False  # what a decoder keeps for the next token cannot be exported
     for layer in moe_layers(exported):
-        layer.bare_experts.backend = "gathered"
+        layer.base_experts.backend = "gathered"
     for module in exported.modules():
         if hasattr(module, "chunk_size_feed_forward"):
             module.chunk_size_feed_forward = 0  # the same result in one piece, whose routing is in text order
@@ -169,7 +169,7 @@ def _trace(exported: PreTrainedModel) -> Any:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
         try:
             network = openvino.convert_model(
-                Bare(exported, routing=True),
+                ExportWrapper(exported, routing=True),
                 example_input=padded_probe(exported),
                 input=[("input_ids", shape, openvino.Type.i64), ("attention_mask", shape, openvino.Type.i64)],
             )
@@ -197,10 +197,10 @@ def _compared(
     for probe in probes:
         answer = network(**probe)
         chosen = [_of_real_tokens(experts, probe["attention_mask"]) for experts in answer.experts]
-        expected, told = _following(exported, chosen, probe)
+        expected, margins = _following(exported, chosen, probe)
         moved.append((answer.logits - expected).abs().max())
         theirs.append((_following(same, chosen, probe)[0] - expected).abs().max())
-        gaps += told
+        gaps += margins
     difference, routed = float(torch.stack(moved).max()), torch.cat(gaps)
     ties = routed[routed > 0]
     widest = float(ties.max()) if len(ties) else 0.0

@@ -87,8 +87,8 @@ class Engine:
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
             probabilities = self._chunk(len(chunk), windows)
-            asked = sorted(set(windows.owner))
-            check_finite(probabilities[asked], [start + row for row in asked])
+            answered = sorted(set(windows.owner))
+            check_finite(probabilities[answered], [start + row for row in answered])
             yield Predictions(probabilities, [start + row for row in windows.truncated])
             start += len(chunk)
 

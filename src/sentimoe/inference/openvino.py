@@ -32,9 +32,9 @@ class OpenVINOClassifier:
         self.device = torch.device("cpu")
         length = ["sentimoe", "max_length"]
         self.max_length = int(network.get_rt_info(length).value) if network.has_rt_info(length) else None
-        told = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
-        told["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
-        self._compiled = openvino.Core().compile_model(network, "CPU", told)
+        settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
+        settings["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
+        self._compiled = openvino.Core().compile_model(network, "CPU", settings)
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **rest: torch.Tensor) -> SimpleNamespace:
         given = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}

@@ -55,12 +55,12 @@ def make_windows(
     `offset_mapping`, the characters of each token. Raises ConfigError.
     """
     check_long_texts(long_texts)
-    asked = [index for index, text in enumerate(texts) if text.strip()]
-    if not asked:
+    readable = [index for index, text in enumerate(texts) if text.strip()]
+    if not readable:
         return Windows([], [], [])
     # never truncated by the tokenizer: slow ones give no rest, and fast ones keep a length that threads would share
     plain = tokenizer(
-        [texts[index] for index in asked],
+        [texts[index] for index in readable],
         add_special_tokens=False,
         return_offsets_mapping=offsets,
         verbose=False,
@@ -71,7 +71,7 @@ def make_windows(
     encodings: list[dict[str, list[int]]] = []
     owner: list[int] = []
     truncated: list[int] = []
-    for row, text in enumerate(asked):
+    for row, text in enumerate(readable):
         count = len(plain["input_ids"][row])
         if not count:
             continue

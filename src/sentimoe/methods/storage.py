@@ -92,8 +92,8 @@ def _point_to_base(folder: Path) -> None:
     word. A path in its place would be wrong, or another run's, once the folder is moved; so there is none.
     """
     write_json(folder / ADAPTER, read_object(folder / ADAPTER) | {"base_model_name_or_path": None})
-    told = {"model_type": AdapterConfig.model_type, "base_config": read_object(folder / BASE / CONFIG)}
-    write_json(folder / CONFIG, told)
+    config = {"model_type": AdapterConfig.model_type, "base_config": read_object(folder / BASE / CONFIG)}
+    write_json(folder / CONFIG, config)
     files = sorted((folder / BASE).glob("*.safetensors"))
     places = {name: f"{BASE}/{file.name}" for file in files for name in read_header(file)}
     write_json(folder / INDEX, {"metadata": {}, "weight_map": places})

@@ -79,16 +79,16 @@ class ZeroShot:
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             probabilities = np.full((len(chunk), self.num_labels), np.nan, dtype=np.float32)
             tokens = [self._text_ids(text) if text.strip() else [] for text in chunk]
-            asked = [row for row, ids in enumerate(tokens) if ids]
-            prompts = [self._prompt(tokens[row]) for row in asked]
+            readable = [row for row, ids in enumerate(tokens) if ids]
+            prompts = [self._prompt(tokens[row]) for row in readable]
             off_label: Counter[str] = Counter()
             for batch in token_batches([len(ids) for ids in prompts], self.tokens_per_batch):
-                rows = [asked[index] for index in batch]
+                rows = [readable[index] for index in batch]
                 probabilities[rows], others = MODES[self.mode](self, [prompts[index] for index in batch])
                 if self.mode != "generate":  # where NaN is an answer that is no label
                     check_finite(probabilities[rows], [start + row for row in rows])
                 off_label.update(others)
-            cut = [start + row for row in asked if len(tokens[row]) > self.max_length]
+            cut = [start + row for row in readable if len(tokens[row]) > self.max_length]
             yield Predictions(probabilities, cut, off_label)
             start += len(chunk)
 

@@ -21,10 +21,12 @@ class AdapterConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any):
-        told = config_dict.get("base_config")
-        if not isinstance(told, dict) or told.get("model_type") not in CONFIG_MAPPING:
-            raise ModelFolderError(f"{CONFIG} of an adapter has base_config={told!r}; it must be that of its base")
-        return CONFIG_MAPPING[told["model_type"]].from_dict(told, **kwargs)
+        base_config = config_dict.get("base_config")
+        if not isinstance(base_config, dict) or base_config.get("model_type") not in CONFIG_MAPPING:
+            raise ModelFolderError(
+                f"{CONFIG} of an adapter has base_config={base_config!r}; it must be that of its base"
+            )
+        return CONFIG_MAPPING[base_config["model_type"]].from_dict(base_config, **kwargs)
 
 
 def register_adapters() -> None:

@@ -38,31 +38,31 @@ ELSEWHERE = (
 
 def read_config(folder: Path, *, trusted: bool = False) -> dict[str, Any]:
     """What config.json holds. Raises ModelFolderError for damage, and for code from elsewhere unless `trusted`."""
-    told = read_object(folder / CONFIG)
-    for name, value in _settings(told):
+    config = read_object(folder / CONFIG)
+    for name, value in _settings(config):
         if name.endswith("attn_implementation") and "/" in str(value) and not trusted:
             raise ModelFolderError(
                 f"{CONFIG} of {folder} asks for {name}={value!r}, which is code of the hub; if you trust it, load the "
                 "model with --trust-remote-code (trust_remote_code=True)"
             )
-    if "transformers_weights" in told:
+    if "transformers_weights" in config:
         raise ModelFolderError(f"{CONFIG} of {folder} names its weights itself (transformers_weights): not supported")
-    if told.get("model_type") == OWN_TYPE:
-        _check_own(folder, told)
-    return told
+    if config.get("model_type") == OWN_TYPE:
+        _check_own(folder, config)
+    return config
 
 
-def _settings(told: Any) -> Iterator[tuple[str, Any]]:
+def _settings(config: Any) -> Iterator[tuple[str, Any]]:
     """All names with their values, of what lies inside too."""
-    if isinstance(told, dict):
-        for name, value in told.items():
+    if isinstance(config, dict):
+        for name, value in config.items():
             yield str(name), value
             yield from _settings(value)
 
 
-def _check_own(folder: Path, told: dict[str, Any]) -> None:
-    lacking = [name for name in ("head", "moe", "moe_receipt", "id2label", "label2id") if name not in told]
-    moe, known = told.get("moe"), [field.name for field in dataclasses.fields(MoEConfig)]
+def _check_own(folder: Path, config: dict[str, Any]) -> None:
+    lacking = [name for name in ("head", "moe", "moe_receipt", "id2label", "label2id") if name not in config]
+    moe, known = config.get("moe"), [field.name for field in dataclasses.fields(MoEConfig)]
     if not lacking and moe is not None:
         if not isinstance(moe, dict):
             raise ModelFolderError(f"{CONFIG} of {folder} has moe={moe!r}; it must be null or hold settings")
@@ -76,12 +76,12 @@ def _check_own(folder: Path, told: dict[str, Any]) -> None:
             raise ModelFolderError(f"{CONFIG} of {folder}, moe: {error}") from error
 
 
-def check_labels(folder: Path, told: dict[str, Any]) -> None:
+def check_labels(folder: Path, config: dict[str, Any]) -> None:
     """Raises ModelFolderError unless the label maps are each other's inverse and number the labels from 0.
 
-    told: what config.json holds.
+    config: what config.json holds.
     """
-    names, numbers = told.get("id2label"), told.get("label2id")
+    names, numbers = config.get("id2label"), config.get("label2id")
     where = f"{CONFIG} of {folder}"
     if names is None and numbers is None:
         return
@@ -111,30 +111,30 @@ def check_as_saved(folder: Path, config: PreTrainedConfig) -> None:
         )
 
 
-def _names(told: dict[str, Any]) -> set[str]:
+def _names(config: dict[str, Any]) -> set[str]:
     """The names of all settings, but those of labels."""
     maps = ("id2label", "label2id")
-    inside = (_names(value) for name, value in told.items() if isinstance(value, dict) and name not in maps)
-    return {str(name) for name in told}.union(*inside)
+    inside = (_names(value) for name, value in config.items() if isinstance(value, dict) and name not in maps)
+    return {str(name) for name in config}.union(*inside)
 
 
 def check_tokenizer_files(folder: Path) -> None:
     """Raises ModelFolderError where files are missing without which transformers makes up another tokenizer."""
     own = is_own(folder)
-    told = read_object(folder / TOKENIZER_CONFIG) if own or (folder / TOKENIZER_CONFIG).exists() else {}
-    if own and (lacking := [name for name in ("tokenizer_class", "model_max_length") if name not in told]):
+    settings = read_object(folder / TOKENIZER_CONFIG) if own or (folder / TOKENIZER_CONFIG).exists() else {}
+    if own and (lacking := [name for name in ("tokenizer_class", "model_max_length") if name not in settings]):
         raise ModelFolderError(f"{TOKENIZER_CONFIG} of {folder} lacks {lacking[0]}; copy it again")
-    fast = told.get("backend") == "tokenizers"
+    fast = settings.get("backend") == "tokenizers"
     for name in ("special_tokens_map.json", "added_tokens.json"):
         if (folder / name).exists():
             read_object(folder / name)
     if (folder / TOKENIZER).exists():
         read_object(folder / TOKENIZER)
-    elif fast or not _has_vocabulary(folder, told.get("tokenizer_class")):
+    elif fast or not _has_vocabulary(folder, settings.get("tokenizer_class")):
         raise ModelFolderError(f"{folder} lacks {TOKENIZER}; copy it again from where it was made")
-    if other := told.get("fast_tokenizer_files"):
+    if other := settings.get("fast_tokenizer_files"):
         raise ModelFolderError(f"{TOKENIZER_CONFIG} of {folder} names other files (fast_tokenizer_files): {other!r}")
-    longest = told.get("model_max_length", 1)
+    longest = settings.get("model_max_length", 1)
     if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1 or longest != int(longest):
         raise ModelFolderError(
             f"{TOKENIZER_CONFIG} of {folder} has model_max_length={longest!r}; it must be a number of tokens"
@@ -212,7 +212,7 @@ def check_adapter(folder: Path) -> None:
     import peft  # slow to import, and only adapters need it
 
     kinds = {"LORA": peft.LoraConfig, "P_TUNING": peft.PromptEncoderConfig}  # of methods that are saved as an adapter
-    told = read_object(folder / ADAPTER)
+    adapter = read_object(folder / ADAPTER)
     if not (folder / BASE).is_dir():
         raise ModelFolderError(
             f"{folder} holds an adapter without the model that it belongs to, which sentimoe saves in {BASE}/; copy "
@@ -220,14 +220,16 @@ def check_adapter(folder: Path) -> None:
         )
     if (folder / WEIGHTS).exists():
         raise ModelFolderError(f"{folder} holds a whole model and an adapter ({ADAPTER}); remove the one not meant")
-    if (kind := str(told.get("peft_type"))) not in kinds:
+    if (kind := str(adapter.get("peft_type"))) not in kinds:
         raise ModelFolderError(f"{ADAPTER} of {folder} has peft_type={kind!r}; sentimoe reads {' and '.join(kinds)}")
-    if used := [name for name in ELSEWHERE if told.get(name)]:
-        raise ModelFolderError(f"{ADAPTER} of {folder} has {used[0]}={told[used[0]]!r}, which sentimoe does not read")
+    if used := [name for name in ELSEWHERE if adapter.get(name)]:
+        raise ModelFolderError(
+            f"{ADAPTER} of {folder} has {used[0]}={adapter[used[0]]!r}, which sentimoe does not read"
+        )
     usual = kinds[kind]().to_dict()
-    if told.get("peft_version") == peft.__version__ and (lacking := sorted(usual.keys() - told.keys())):
+    if adapter.get("peft_version") == peft.__version__ and (lacking := sorted(usual.keys() - adapter.keys())):
         raise ModelFolderError(f"{ADAPTER} of {folder} lacks {', '.join(lacking[:3])}; copy it again")
-    for name, value in told.items():
+    for name, value in adapter.items():
         if not _alike(value, usual.get(name)):
             raise ModelFolderError(f"{ADAPTER} of {folder} has {name}={value!r}; it must be like {usual[name]!r}")
 

@@ -5,8 +5,8 @@ from .backends import EXPERTS_BACKENDS, ExpertsBackend
 from .experts import Experts, SharedExpert
 from .layer import MoE, SplitMoE
 from .losses import expert_load, load_balancing_loss, router_z_loss
-from .router import Router, top_k, top_k_unit
-from .routing import LayerRouting, RealTokens, Routing, RoutingCall, active_call, closed_experts
+from .router import Router, straight_through_top_k, top_k
+from .routing import LayerRouting, RealTokens, Routing, RoutingCall, active_call, mask_experts
 
 __all__ = [
     "EXPERTS_BACKENDS",
@@ -21,10 +21,10 @@ __all__ = [
     "SharedExpert",
     "SplitMoE",
     "active_call",
-    "closed_experts",
     "expert_load",
     "load_balancing_loss",
+    "mask_experts",
     "router_z_loss",
+    "straight_through_top_k",
     "top_k",
-    "top_k_unit",
 ]

@@ -66,8 +66,8 @@ def _with_gradient(
     down_weights = unstack(experts.down_proj, experts.num_experts, 1, dtype)
     down_biases = unstack(experts.down_proj_bias if experts.has_down_bias else None, experts.num_experts, 1, dtype)
     results = []
-    for expert, mine in enumerate(rows.split(groups.sizes)):
-        projected = [F.linear(mine, w, b) for w, b in zip(in_weights[expert], in_biases[expert], strict=True)]
+    for expert, group in enumerate(rows.split(groups.sizes)):
+        projected = [F.linear(group, w, b) for w, b in zip(in_weights[expert], in_biases[expert], strict=True)]
         results.append(F.linear(experts.activate(*projected), down_weights[expert][0], down_biases[expert][0]))
     per_choice = torch.cat(results).index_select(0, groups.place)
     if pairs[1] == 1:  # the weight is 1 in any precision
@@ -86,14 +86,14 @@ def _without_gradient(
     in_proj, down_proj = experts.in_proj.to(dtype), experts.down_proj.to(dtype)
     in_bias = None if experts.in_proj_bias is None else experts.in_proj_bias.to(dtype)
     down_bias = experts.down_proj_bias.to(dtype) if experts.has_down_bias else None
-    for expert, mine in enumerate(rows.split(groups.sizes)):
+    for expert, group in enumerate(rows.split(groups.sizes)):
         biases = [None] * parts if in_bias is None else in_bias[expert].chunk(parts)
-        projected = [F.linear(mine, w, b) for w, b in zip(in_proj[expert].chunk(parts), biases, strict=True)]
+        projected = [F.linear(group, w, b) for w, b in zip(in_proj[expert].chunk(parts), biases, strict=True)]
         hidden, down = experts.activate(*projected).to(dtype), down_proj[expert].T
         if down_bias is None:
-            torch.mm(hidden, down, out=mine)
+            torch.mm(hidden, down, out=group)
         else:
-            torch.addmm(down_bias[expert], hidden, down, out=mine)
+            torch.addmm(down_bias[expert], hidden, down, out=group)
     place = groups.place.view(pairs)
     if weights is None or pairs[1] == 1:
         return F.embedding_bag(place, rows, mode="sum")
@@ -108,16 +108,16 @@ def gathered(
     Runs sparsely in what it is exported to: each expert reads the rows that chose it.
     """
     k, pairs = len(chosen.unbind(dim=1)), chosen.reshape(-1)  # a plain number, even while tracing
-    mine = [(pairs == expert).nonzero().squeeze(1) for expert in range(experts.num_experts)]
+    group = [(pairs == expert).nonzero().squeeze(1) for expert in range(experts.num_experts)]
     parts, results = 2 if experts.has_gate else 1, []
-    for expert, rows in enumerate(mine):
+    for expert, rows in enumerate(group):
         in_bias = [None] * parts if experts.in_proj_bias is None else experts.in_proj_bias[expert].chunk(parts)
         out_bias = experts.down_proj_bias[expert] if experts.has_down_bias else None
         read = tokens.index_select(0, rows if k == 1 else rows // k)
         weight = experts.in_proj[expert].chunk(parts)
         hidden = experts.activate(*(F.linear(read, w, b) for w, b in zip(weight, in_bias, strict=True)))
         results.append(F.linear(hidden, experts.down_proj[expert], out_bias))
-    order = torch.cat(mine)
+    order = torch.cat(group)
     place = torch.zeros_like(order).scatter(0, order, torch.arange(order.shape[0], device=order.device)).view(-1, k)
     per_row = torch.cat(results)
     output = torch.zeros_like(tokens)

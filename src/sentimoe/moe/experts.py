@@ -1,4 +1,4 @@
-"""Experts whose gate lies inside them: 3-D weights, one slice an expert."""
+"""Experts, plain or with a gated linear unit (GLU) inside: 3-D weights, one slice an expert."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def group_rows(chosen: torch.Tensor, num_experts: int) -> Groups:
     return Groups(size_list, source, place)
 
 
-def filled_up(rows: torch.Tensor) -> torch.Tensor:
+def pad_to_multiple(rows: torch.Tensor) -> torch.Tensor:
     """Numbers of real rows `[T]` -> the same and the first one again, up to a multiple of 32: few sizes, as for groups.
 
     Kernels are kept for every size, so that over many batches memory would grow with the number of sizes.

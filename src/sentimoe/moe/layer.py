@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from .experts import Experts, SharedExpert
-from .router import Router, top_k, top_k_unit
-from .routing import LayerRouting, RealTokens, active_call, open_experts
+from .router import Router, straight_through_top_k, top_k
+from .routing import LayerRouting, RealTokens, active_call, masked_logits
 
 
 class MoE(nn.Module):
@@ -25,7 +25,7 @@ class MoE(nn.Module):
         self.dropout = nn.Dropout(output_dropout)
 
     @property
-    def bare_experts(self) -> Experts:
+    def base_experts(self) -> Experts:
         """The experts themselves, where peft wraps them to add its updates."""
         return next(module for module in self.experts.modules() if isinstance(module, Experts))
 
@@ -34,7 +34,7 @@ class MoE(nn.Module):
         call = active_call()
         real = None if call is None else call.real_tokens(self, hidden)
         tokens = self._unpad(hidden, real)  # [T, D]
-        logits = open_experts(self, self.router(tokens))  # [T, E]
+        logits = masked_logits(self, self.router(tokens))  # [T, E]
         weights, chosen = self.choose(logits)  # [T, K]
         output = self.dropout(self.mix(tokens, weights, chosen))  # [T, D]
         if call is not None and real is not None:
@@ -51,7 +51,7 @@ class MoE(nn.Module):
 
     def _unpad(self, hidden: torch.Tensor, real: RealTokens | None) -> torch.Tensor:
         flat = hidden.reshape(-1, hidden.shape[-1])
-        sorted_loop = self.bare_experts.backend == "sorted"  # the repeated rows change no result
+        sorted_loop = self.base_experts.backend == "sorted"  # the repeated rows change no result
         rows = None if real is None else real.padded_rows if sorted_loop else real.rows
         return flat if rows is None else flat.index_select(0, rows)
 
@@ -78,16 +78,16 @@ def _decided(logits: torch.Tensor, chosen: torch.Tensor, real: RealTokens) -> La
 
 
 class SplitMoE(MoE):
-    """One FFN whose neurons are divided among a shared expert (always on) and routed ones; all of them together are it.
+    """One dense FFN, its neurons divided among a shared expert, which is always on, and routed experts.
 
     `y = shared(x) + sum_{e chosen} expert_e(x) + sum_{e not chosen} mean_e + output_bias`: the experts that do not read
     a token are replaced by their mean output. `experts.down_proj_bias` `[E, D]` holds `-mean_e`, so that the two sums
     of means are one, and cancel when all experts are active. Every chosen expert has weight 1.
 
-    neurons: `[F]`, the places in the dense FFN of the shared expert's neurons, then of each expert's in turn.
+    neuron_permutation: `[F]`, where in the dense FFN the shared expert's neurons stand, then each expert's in turn.
     """
 
-    neurons: torch.Tensor
+    neuron_permutation: torch.Tensor
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class SplitMoE(MoE):
         super().__init__(router, experts, num_experts_per_tok, output_dropout)
         self.shared = shared
         self.output_bias = nn.Parameter(torch.zeros(experts.down_proj.shape[1])) if experts.has_bias else None
-        self.register_buffer("neurons", torch.arange(width))
+        self.register_buffer("neuron_permutation", torch.arange(width))
 
     def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
         """logits `[T, E]` -> weights (None: all 1) and chosen experts, both `[T, K]`, the best one first."""
-        return top_k_unit(logits, self.num_experts_per_tok)
+        return straight_through_top_k(logits, self.num_experts_per_tok)
 
     def mix(self, tokens: torch.Tensor, weights: torch.Tensor | None, chosen: torch.Tensor) -> torch.Tensor:
         """tokens `[T, D]`, weights and chosen experts `[T, K]` -> output `[T, D]`."""

@@ -38,7 +38,7 @@ def top_k(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return chosen / total, experts
 
 
-def top_k_unit(logits: torch.Tensor, k: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+def straight_through_top_k(logits: torch.Tensor, k: int) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Choose the `k` experts of each token; every one counts fully, as parts of one FFN do.
 
     logits `[T, E]` -> weights `[T, K]` of value 1 that pass the gradient of `ln p` to the router (None, which stands

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .grouped import filled_up
+from .grouped import pad_to_multiple
 from .losses import expert_load, load_balancing_loss, router_z_loss
 
 _active: ContextVar[RoutingCall | None] = ContextVar("sentimoe_routing_call", default=None)
@@ -46,7 +46,7 @@ class RealTokens:
         if torch.compiler.is_compiling() or bool(flat.all()):
             return cls(flat, None, None)
         rows = flat.nonzero().squeeze(1)
-        return cls(flat, rows, filled_up(rows))
+        return cls(flat, rows, pad_to_multiple(rows))
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def active_call() -> RoutingCall | None:
 
 
 @contextmanager
-def closed_experts(closed: Mapping[Any, Sequence[int]]) -> Iterator[None]:
+def mask_experts(closed: Mapping[Any, Sequence[int]]) -> Iterator[None]:
     """Inside, no token is routed to these experts of these MoE layers; the next best ones take their place.
 
     Of this thread alone, and nothing outlives it; what an outer one closed stays closed. Raises ValueError when fewer
@@ -219,7 +219,7 @@ def _uncompiled() -> AbstractContextManager:
     return nullcontext() if loaded is None else torch.compiler.set_stance("force_eager")
 
 
-def open_experts(layer: nn.Module, logits: torch.Tensor) -> torch.Tensor:
+def masked_logits(layer: nn.Module, logits: torch.Tensor) -> torch.Tensor:
     """Logits `[T, E]` with those of the layer's closed experts at minus infinity."""
     if torch.compiler.is_compiling():
         return logits

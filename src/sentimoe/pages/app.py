@@ -24,7 +24,7 @@ from ..explain import attribute, knocked_out, trace
 from ..explain.attribution import has_captum
 from ..explain.report import pieces
 from ..inference import Engine, in_precision, make_windows
-from ..moe import closed_experts
+from ..moe import mask_experts
 from ..upcycle import moe_layers
 from .body_limit import BodyLimit
 
@@ -69,8 +69,8 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def misasked(request: Request, error: RequestValidationError) -> JSONResponse:
         # what was sent is not sent back: it may not even be a text
-        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        return JSONResponse({"detail": "; ".join(told)}, status_code=422)
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        return JSONResponse({"detail": "; ".join(problems)}, status_code=422)
 
     def chosen(question: Question) -> tuple[SentimentClassifier, Engine]:
         classifier = classifiers.get(question.model)
@@ -107,11 +107,11 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
                 widened = in_precision(classifier.model, torch.float32)
                 exact[question.model] = copy.deepcopy(widened) if widened is classifier.model else widened
             model = exact[question.model]
-            told = {
+            masked = {
                 layer: [expert for number, expert in question.closed if number == place]
                 for place, layer in enumerate(moe_layers(model))
             }
-            with knocked_out(engine, question.closed), closed_experts(told):
+            with knocked_out(engine, question.closed), mask_experts(masked):
                 target = int(engine.predict_proba([text])[0].argmax())
                 scores = attribute(engine, model, text, target)
         parts = [

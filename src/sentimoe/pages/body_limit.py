@@ -20,8 +20,8 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self.limit:
-                told = f"the request is longer than {self.limit} bytes; send less"
-                raise HTTPException(413, told, headers={"Connection": "close"})
+                detail = f"the request is longer than {self.limit} bytes; send less"
+                raise HTTPException(413, detail, headers={"Connection": "close"})
             return message
 
         await self.app(scope, receive_some, send)

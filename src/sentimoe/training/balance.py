@@ -40,8 +40,8 @@ def unbalanced(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ("next to none", one < STARVED, STARVED_ROWS, one.min()),
         ):
             if spells := _spells(when, least):
-                told = {"layer": layer, "expert": expert, "reads": reads, "share": float(extreme)}
-                found.append(told | {"first_step": steps[spells[0][0]], "last_step": steps[spells[-1][1]]})
+                reading = {"layer": layer, "expert": expert, "reads": reads, "share": float(extreme)}
+                found.append(reading | {"first_step": steps[spells[0][0]], "last_step": steps[spells[-1][1]]})
     return found
 
 

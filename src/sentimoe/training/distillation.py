@@ -21,7 +21,7 @@ from ..methods import load_adapted
 from ..model_folder import load_tokenizer
 
 NO_LABEL = -100
-ANSWERS = "teacher_answers"  # a column of the training set
+TEACHER_PROBS = "teacher_probs"  # a column of the training set
 
 
 class Distillation:
@@ -29,7 +29,7 @@ class Distillation:
 
     weight: `w`, 0 to 1. temperature: `T`. hidden_weight: `h`. token_dropout: share of the tokens that teacher and
     student both do not read, drawn anew for every batch, so that they come to agree on more than the training texts.
-    Without a `teacher` that runs along, a batch holds the softened answers `[B, C]` under `ANSWERS`.
+    Without a `teacher` that runs along, a batch holds the softened answers `[B, C]` under `TEACHER_PROBS`.
     """
 
     def __init__(
@@ -46,32 +46,32 @@ class Distillation:
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The loss of the student on tokenised texts with labels `[B]`, and its output."""
-        given = {name: value for name, value in inputs.items() if name not in ("labels", ANSWERS)}
+        given = {name: value for name, value in inputs.items() if name not in ("labels", TEACHER_PROBS)}
         if self.token_dropout > 0:
-            given["attention_mask"] = without_some(given["attention_mask"], self.token_dropout)
+            given["attention_mask"] = drop_tokens(given["attention_mask"], self.token_dropout)
         outputs = model(**given, output_hidden_states=self.hidden_weight > 0)
         labels, logits = inputs["labels"], outputs.logits.float()
         labelled = (labels != NO_LABEL).sum().clamp_min(1)
         task = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="sum") / labelled
         if self.teacher is None:
-            wanted = inputs[ANSWERS].float().clamp_min(1e-12).log()
+            wanted = inputs[TEACHER_PROBS].float().clamp_min(1e-12).log()
         else:
             self.teacher.to(inputs["input_ids"].device)
             with torch.no_grad():
                 taught = self.teacher(**given, output_hidden_states=self.hidden_weight > 0)
             wanted = (taught.logits.float() / self.temperature).log_softmax(-1)
         ours = (logits / self.temperature).log_softmax(-1)
-        answers = F.kl_div(ours, wanted, reduction="batchmean", log_target=True) * self.temperature**2
-        loss = (1 - self.weight) * task + self.weight * answers
+        soft_loss = F.kl_div(ours, wanted, reduction="batchmean", log_target=True) * self.temperature**2
+        loss = (1 - self.weight) * task + self.weight * soft_loss
         if self.hidden_weight > 0:
             real = given["attention_mask"].bool()
-            mine, theirs = (each.hidden_states[-1][real].float() for each in (outputs, taught))
-            loss = loss + self.hidden_weight * F.mse_loss(mine, theirs) / theirs.square().mean()
+            student, teacher_hidden = (each.hidden_states[-1][real].float() for each in (outputs, taught))
+            loss = loss + self.hidden_weight * F.mse_loss(student, teacher_hidden) / teacher_hidden.square().mean()
         aux_loss = getattr(outputs, "aux_loss", None)
         return loss if aux_loss is None else loss + aux_loss, outputs
 
 
-def without_some(mask: torch.Tensor, share: float) -> torch.Tensor:
+def drop_tokens(mask: torch.Tensor, share: float) -> torch.Tensor:
     """An attention mask `[B, L]` in which that share of the real tokens is closed.
 
     Never the first or the last one of a text: heads read them, and a decoder's finds the last one by its id.
@@ -83,7 +83,7 @@ def without_some(mask: torch.Tensor, share: float) -> torch.Tensor:
     return mask * kept.to(mask.dtype)
 
 
-def soft_answers(
+def soft_teacher_probs(
     folders: Sequence[str],
     texts: Sequence[str],
     label_names: Sequence[str],

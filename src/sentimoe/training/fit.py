@@ -27,7 +27,7 @@ from .balance import WarnOfImbalance
 from .callbacks import LogRows, SaveOften
 from .checkpoints import last_whole, set_aside_newer
 from .config import TrainConfig
-from .distillation import ANSWERS
+from .distillation import TEACHER_PROBS
 from .folder import CHECKPOINTS
 from .prepare import Prepared
 from .progress import Progress
@@ -68,7 +68,7 @@ def fit(
     patience = EarlyStoppingCallback(config.patience)
     train = tokenise(ready.train, tokenizer, config.max_length, "training")
     validation = tokenise(ready.validation, tokenizer, config.max_length, "validation")
-    rows = train.rows if ready.answers is None else _with_answers(train.rows, ready.answers)
+    rows = train.rows if ready.teacher_probs is None else _with_teacher_probs(train.rows, ready.teacher_probs)
     arguments = training_arguments(config, checkpoints, model, len(rows))
     if checkpoint:  # the Trainer forgets this
         patience.early_stopping_patience_counter = checkpoint.worse
@@ -137,15 +137,15 @@ def training_arguments(
     )
 
 
-def _with_answers(rows: Dataset, answers: np.ndarray) -> Dataset:
-    """The training set with what the teachers answer to its texts. answers: `[B, C]`, of the texts left out too."""
-    answers = answers[np.asarray(rows[ROW]) - 1]
-    if len(lost := np.flatnonzero(~np.isfinite(answers).all(axis=1))):
+def _with_teacher_probs(rows: Dataset, teacher_probs: np.ndarray) -> Dataset:
+    """The training set with the teachers' predictions. teacher_probs: `[B, C]`, of the texts left out too."""
+    probs = teacher_probs[np.asarray(rows[ROW]) - 1]
+    if len(lost := np.flatnonzero(~np.isfinite(probs).all(axis=1))):
         raise PredictionError(
-            f"a teacher gave no finite answer to {len(lost)} of {len(answers)} training texts, the first one is number "
-            f"{rows[int(lost[0])][ROW]}; take these texts out, or give a teacher that can read them"
+            f"a teacher gave no finite answer to {len(lost)} of {len(probs)} training texts, the first one is "
+            f"number {rows[int(lost[0])][ROW]}; take these texts out, or give a teacher that can read them"
         )
-    return rows.add_column(ANSWERS, answers.tolist())
+    return rows.add_column(TEACHER_PROBS, probs.tolist())
 
 
 def _selection_metrics(prediction) -> dict[str, float]:

@@ -32,7 +32,7 @@ from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier, moe_layers
 from .config import TrainConfig
-from .distillation import NO_LABEL, Distillation, check_labels, soft_answers
+from .distillation import NO_LABEL, Distillation, check_labels, soft_teacher_probs
 from .trainer import parameter_groups
 
 SAMPLE = 2048  # training texts that a method which looks at texts may look at
@@ -42,7 +42,8 @@ SAMPLE = 2048  # training texts that a method which looks at texts may look at
 class Prepared:
     """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100.
 
-    answers: what the teachers answer to the training texts, `[B, C]`; None where no teacher or one that runs along.
+    teacher_probs: `[B, C]`, what the teachers predict for the training texts; None without a teacher, or where one runs
+        along.
     """
 
     model: Any
@@ -51,7 +52,7 @@ class Prepared:
     train: Split
     validation: Split
     distillation: Distillation | None
-    answers: np.ndarray | None = None
+    teacher_probs: np.ndarray | None = None
 
 
 def dataset_of(config: TrainConfig) -> SentimentDataset:
@@ -107,22 +108,24 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     if config.unlabelled is not None:
         more = load_unlabelled(config.unlabelled, dataset, config.text_column)
         train = Split(train.texts + more, train.labels + [NO_LABEL] * len(more))
-    distillation = answers = None
+    distillation = teacher_probs = None
     if folders:
-        told = config.distillation_weight, config.distillation_temperature
-        distillation = Distillation(*told, hidden, teacher, config.distillation_token_dropout)
+        temperature = config.distillation_temperature
+        distillation = Distillation(
+            config.distillation_weight, temperature, hidden, teacher, config.distillation_token_dropout
+        )
         if teacher is None:
-            answers = soft_answers(
+            teacher_probs = soft_teacher_probs(
                 folders,
                 train.texts,
                 dataset.label_names,
-                told[1],
+                temperature,
                 config.max_length,
                 config.precision,
                 **config.loading,
             )
     complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
-    return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, answers)
+    return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, teacher_probs)
 
 
 def finished(ready: Prepared) -> Any:
@@ -148,11 +151,11 @@ def default_learning_rate(model: PreTrainedModel) -> float:
 
 
 def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
-    told: dict[str, Any] = {"head": config.head, **config.loading}
+    options: dict[str, Any] = {"head": config.head, **config.loading}
     if not config.load_in_4bit:
-        return load_classifier(config.model, label_names, **told)
+        return load_classifier(config.model, label_names, **options)
     keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
-    return load_classifier(config.model, label_names, **told, load_in_4bit=True, keep_layers=keep)
+    return load_classifier(config.model, label_names, **options, load_in_4bit=True, keep_layers=keep)
 
 
 def _running_teacher(

@@ -118,12 +118,12 @@ class ResumableTrainer(Trainer):
         if self.resume is None:
             return
         self._know_best(Path(self.args.output_dir))
-        told = torch.load(self.resume.folder / PROGRESS, weights_only=True)
-        self.earlier = told["seconds"]
+        stored = torch.load(self.resume.folder / PROGRESS, weights_only=True)
+        self.earlier = stored["seconds"]
         if self.resume.epoch % 1:
-            self.order.again = told["order"]
-        self._tr_loss = told["loss"].to(self.args.device)
-        self._total_loss_scalar, self._globalstep_last_logged = told["logged_loss"], told["logged_step"]
+            self.order.again = stored["order"]
+        self._tr_loss = stored["loss"].to(self.args.device)
+        self._total_loss_scalar, self._globalstep_last_logged = stored["logged_loss"], stored["logged_step"]
 
     def seconds(self) -> float:
         """Seconds of training until now."""

@@ -13,7 +13,7 @@ from ..errors import ConfigError, DivergedError
 from ..moe import Experts, Router
 from ..upcycle import moe_layers
 from .balance import SHARES, expert_shares
-from .distillation import ANSWERS, Distillation
+from .distillation import TEACHER_PROBS, Distillation
 from .resuming import ResumableTrainer
 from .tokens import ROW
 
@@ -46,8 +46,8 @@ class SentimentTrainer(ResumableTrainer):
         """Keep the answers of the teachers, which the model itself does not take."""
         self._signature_columns: list[str]
         super()._set_signature_columns_if_needed()
-        if ANSWERS not in self._signature_columns:
-            self._signature_columns = [*self._signature_columns, ANSWERS]
+        if TEACHER_PROBS not in self._signature_columns:
+            self._signature_columns = [*self._signature_columns, TEACHER_PROBS]
 
     def create_optimizer(self, model=None):
         """AdamW over the groups of `parameter_groups`."""

@@ -76,25 +76,25 @@ class SentiMoEConfig(PreTrainedConfig):
 def _base_config(given: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:
     if isinstance(given, PreTrainedConfig):
         return given
-    told = (
+    base_config = (
         {"model_type": "bert"} if given is None else dict(given)
     )  # transformers builds every config class once without arguments
-    model_type = told.pop("model_type", None)
+    model_type = base_config.pop("model_type", None)
     if model_type not in CONFIG_MAPPING or model_type == SentiMoEConfig.model_type:
         raise ConfigError(
             f"base_config has model_type={model_type!r}; it must be an architecture that this transformers knows"
         )
-    return CONFIG_MAPPING[model_type].from_dict(told)
+    return CONFIG_MAPPING[model_type].from_dict(base_config)
 
 
 def _from_version_0(config_dict: dict[str, Any]) -> dict[str, Any]:
     """Version 0.1 wrote the fields of the base config beside its own."""
-    told = dict(config_dict)
-    ours: dict[str, Any] = {name: told.pop(name) for name in OF_VERSION_0 if name in told}
-    told["model_type"] = ours.pop("base_model_type")
+    base_config = dict(config_dict)
+    ours: dict[str, Any] = {name: base_config.pop(name) for name in OF_VERSION_0 if name in base_config}
+    base_config["model_type"] = ours.pop("base_model_type")
     if ours.get("head") not in HEADS:
         raise ConfigError(f"config.json has head={ours.get('head')!r}; it must be one of {HEADS}")
-    return {"base_config": told, "format_version": "0.1", **ours}
+    return {"base_config": base_config, "format_version": "0.1", **ours}
 
 
 def _is_newer(config_dict: dict[str, Any]) -> bool:

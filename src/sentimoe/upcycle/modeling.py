@@ -270,13 +270,14 @@ def _empty_base(config: SentiMoEConfig) -> PreTrainedModel:
 
 
 def _names_of_version_0(config: SentiMoEConfig) -> dict[str, str]:
-    """Version 0.1 had no `base` in front of the weights of the model underneath."""
+    """Version 0.1 had no `base` in front of the weights of the model underneath, and another name for a permutation."""
+    renamed = {r"\.neurons$": ".neuron_permutation"}
     markers = "(?!)"
     if config.moe_config is not None and config.moe_config.ffn is not None:
         layers = resolve_layers(config.moe_config, config.get_text_config().num_hidden_layers)
         up = re.escape(config.moe_config.ffn.up)
         markers = rf".*\.(?:{'|'.join(map(str, layers))})\.{up}\.weight$"
     if config.head == "native":
-        return {rf"^(?!{markers})": "base."}
+        return {rf"^(?!{markers})": "base."} | renamed
     prefix = backbone_class(type(config.base_config)).base_model_prefix or "model"
-    return {rf"^{prefix}\.(?!{markers})": "base."}
+    return {rf"^{prefix}\.(?!{markers})": "base."} | renamed

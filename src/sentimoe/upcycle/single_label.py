@@ -16,8 +16,8 @@ def check_single_label(config: Any, name: str) -> None:
     """
     kind = getattr(config, "problem_type", None)
     if kind in OTHER or config.num_labels < 2:
-        told = f"problem_type={kind!r}" if kind in OTHER else f"num_labels={config.num_labels}"
+        given = f"problem_type={kind!r}" if kind in OTHER else f"num_labels={config.num_labels}"
         raise ConfigError(
-            f"{name} has {told} in its config.json; sentimoe trains and reads classifiers that give each text one of "
+            f"{name} has {given} in its config.json; sentimoe trains and reads classifiers that give each text one of "
             "two or more labels. To train one on its backbone, give head='mean', which has a head of its own"
         )

@@ -116,7 +116,7 @@ def regress(tokens: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
 
 def write_neurons(moe: SplitMoE, ffn: DenseFFN, shared: torch.Tensor, experts: torch.Tensor) -> None:
     """Copy the rows and columns of the dense FFN to where their neurons go; the output bias is kept once."""
-    moe.neurons.copy_(torch.cat([shared, experts.flatten()]))
+    moe.neuron_permutation.copy_(torch.cat([shared, experts.flatten()]))
     rows = [ffn.up] if ffn.gate is None else [ffn.gate, ffn.up]
     moe.experts.in_proj.copy_(torch.cat([part[experts] for part in rows], dim=1))
     moe.experts.down_proj.copy_(ffn.down[:, experts].transpose(0, 1))
@@ -135,7 +135,7 @@ def write_neurons(moe: SplitMoE, ffn: DenseFFN, shared: torch.Tensor, experts: t
 @torch.no_grad()
 def read_neurons(moe: SplitMoE) -> DenseFFN:
     """The dense FFN that all experts together are, its neurons in their old places."""
-    experts, shared, order = moe.experts, moe.shared, moe.neurons.argsort()
+    experts, shared, order = moe.experts, moe.shared, moe.neuron_permutation.argsort()
     parts = 2 if experts.has_gate else 1
 
     def joined(stacked: torch.Tensor | None, of_shared: torch.Tensor | None) -> list[torch.Tensor | None]:

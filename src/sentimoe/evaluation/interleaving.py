@@ -8,8 +8,8 @@ from statistics import median, quantiles
 from typing import Any
 
 
-def in_turns(
-    calls: Mapping[str, Callable[[], Any]], rounds: int = 9, say: Callable[[str], None] = lambda line: None
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], rounds: int = 9, progress: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[float]]:
     """Seconds of every call in every round; each call runs once in a round, after one untimed round."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -19,11 +19,11 @@ def in_turns(
             call()
             if number >= 0:
                 seconds[name].append(time.perf_counter() - started)
-        say(f"round {number + 1} of {rounds}" if number >= 0 else "warm")
+        progress(f"round {number + 1} of {rounds}" if number >= 0 else "warm")
     return seconds
 
 
-def rate(seconds: Sequence[float], count: int) -> dict[str, Any]:
+def throughput(seconds: Sequence[float], count: int) -> dict[str, Any]:
     """`texts_per_second`, the median over the rounds, and its quartiles."""
     rates = [count / each for each in seconds]
     low, _, high = quantiles(rates, n=4)
