@@ -19,8 +19,8 @@ def test_every_planted_bug_fits_the_source_once():
 
 
 def test_a_text_that_stands_twice_is_refused():
-    twice = mutants.Mutant("layer", "name", "sentimoe/evaluation/turns.py", "rounds", "turns", "why")
-    with pytest.raises(mutants.MutantsError, match=r"stands 5 times in src/sentimoe/evaluation/turns\.py"):
+    twice = mutants.Mutant("layer", "name", "sentimoe/evaluation/interleaving.py", "rounds", "turns", "why")
+    with pytest.raises(mutants.MutantsError, match=r"stands 5 times in src/sentimoe/evaluation/interleaving\.py"):
         twice.planted()
 
 

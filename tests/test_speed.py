@@ -19,7 +19,7 @@ from sentimoe.bench import peers, speed
 from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
-from sentimoe.evaluation import count_flops, interleaved, rate, ratio
+from sentimoe.evaluation import count_flops, interleaved, ratio, throughput
 from sentimoe.training import TrainConfig, train
 
 
@@ -62,7 +62,7 @@ def test_turns_alternate_and_are_compared_round_by_round():
     assert called == ["a", "b"] * 4 and [len(each) for each in seconds.values()] == [3, 3]
     # a machine that slows down to a tenth: both take part, so the ratio stays
     assert ratio([2.0, 20.0, 2.2], [1.0, 10.0, 1.0])["ratio"] == 2.0
-    assert rate([1.0, 2.0, 4.0], 8) == {"texts_per_second": 4.0, "quartiles": [2.0, 8.0]}
+    assert throughput([1.0, 2.0, 4.0], 8) == {"texts_per_second": 4.0, "quartiles": [2.0, 8.0]}
 
 
 def test_experts_beside_their_dense_model(folders, tmp_path):

@@ -71,7 +71,7 @@ def test_a_study_from_file_to_results(study, tmp_path):
         "layers_to_transform": [-1],
         "num_experts_per_tok": 1,
     }
-    quiet = {"data_root": tmp_path, "say": lambda line: None}
+    quiet = {"data_root": tmp_path, "progress": lambda line: None}
     assert run_study(runs, results, wanted=lambda run: "full" in run.name, **quiet) == 0
     before = files(results / "runs")
     assert len(before) == 4
@@ -129,7 +129,7 @@ def test_a_budget_counts_the_trials_that_a_run_lacks(study, tmp_path):
     (results / "runs").mkdir(parents=True)
     earlier = {"seconds": 100.0, "cost": {"training_seconds": 90.0}}
     write_json(results / "runs" / f"{replace(runs[0], method='bitfit').name}.json", earlier)
-    told = {"wanted": lambda run: run.name == runs[0].name, "data_root": tmp_path, "say": said.append}
+    told = {"wanted": lambda run: run.name == runs[0].name, "data_root": tmp_path, "progress": said.append}
     assert run_study(runs, results, budget=250.0, **told) == 1 and not said  # two trials and the run: 300 seconds
 
 
@@ -186,7 +186,7 @@ def test_costs_are_measured_for_every_method(study, tmp_path):
 def test_a_grid_that_chooses_another_rate_runs_again(study, tmp_path):
     declared = yaml.safe_load(study.read_text())
     declared["runs"] = [declared["runs"][0] | {"seed": 0}]
-    results, quiet = tmp_path / "results", {"data_root": tmp_path, "say": lambda line: None}
+    results, quiet = tmp_path / "results", {"data_root": tmp_path, "progress": lambda line: None}
     rates = []
     for grid in ([0.01], [0.01, 50], [0.01, 50]):
         declared["methods"]["full"] = {"tune": grid}
@@ -281,7 +281,7 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     declared["runs"] = [done | {"method": "full"}, done | {"method": "moe-split"}]
     study.write_text(yaml.safe_dump(declared))
     results, models, said = tmp_path / "results", tmp_path / "models", []
-    told = {"data_root": tmp_path, "models": models, "say": said.append}
+    told = {"data_root": tmp_path, "models": models, "progress": said.append}
     assert run_study(read_study(study), results, **told) == 0
     kept = files(models)
     assert len(kept) == 2 and not [line for line in said if "for its weights" in line]
@@ -317,7 +317,7 @@ def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
 
 
 def test_models_are_kept_when_asked(study, tmp_path):
-    told = {"wanted": lambda run: run.method == "moe-gated" and run.seed == 1, "say": lambda line: None}
+    told = {"wanted": lambda run: run.method == "moe-gated" and run.seed == 1, "progress": lambda line: None}
     told |= {"data_root": tmp_path, "models": tmp_path / "models"}
     run_study(read_study(study), tmp_path / "without", **told)
     assert not files(tmp_path / "models") and not list((tmp_path / "models").glob(".unfinished/*"))
@@ -330,7 +330,7 @@ def test_models_are_kept_when_asked(study, tmp_path):
 
 def test_a_killed_run_of_a_study_goes_on(study, tmp_path, monkeypatch):
     """It ends as if it had not been killed, and its seconds are those of both parts."""
-    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s1"), "say": lambda line: None}
+    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s1"), "progress": lambda line: None}
     told |= {"data_root": tmp_path, "models": tmp_path / "models"}
     run_study(read_study(study), tmp_path / "whole", **told)
     step, done = SentimentTrainer.training_step, []
@@ -364,7 +364,7 @@ def test_a_killed_run_of_a_study_goes_on(study, tmp_path, monkeypatch):
 
 def test_a_study_that_is_asked_to_stop_saves_and_the_same_command_goes_on(study, tmp_path, monkeypatch):
     """How often it is saved is no setting of a result: a study may change it while it is stopped, and afterwards."""
-    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s1"), "say": lambda line: None}
+    told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s1"), "progress": lambda line: None}
     told |= {"data_root": tmp_path, "models": tmp_path / "models"}
     step, stop = SentimentTrainer.training_step, Stop()
 
@@ -391,7 +391,7 @@ def test_an_adapter_that_is_not_merged_is_measured_in_a_study(study, tmp_path):
     entry = declared["runs"][0] | {"method": "moe-lora", "seed": 0}
     declared["runs"] = [entry | {"recipe": f"merge-{merge}", "settings": {"merge": merge}} for merge in (True, False)]
     study.write_text(yaml.safe_dump(declared))
-    told = {"data_root": tmp_path, "models": tmp_path / "models", "say": lambda line: None}
+    told = {"data_root": tmp_path, "models": tmp_path / "models", "progress": lambda line: None}
     assert run_study(read_study(study), tmp_path / "results", **told) == 0
     merged, beside = (read_json(tmp_path / "results" / "runs" / f"{run.name}.json") for run in read_study(study))
     assert merged["test"] == beside["test"]
@@ -407,7 +407,7 @@ def test_a_study_takes_more_rows_for_train_from_the_folder_of_the_data(study, tm
     entry = declared["runs"][0] | {"method": "moe-gated", "seed": 0}
     declared["runs"] = [entry | {"recipe": "phrases", "settings": {"more_train": "phrases.csv"}}, entry]
     study.write_text(yaml.safe_dump(declared))
-    told = {"data_root": tmp_path, "models": tmp_path / "models", "say": lambda line: None}
+    told = {"data_root": tmp_path, "models": tmp_path / "models", "progress": lambda line: None}
     for _ in range(2):  # the second time nothing differs
         assert run_study(read_study(study), tmp_path / "results", **told) == 0
     with_more, without = (read_json(tmp_path / "results" / "runs" / f"{run.name}.json") for run in read_study(study))
@@ -430,7 +430,7 @@ def test_a_run_that_another_process_is_at_is_left_to_the_end(study, tmp_path, mo
         if line.startswith("waiting"):
             theirs.release()
 
-    told = {"wanted": lambda run: run.method == "moe-gated", "data_root": tmp_path, "say": say}
+    told = {"wanted": lambda run: run.method == "moe-gated", "data_root": tmp_path, "progress": say}
     assert run_study(runs, tmp_path / "results", models=tmp_path / "models", **told) == 0
     begun = [line.split(" ")[0] for line in said if line.endswith(" ...")]
     assert begun == [runs[2].name, runs[4].name, runs[3].name]
@@ -621,7 +621,7 @@ def test_a_study_file_is_checked_before_anything_runs(study, change, reason):
 
 def test_a_result_of_other_settings_is_not_taken_for_this_one(study, tmp_path):
     told = {"wanted": lambda run: run.name.endswith("moe-gated__default__s0"), "data_root": tmp_path}
-    told |= {"say": lambda line: None}
+    told |= {"progress": lambda line: None}
     assert run_study(read_study(study), tmp_path / "results", **told) == 0
     assert run_study(read_study(study), tmp_path / "results", **told) == 0
     study.write_text(study.read_text().replace("epochs: 4", "epochs: 5"))
