@@ -7,18 +7,11 @@ square of the teacher's. Texts without a label have label -100 and no cross entr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-
-from ..errors import ConfigError
-from ..inference import Engine
-from ..methods import load_adapted
-from ..model_folder import load_tokenizer
 
 NO_LABEL = -100
 TEACHER_PROBS = "teacher_probs"  # a column of the training set
@@ -81,40 +74,3 @@ def drop_tokens(mask: torch.Tensor, share: float) -> torch.Tensor:
     last = real & (mask.flip(1).cumsum(dim=1).flip(1) == 1)
     kept = (torch.rand(mask.shape, device=mask.device) >= share) | first | last
     return mask * kept.to(mask.dtype)
-
-
-def soft_teacher_probs(
-    folders: Sequence[str],
-    texts: Sequence[str],
-    label_names: Sequence[str],
-    temperature: float,
-    max_length: int,
-    precision: str = "auto",
-    trust_remote_code: bool = False,
-    verify: bool = True,
-) -> np.ndarray:
-    """Mean over trained models of their answers at temperature `T`, `[B, C]`: each text is asked once.
-
-    The models may have other backbones and vocabularies than the student. Raises ConfigError when one cannot be loaded
-    or has other labels, ModelFolderError when its folder is damaged or not trusted.
-    """
-    total = np.zeros((len(texts), len(label_names)))
-    for folder in folders:
-        try:
-            model = load_adapted(folder, trust_remote_code=trust_remote_code, verify=verify)
-            tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-        except ConfigError as error:
-            raise ConfigError(f"teacher={folder!r} is not the folder of a trained model: {error}") from error
-        check_labels(model, label_names)
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-        engine = Engine(model, tokenizer, max_length=max_length, long_texts="truncate", precision=precision)
-        softened = engine.predict_proba(texts).astype(np.float64) ** (1 / temperature)
-        total += softened / softened.sum(axis=1, keepdims=True)
-    return total / len(folders)
-
-
-def check_labels(teacher: Any, label_names: Sequence[str]) -> None:
-    """Raises ConfigError when a teacher answers other labels than the data has, or in another order."""
-    found = [teacher.config.id2label[index] for index in range(teacher.config.num_labels)]
-    if found != list(label_names):
-        raise ConfigError(f"the teacher answers {found}, the data has the labels {list(label_names)}; they must agree")

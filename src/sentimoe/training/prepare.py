@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -24,15 +22,15 @@ from ..methods import (
     check_settings,
     check_trains,
     freeze_packed,
-    load_adapted,
     merge,
     round_packed,
 )
 from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
-from ..upcycle import backbone_path, load_classifier, moe_layers
+from ..upcycle import backbone_path, load_classifier
 from .config import TrainConfig
-from .distillation import NO_LABEL, Distillation, check_labels, soft_teacher_probs
+from .distillation import NO_LABEL, Distillation
+from .teachers import load_teacher, running_teacher, soft_teacher_probs
 from .trainer import parameter_groups
 
 SAMPLE = 2048  # training texts that a method which looks at texts may look at
@@ -82,7 +80,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     if hidden is None:
         hidden = 1.0 if folders and method.keeps_teacher else 0.0
     if folders and method.keeps_teacher:
-        model, source = _load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
+        model, source = load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
     model.config.label_type = dataset.label_type
@@ -90,7 +88,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
     teacher = None
     if hidden and folders:
-        teacher = _running_teacher(folders, dataset.label_names, model, tokenizer, config.loading)
+        teacher = running_teacher(folders, dataset.label_names, model, tokenizer, config.loading)
     if config.distillation_token_dropout and teacher is None:
         raise ConfigError(
             "distillation_token_dropout needs a teacher that reads what is left: give one dense teacher and a "
@@ -156,40 +154,6 @@ def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
         return load_classifier(config.model, label_names, **options)
     keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
     return load_classifier(config.model, label_names, **options, load_in_4bit=True, keep_layers=keep)
-
-
-def _running_teacher(
-    folders: Sequence[str],
-    label_names: Sequence[str],
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    how: dict[str, bool],
-) -> PreTrainedModel:
-    """The one teacher whose hidden states are learnt. Raises ConfigError when the student cannot compare its own."""
-    if len(folders) > 1:
-        raise ConfigError("hidden states are those of one teacher: set distillation_hidden_weight to 0 for several")
-    teacher = _load_teacher(folders[0], label_names, how)
-    if (
-        load_stored_tokenizer(folders[0], trust_remote_code=how["trust_remote_code"]).get_vocab()
-        != tokenizer.get_vocab()
-    ):
-        raise ConfigError(
-            f"teacher {folders[0]!r} and student read different vocabularies: set distillation_hidden_weight to 0"
-        )
-    if teacher.config.get_text_config().hidden_size != model.config.get_text_config().hidden_size:
-        raise ConfigError("teacher and student have different hidden sizes: set distillation_hidden_weight to 0")
-    return teacher
-
-
-def _load_teacher(folder: str, label_names: Sequence[str], how: dict[str, bool]) -> PreTrainedModel:
-    """A dense classifier with these labels. Raises ConfigError."""
-    if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"teacher={folder!r} must be the folder of a trained dense model, without an adapter")
-    teacher = load_adapted(folder, **how)
-    if isinstance(teacher, PeftModel) or moe_layers(teacher):
-        raise ConfigError(f"teacher={folder!r} must be a dense model; this one has experts or an adapter")
-    check_labels(teacher, label_names)
-    return teacher
 
 
 def _shuffled(texts: Sequence[str], seed: int) -> list[str]:
