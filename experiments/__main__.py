@@ -131,9 +131,9 @@ def cost(
 def render(
     results: Annotated[Path, Option(help="Where the results are.")] = Path("results"),
     docs: Annotated[Path, Option(help="Where results.md and its figures go.")] = Path("docs"),
-    readme: Annotated[Path, Option(help="README whose table is written between its marks.")] = Path("README.md"),
+    readme: Annotated[Path, Option(help="README whose results are written between its marks.")] = Path("README.md"),
 ) -> None:
-    """Write docs/results.md, its pictures and the README's table from the results alone."""
+    """Write docs/results.md, the other rendered pages, their pictures and the README's results from the results alone."""
     check_folder(docs)
     from experiments.render import render as write
 

@@ -1,4 +1,4 @@
-"""From `results/` to `docs/results.md`, its pictures and the table in the README: nothing in them is typed by hand."""
+"""From `results/` to the rendered pages of `docs/`, their pictures and the results in the README."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if [text.count(mark) for mark in MARKS] != [1, 1] or text.index(MARKS[0]) > text.index(MARKS[1]):
         raise ConfigError(
-            f"{readme} must have the marks {' and '.join(MARKS)} once, in this order: the table is written between "
+            f"{readme} must have the marks {' and '.join(MARKS)} once, in this order: the results are written between "
             "them (choose another file with --readme)"
         )
     results = Results(results_folder)
     figures = docs / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     factors, records = ablations(results), interpretability(results_folder, figures)
+    compared = sections(results)
     values = {
         "data": data_rows(results),
-        "sections": sections(results),
+        "sections": compared,
+        "readme": _for_readme(compared),
         "ablations": factors,
         "confusions": _confusions(results, figures),
         "ablation_figures": _ablation_figures(factors, figures),
@@ -78,6 +80,25 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
     write_text(readme, f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}")
+
+
+def _for_readme(compared: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Every data set with its rows, one for each backbone: gated experts beside the dense model, in weighted F1."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for section in compared:
+        rows = {row["name"]: row for row in section["rows"] if not row["missing"]}
+        gated = rows.get("moe-gated", {})
+        if "against" in gated:
+            found.setdefault(section["title"], []).append(
+                {
+                    "model": section["model"],
+                    "seeds": gated["seeds"],
+                    "dense": rows["full"]["f1_weighted"]["mean"],
+                    "gated": gated["f1_weighted"]["mean"],
+                    "difference": gated["against"]["f1_weighted"],
+                }
+            )
+    return list(found.items())
 
 
 def _benchmarks(results_folder: Path, what: str, figures: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerBase
 
 from sentimoe.upcycle import backbone_path
 
@@ -12,6 +12,15 @@ WORDS = {"negative": ["awful", "hate", "broken", "worst"], "positive": ["lovely"
 
 def write_backbone(folder: Path) -> str:
     """Write it and return its path."""
+    return _write(BertModel, folder)
+
+
+def write_classifier(folder: Path) -> str:
+    """The same with BERT's own head for two classes: somebody's fine-tuned classifier."""
+    return _write(BertForSequenceClassification, folder)
+
+
+def _write(model_class: type, folder: Path) -> str:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer()),
@@ -21,7 +30,7 @@ def write_backbone(folder: Path) -> str:
         intermediate_size=64,
         max_position_embeddings=128,
     )
-    BertModel(config).save_pretrained(folder)
+    model_class(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return str(folder)
 

@@ -1,0 +1,58 @@
+"""The scripts in `examples/` run, on tiny models, and say what they promise."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from backbone import labelled_texts, write_backbone, write_classifier
+from transformers import AutoModelForSequenceClassification
+
+from sentimoe import SentimentClassifier
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run a script in an empty folder and return what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def script(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return script
+
+
+def test_a_file_is_labelled_and_experts_are_shown(run, tmp_path):
+    texts, labels = labelled_texts(60)
+    pd.DataFrame({"review": texts, "stars": labels}).to_csv("reviews.csv")
+    pd.DataFrame({"id": [7, 8, 9], "review": ["a lovely thing", None, "an awful thing"]}).to_csv("new.csv", index=False)
+    columns = ("--text", "review", "--label", "stars")
+    model = ("--model", write_backbone(tmp_path / "tiny"), "--max-length", "32")
+    training = ("--method", "moe-gated", "--epochs", "1")
+    run("train_and_label.py", "reviews.csv", "new.csv", "labelled.csv", *columns, *model, *training)
+    written = pd.read_csv("labelled.csv")
+    assert written.id.tolist() == [7, 8, 9] and written.predicted.isna().tolist() == [False, True, False]
+    assert written.score.dropna().between(0.5, 1).all()
+
+    shown = run("who_reads_what.py", "my-classifier", "a lovely thing").splitlines()
+    assert [line.split()[0] for line in shown[1:6]] == ["[CLS]", "a", "lovely", "thing", "[SEP]"]
+    (answer,) = SentimentClassifier.from_pretrained("my-classifier").predict(["a lovely thing"])
+    assert shown[-1] == f"2 experts per token: {answer['label']} {answer['score']:.3f}"
+
+
+def test_a_classifier_is_upcycled(run, tmp_path):
+    write_classifier(tmp_path / "own")
+    printed = run("upcycle_a_classifier.py", "own", "with-experts", "--experts", "3")
+    assert "largest difference of a logit on 2 texts" in printed
+    model = AutoModelForSequenceClassification.from_pretrained("with-experts")
+    assert model.config.moe["num_experts"] == 3
+
+
+def test_all_examples_are_run():
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
