@@ -323,8 +323,8 @@ def test_evaluate_scores_every_row_of_a_file(made, tmp_path):
     found = scores(rows)
     answers = invoke("predict", "--model", folder / "run", *[text or " " for text in rows["text"]]).stdout.splitlines()
     right = [json.loads(line)["label"] == label for line, label in zip(answers, rows["label"], strict=True)]
-    assert found["n"] == 11 and found["n_unanswered"] == 1 and found["accuracy"] == sum(right) / 11
-    assert sum(right) >= 9 and "1 of 11 texts are blank" in found["warnings"][0]
+    assert found["n"] == 10 and found["n_unanswered"] == 0 and found["accuracy"] == sum(right) / 10
+    assert sum(right) >= 9 and "1 of 11 rows" in found["warnings"][0] and "without a text" in found["warnings"][0]
     alone = scores(rows[rows["label"] == "positive"])
     assert alone["n"] == 4 and alone["per_class"]["positive"]["support"] == 4
     assert "no text with the label negative" in alone["warnings"][0]

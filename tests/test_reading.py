@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sentimoe_cli
-from sentimoe.data import load_dataset, read_texts
+from sentimoe.data import FileFormat, load_dataset, read_texts
 from sentimoe.errors import ConfigError, DataError
 
 ROWS = 'text,label\n"a, b",good\nc,bad\n'
@@ -50,15 +50,125 @@ def test_extensions_in_capitals(tmp_path: Path) -> None:
 
 
 def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
-    """A gzip got a hint at iconv."""
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:
         archive.writestr("x.csv", ROWS)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "parquet")
-    for suffix in ("csv", "jsonl"):
-        assert "gzip-compressed; unpack" in told(tmp_path / f"x.{suffix}", gzip.compress(ROWS.encode()))
+    for suffix in ("csv", "jsonl", "tsv", "json"):
         assert "zip archive or a spreadsheet" in told(tmp_path / f"x.{suffix}", (tmp_path / "zip").read_bytes())
         assert "name it .parquet" in told(tmp_path / f"x.{suffix}", (tmp_path / "parquet").read_bytes())
     assert "not a readable Parquet file" in told(tmp_path / "x.parquet", ROWS)
+    assert "not a readable Excel file" in told(tmp_path / "x.xlsx", ROWS)
+
+
+def packed(data: bytes, suffix: str) -> bytes:
+    if suffix == ".gz":
+        return gzip.compress(data)
+    stream = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(stream, "zstd") as out:
+        out.write(data)
+    return stream.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_compressed_files_of_every_kind(tmp_path: Path, kind: str, suffix: str) -> None:
+    path, frame = tmp_path / f"plain.{kind}", pd.DataFrame({"text": ["a, b", "c\td", "é"], "n": [1, 2, 3]})
+    write_table = {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, sep="\t", index=False),
+        "jsonl": lambda: frame.to_json(path, orient="records", lines=True),
+        "json": lambda: frame.to_json(path, orient="records"),
+        "parquet": lambda: frame.to_parquet(path),
+    }
+    write_table[kind]()
+    content = packed(path.read_bytes(), suffix)
+    assert texts_of(tmp_path / f"x.{kind.upper()}{suffix}", content) == frame["text"].tolist()
+    assert texts_of(tmp_path / f"named_as_if_plain.{kind}", content) == frame["text"].tolist()
+    assert "damaged or cut short" in told(tmp_path / f"x.{kind}{suffix}", content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_is_that_of_the_column_names(tmp_path: Path, delimiter: str) -> None:
+    texts = ["a, b; c | d\te", 'she said "no"', "line\nbreak", "plain"]
+    frame = pd.DataFrame({"id": range(4), "text": texts, "a;b|c": "x,y"})
+    frame.to_csv(tmp_path / "x.csv", sep=delimiter, index=False)
+    found, read = read_texts(tmp_path / "x.csv")
+    assert read == texts and list(found.columns) == list(frame.columns)
+    (tmp_path / "y.csv").write_text(f"sep={delimiter}\n" + (tmp_path / "x.csv").read_text())
+    assert read_texts(tmp_path / "y.csv")[1] == texts
+    assert texts_of(tmp_path / "z.csv", "text\na;b\n") == ["a;b"]
+    (tmp_path / "w.csv").write_text("text#n\na, b; c#1\n")
+    assert read_texts(tmp_path / "w.csv", file_format=FileFormat(delimiter="#"))[1] == ["a, b; c"]
+    with pytest.raises(ConfigError, match="delimiter='##' must be one character"):
+        read_texts(tmp_path / "w.csv", file_format=FileFormat(delimiter="##"))
+
+
+EXPORT = "Review Text;Stars\nTrès bon, l’écran est génial;5\nGröße paßt nicht – müde;1\n"
+
+
+def test_a_file_of_excel_is_read_in_its_encoding_and_said_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(EXPORT.encode("cp1252"))
+    assert read_texts(path, "Review Text")[1] == ["Très bon, l’écran est génial", "Größe paßt nicht – müde"]
+    assert "is not UTF-8 and read as cp1252; name another with --encoding" in caplog.text
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes(EXPORT.encode(encoding))
+        assert read_texts(path, "Review Text")[1][0] == "Très bon, l’écran est génial"
+
+
+OTHERS = {
+    "cp1251": "Отличный телефон, очень доволен",
+    "cp1250": "Świetny telefon, długo trzyma, żałuję",
+    "cp1254": "Çok güzel, şarjı uzun süre dayanıyor, ığdır",
+    "cp1253": "Εξαιρετικό τηλέφωνο",
+    "shift_jis": "とても良い電話です",
+    "gb18030": "这部手机非常好，电池很耐用",
+    "mac_roman": "Très bon écran fantastique à recommander",
+}
+
+
+@pytest.mark.parametrize("encoding", OTHERS)
+def test_other_encodings_are_named_by_the_user_and_never_guessed(tmp_path: Path, encoding: str) -> None:
+    """A wrong guess is another text without a word: Polish in cp1250 decodes as cp1252."""
+    content = ("text,label\n" + f'"{OTHERS[encoding]}",good\n' * 3).encode(encoding)
+    message = told(tmp_path / "x.csv", content)
+    assert "line 2: byte" in message and "is not UTF-8; name the encoding of the file with --encoding" in message
+    found = read_texts(tmp_path / "x.csv", file_format=FileFormat(encoding=encoding))[1]
+    assert found == [OTHERS[encoding]] * 3
+    with pytest.raises(ConfigError, match="encoding='latin-99' is not known"):
+        read_texts(tmp_path / "x.csv", file_format=FileFormat(encoding="latin-99"))
+
+
+def test_utf_8_with_a_few_wrong_bytes_is_damaged_and_no_other_encoding(tmp_path: Path) -> None:
+    content = ("text,label\n" + "café,good\n" * 40).encode().replace(b"caf\xc3\xa9", b"caf\xe9", 1)
+    assert "line 2: byte 14 (0xe9) is not UTF-8" in told(tmp_path / "x.csv", content)
+    with pytest.raises(DataError, match="is not ascii; name the encoding"):
+        read_texts(tmp_path / "x.csv", file_format=FileFormat(encoding="ascii"))
+
+
+def test_a_spreadsheet_keeps_its_types(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from xlsxwriter import Workbook
+
+    path = tmp_path / "x.xlsx"
+    with Workbook(path) as book:
+        sheet = book.add_worksheet("reviews")
+        for row, cells in enumerate([("text", "stars", "price"), ("good\nphone", 5, 1.5), ("", 1, 2), ("007", 2, 3)]):
+            sheet.write_row(row, 0, cells) if row < 3 else sheet.write_string(row, 0, "007")
+        sheet.write_row(3, 1, (2, 3))
+        book.add_worksheet("other").write(0, 0, "ignored")
+    frame, texts = read_texts(path)
+    assert texts == ["good\nphone", "", "007"]
+    assert frame["stars"].tolist() == [5, 1, 2] and all(isinstance(cell, int) for cell in frame["stars"])
+    assert frame["price"].tolist() == [1.5, 2, 3]
+    assert "has 2 sheets; the first one, 'reviews', is read" in caplog.text
+
+
+def test_a_list_of_objects_in_json(tmp_path: Path) -> None:
+    assert texts_of(tmp_path / "x.json", '[{"text": "a", "n": 1},\n {"text": "b"}]') == ["a", "b"]
+    assert texts_of(tmp_path / "x.json", "[]") == []
+    assert "not a list of objects" in told(tmp_path / "x.json", '{"text": "a"}')
+    assert "one object a line is .jsonl" in told(tmp_path / "x.json", '{"text": "a"}\n{"text": "b"}')
+    assert "stands twice" in told(tmp_path / "x.json", '[{"text": "a", "text": "b"}]')
 
 
 def test_blank_last_lines_are_no_rows(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ on purpose, of one line, with the file in it), "as before" (the rows of the file
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import gzip
 import io
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -297,13 +299,31 @@ class Unreadable(Exception):
 def reference(data: bytes, suffix: str) -> list[Row]:
     """The rows of a file, plainly. Raises Unreadable."""
     try:
+        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
         return {".csv": reference_csv, ".jsonl": reference_jsonl, ".parquet": reference_parquet}[suffix](data)
-    except (ValueError, OverflowError, RecursionError, csv.Error, pa.ArrowException, OSError) as error:
+    except (
+        ValueError,
+        OverflowError,
+        RecursionError,
+        csv.Error,
+        pa.ArrowException,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:
         raise Unreadable(str(error)) from error
 
 
+def reference_decoded(data: bytes) -> str:
+    """UTF-8, UTF-16 with its mark, or cp1252 where nothing beyond ASCII is UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    latin = not data.isascii() and data.decode("utf-8", "ignore").isascii()
+    return data.decode("cp1252" if latin else "utf-8").removeprefix("\ufeff")
+
+
 def reference_csv(data: bytes) -> list[Row]:
-    text = data.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
+    text = reference_decoded(data).rstrip("\r\n")
     names, *lines = csv.reader(io.StringIO(text, newline=""))
     if any(len(line) > len(names) for line in lines) or "text" not in names or names.count("text") > 1:
         raise Unreadable("a row longer than the header, or not one column of texts")
@@ -312,7 +332,7 @@ def reference_csv(data: bytes) -> list[Row]:
 
 
 def reference_jsonl(data: bytes) -> list[Row]:
-    rows = [json.loads(line) for line in data.decode("utf-8").removeprefix("\ufeff").rstrip().split("\n")]
+    rows = [json.loads(line) for line in reference_decoded(data).rstrip().split("\n")]
     if not all(isinstance(row, dict) for row in rows) or not any("text" in row for row in rows):
         raise Unreadable("a line that is no object, or no text")
     return rows
@@ -358,7 +378,7 @@ def try_case(number: int, folder: Path) -> Row:
     format_, kind, name, before, after = draw_case(number)
     path = folder / name
     path.write_bytes(after)
-    suffix = path.suffix.lower()
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix.lower()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         expected = reference(after, suffix) if suffix in WRITERS else None
@@ -399,7 +419,7 @@ def predicted(path: Path, expected: list[Row] | None, texts: list[str] | None) -
         return f"texts {found} instead of {texts}"[:300]
     for name in {name for row in expected for name in row if name != "text"}:
         given = frame[name]
-        if path.suffix.lower() == ".parquet":
+        if ".parquet" in path.name.lower():
             if name != "id":
                 continue  # other types have other objects in pandas
             given = pa.array(given).to_pylist()
@@ -421,8 +441,13 @@ def trained(path: Path, expected: list[Row] | None) -> str:
     dataset = load_dataset(str(path))
     splits = dataset.splits.values()
     found = [(text, dataset.label_names[i]) for part in splits for text, i in zip(part.texts, part.labels, strict=True)]
-    rows = [] if expected is None else [(row.get("text"), str(row.get("label"))) for row in expected]
+    rows = [] if expected is None else [(row.get("text"), str(row.get("label"))) for row in expected if both(row)]
     return "" if sorted(found) == sorted(rows, key=str) or sorted(found) == sorted(rows) else "rows to train on"
+
+
+def both(row: Row) -> bool:
+    """Whether a row has a text and a label."""
+    return all(str("" if row.get(name) is None else row[name]).strip() for name in ("text", "label"))
 
 
 # --- many cases

@@ -5,7 +5,7 @@ from .dataset import SentimentDataset, Split
 from .labels import absence_warnings
 from .loading import dataset_from_texts, load_dataset
 from .presets import PRESETS, Preset
-from .reading import read_texts
+from .reading import FileFormat, read_texts
 from .text import clean_text, text_chunks, values_of
 from .unlabelled import load_unlabelled
 from .whole_file import WHOLE, read_whole_file
@@ -14,6 +14,7 @@ from .writing import json_lines, write_table
 __all__ = [
     "PRESETS",
     "WHOLE",
+    "FileFormat",
     "Preset",
     "SentimentDataset",
     "Split",

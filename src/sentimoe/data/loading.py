@@ -10,7 +10,7 @@ from .dataset import SPLITS, SentimentDataset, Split, content_hash
 from .folder import read_folder
 from .labels import absence_warnings, alike_warnings, label_indices, name_labels
 from .presets import PRESETS
-from .reading import READERS, Table, read_table
+from .reading import FOUND_OUT, READERS, FileFormat, Table, read_table
 from .repeats import repeat_warnings
 from .rows import Rows, labelled_rows
 from .splitting import normalise, split_off
@@ -26,6 +26,8 @@ def load_dataset(
     text_column: str | None = None,
     label_column: str | None = None,
     validation_fraction: float = 0.1,
+    file_format: FileFormat = FOUND_OUT,
+    strict: bool = False,
 ) -> SentimentDataset:
     """Loads and checks ``source``, before anything is trained on it.
 
@@ -36,11 +38,13 @@ def load_dataset(
         more_train: a file of more labelled rows, for train alone, such as phrases of its sentences, beside data with
             splits of its own. Rows whose text stands in a split already, case and whitespace aside, are left out; a
             warning tells how many.
-        text_column: "text" unless given.
-        label_column: "label" unless given; strings or integers.
+        text_column: "text" unless given, or the only column of a well-known name.
+        label_column: "label" likewise; strings or integers.
         validation_fraction: share in (0, 0.5] that validation gets where the source has none of its own. A hash of
             the normalised text decides which rows go there; every class stays in train, and is in validation too where
             it has two different texts.
+        file_format: encoding and delimiter, where they are not to be found out.
+        strict: refuse rows without a text or a label, which are counted and left out otherwise.
 
     Raises:
         DataError: anything that makes the source unfit to train on, with file, row and fix.
@@ -49,9 +53,13 @@ def load_dataset(
         raise DataError(
             f"validation_fraction is {validation_fraction}; give a share above 0 and up to 0.5, such as 0.1"
         )
-    name, tables, preset_names = _find(source)
-    rows = {split: labelled_rows(t.frame, t.origin, text_column, label_column) for split, t in tables.items()}
-    more = _more(more_train, text_column, label_column)
+    name, tables, preset_names = _find(source, file_format)
+
+    def rows_of(table: Table) -> Rows:
+        return labelled_rows(table.frame, table.origin, text_column, label_column, strict=strict)
+
+    rows = {split: rows_of(table) for split, table in tables.items()}
+    more = None if more_train is None else rows_of(_more(more_train, file_format))
     return _checked(name, rows, preset_names, validation_fraction, more)
 
 
@@ -95,7 +103,9 @@ def _checked(
 
     label_names, index = name_labels(rows["train"], preset_names)
     splits = {split: Split(rows[split].texts, label_indices(rows[split], index)) for split in SPLITS if split in rows}
-    warnings = alike_warnings(label_names)
+    warnings = alike_warnings(label_names) + tuple(
+        dict.fromkeys(each.skipped for each in rows.values() if each.skipped)
+    )
     if more is not None:
         known = {normalise(text) for split in splits.values() for text in split.texts}
         added = more.take(i for i, text in enumerate(more.texts) if normalise(text) not in known)
@@ -108,17 +118,14 @@ def _checked(
     return SentimentDataset(name, label_names, splits, content_hash(splits), warnings, label_type)
 
 
-def _more(source: str | None, text_column: str | None, label_column: str | None) -> Rows | None:
-    if source is None:
-        return None
+def _more(source: str, file_format: FileFormat) -> Table:
     path = Path(source).expanduser()
     if not path.is_file():
         raise DataError(f'more_train "{source}" not found; give a file ({", ".join(READERS)})')
-    table = read_table(path)
-    return labelled_rows(table.frame, table.origin, text_column, label_column)
+    return read_table(path, file_format)
 
 
-def _find(source: str) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:
+def _find(source: str, file_format: FileFormat) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:
     """(name, tables by split, label names if known); a single file is the split "whole"."""
     if source in PRESETS:
         tables = {split: Table(f"{source} ({split})", frame) for split, frame in PRESETS[source].load().items()}
@@ -126,9 +133,9 @@ def _find(source: str) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:
     path = Path(source).expanduser()
     if path.is_dir():
         name = path.absolute().name
-        return name, read_folder(path), PRESETS[name].label_names if name in PRESETS else None
+        return name, read_folder(path, file_format), PRESETS[name].label_names if name in PRESETS else None
     if path.is_file():
-        return path.stem, {"whole": read_table(path)}, None
+        return path.stem, {"whole": read_table(path, file_format)}, None
     raise DataError(
         f'data "{source}" not found; give a preset ({", ".join(PRESETS)}), a folder with train{"/".join(READERS)}, '
         f"or one file ({', '.join(READERS)})"

@@ -1,8 +1,8 @@
-"""CSV, JSONL and Parquet files to tables, with no row or text changed on the way."""
+"""Files to tables, with no row or text changed on the way."""
 
-import codecs
 import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -14,8 +14,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
+from .decoding import COMPRESSED, decode, read_bytes
+from .delimited import read_delimited, with_header
 from .rows import cells, find_column
 from .text import clean_text, one_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """How a text file is written, where it is not to be found out: see `decode` and `read_delimited`."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+FOUND_OUT = FileFormat()
 
 
 @dataclass(frozen=True)
@@ -26,33 +41,42 @@ class Table:
     frame: pd.DataFrame
 
 
-def read_table(path: str | Path) -> Table:
-    """Every row of a .csv, .jsonl or .parquet file, in order; empty lines at its end are no rows.
+def read_table(path: str | Path, file_format: FileFormat = FOUND_OUT) -> Table:
+    """Every row of a file of one of the kinds in ``READERS``, plain or ending in .gz or .zst, in order.
 
-    CSV cells are all strings: "NA", "null" and "None" stay as they are and an empty cell is "".
+    Cells of CSV and TSV are all strings; other files keep their types. Empty lines at the end are no rows.
 
     Raises:
-        DataError: not found, unsupported extension, not UTF-8, malformed, or no rows.
+        ConfigError: an encoding or delimiter that does not exist.
+        DataError: not found, unsupported extension, another encoding, malformed, or no rows.
     """
-    table = _read(Path(path).expanduser())
+    table = _read(Path(path).expanduser(), file_format)
     if not len(table.frame):
         raise DataError(f"{path}: the file is empty (no data rows); give a file with at least one row")
     return table
 
 
-def _read(path: Path) -> Table:
+def kind_of(path: Path) -> str:
+    """The extension that says how a file is read, in lower case: .csv of reviews.CSV.gz."""
     suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
+
+
+def _read(path: Path, file_format: FileFormat) -> Table:
+    suffix = kind_of(path)
     if suffix not in READERS:
         raise DataError(f'{path}: unsupported extension "{path.suffix}"; convert it to one of {", ".join(READERS)}')
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
     try:
-        return Table(str(path), READERS[suffix](path))
+        return Table(str(path), READERS[suffix](path, file_format))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and who may read it") from error
 
 
-def read_texts(path: str | Path, text_column: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+def read_texts(
+    path: str | Path, text_column: str | None = None, file_format: FileFormat = FOUND_OUT
+) -> tuple[pd.DataFrame, list[str]]:
     """The rows to predict on, as they are, in order and none dropped, and the text of each (column "text" by default).
 
     Texts are cleaned: see :func:`~sentimoe.data.text.clean_text`; an empty text is allowed, and a file without rows.
@@ -61,10 +85,10 @@ def read_texts(path: str | Path, text_column: str | None = None) -> tuple[pd.Dat
         DataError: as :func:`read_table`; the column is missing or there twice; a value of it that is no text, such as a
             list or bytes.
     """
-    table = _read(Path(path).expanduser())
+    table = _read(Path(path).expanduser(), file_format)
     if table.frame.shape == (0, 0):  # JSONL without a line names no columns
         table.frame[text_column or "text"] = pd.Series(dtype=pd.ArrowDtype(pa.string()))
-    column = find_column(table.frame, table.origin, text_column or "text", "--text-column")
+    column = find_column(table.frame, table.origin, text_column, "text")
     texts = [clean_text(value, where) for where, value in cells(table.frame, table.origin, column)]
     if not table.frame.columns.is_unique:
         table.frame.columns = pd.Index(_distinct(list(table.frame.columns)))
@@ -85,54 +109,54 @@ def _distinct(names: list[str]) -> list[str]:
     return found
 
 
-# what a file that is no text begins with
-SIGNATURES = {
-    b"\x1f\x8b": "gzip-compressed; unpack it first, for example with gunzip",
-    b"PK\x03\x04": "a zip archive or a spreadsheet; unpack it, or save the sheet as CSV",
-    b"BZh91AY&SY": "bzip2-compressed; unpack it first",
-    b"\xfd7zXZ\x00": "xz-compressed; unpack it first",
-    b"\x28\xb5\x2f\xfd": "zstd-compressed; unpack it first",
-    b"PAR1": "a Parquet file; name it .parquet",
-}
+def _read_text(path: Path, file_format: FileFormat) -> str:
+    return decode(read_bytes(path), path, file_format.encoding)
 
 
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    for signature, what in SIGNATURES.items():
-        if data.startswith(signature):
-            raise DataError(f"{path}: not a text file but {what}")
+def _read_csv(path: Path, file_format: FileFormat) -> pd.DataFrame:
+    return read_delimited(_read_text(path, file_format), path, file_format.delimiter)
+
+
+def _read_tsv(path: Path, file_format: FileFormat) -> pd.DataFrame:
+    return read_delimited(_read_text(path, file_format), path, file_format.delimiter or "\t")
+
+
+def _read_excel(path: Path, file_format: FileFormat) -> pd.DataFrame:
+    """The first sheet, its cells of the types that they have there."""
+    from python_calamine import CalamineError, CalamineWorkbook  # only spreadsheets need it
+
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        found = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
-        raise DataError(
-            f"{path}, line {line}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8; save the file "
-            f"as UTF-8, for example with: iconv -f {found} -t UTF-8 {path.name}"
-        ) from error
+        book = CalamineWorkbook.from_filelike(io.BytesIO(read_bytes(path)))
+        rows = book.get_sheet_by_index(0).to_python(skip_empty_area=False)
+    except (CalamineError, IndexError) as error:
+        raise DataError(f"{path}: not a readable Excel file ({one_line(error)}); save it again, or as CSV") from error
+    if len(book.sheet_names) > 1:
+        logger.warning("%s has %d sheets; the first one, %r, is read", path, len(book.sheet_names), book.sheet_names[0])
+    while rows and all(cell == "" for cell in rows[-1]):
+        rows.pop()
+    if not rows:
+        raise DataError(f"{path}: the sheet is empty; start it with the column names")
+    cells = [[int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in row] for row in rows]
+    return with_header(pd.DataFrame(cells, dtype=object))
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    text = _decode(path).rstrip("\r\n")
+def _read_json(path: Path, file_format: FileFormat) -> pd.DataFrame:
+    """A list of objects."""
     try:
-        # the names are read as a row, or pandas would number repeated ones and take longer rows for an index; blank
-        # lines count as rows, so that row numbers and predictions stay aligned with the file
-        whole = pd.read_csv(
-            io.StringIO(text), header=None, dtype=str, keep_default_na=False, na_filter=False, skip_blank_lines=False
-        )
-    except pd.errors.EmptyDataError as error:
-        raise DataError(f"{path}: the file is empty or its first line is; start it with the column names") from error
-    except pd.errors.ParserError as error:
+        found = json.loads(_read_text(path, file_format), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply; flatten it") from error
+    except ValueError as error:
         raise DataError(
-            f"{path}: malformed CSV ({one_line(error)}); put texts that hold commas or line breaks in quotes"
+            f"{path}: not valid JSON ({one_line(error)}); a file with one object a line is .jsonl"
         ) from error
-    frame = whole.iloc[1:].reset_index(drop=True)
-    frame.columns = pd.Index([name or f"Unnamed: {index}" for index, name in enumerate(whole.iloc[0].tolist())])
-    return frame
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise DataError(f'{path}: not a list of objects; write it as [{{"text": "...", "label": 0}}, ...]')
+    return _frame_of(found)
 
 
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    text = _decode(path).rstrip()
+def _read_jsonl(path: Path, file_format: FileFormat) -> pd.DataFrame:
+    text = _read_text(path, file_format).rstrip()
     records = []
     for number, line in enumerate(text.split("\n") if text else [], start=1):
         try:
@@ -148,6 +172,10 @@ def _read_jsonl(path: Path) -> pd.DataFrame:
                 f'{path}, line {number}: not a JSON object; write lines such as {{"text": "...", "label": 0}}'
             )
         records.append(record)
+    return _frame_of(records)
+
+
+def _frame_of(records: list[dict[str, Any]]) -> pd.DataFrame:
     names = list(dict.fromkeys(name for record in records for name in record))
     # not strings of Arrow, which cannot hold a name with half a surrogate pair
     return pd.DataFrame(records, columns=pd.Index(names, dtype=object), dtype=object)
@@ -161,9 +189,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _read_parquet(path: Path, file_format: FileFormat) -> pd.DataFrame:
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # where the file has checksums
+        with pq.ParquetFile(
+            pa.BufferReader(read_bytes(path)), page_checksum_verification=True
+        ) as file:  # where the file has checksums
             table = file.read()
         table.validate(full=True)  # strings that are not UTF-8 and offsets that point elsewhere
         # Arrow types keep integers with gaps integers, where NumPy's would make them floats
@@ -172,8 +202,13 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: not a readable Parquet file ({one_line(error)}); write it again") from error
 
 
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+READERS: dict[str, Callable[[Path, FileFormat], pd.DataFrame]] = {
     ".csv": _read_csv,
+    ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,
+    ".json": _read_json,
     ".parquet": _read_parquet,
+    ".xlsx": _read_excel,
+    ".xls": _read_excel,
+    ".ods": _read_excel,
 }

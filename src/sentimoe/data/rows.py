@@ -1,5 +1,6 @@
-"""Table columns to texts and labels; each bad row is an error that names it."""
+"""Table columns to texts and labels: rows that lack one are counted and left out, other bad rows are errors."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,13 +12,28 @@ import pyarrow as pa
 from ..errors import ConfigError, DataError
 from .text import is_missing, listed, one_line, shown
 
+MOST_BLANK = 0.2  # of the labelled rows; above it the column is probably the wrong one
+WELL_KNOWN = {  # letters and digits of names, in lower case
+    "text": {
+        *("review", "reviewtext", "reviewbody", "sentence", "tweet", "content", "comment", "comments", "body"),
+        *("message", "document", "feedback", "ticket", "description", "texts", "reviews"),
+    },
+    "label": {
+        *("labels", "sentiment", "stars", "star", "rating", "ratings", "category", "class", "target", "emotion"),
+        *("score", "polarity", "starrating", "overall"),
+    },
+}
+
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Rows:
     """Labelled texts, one entry per row in each list.
 
     ``numbers`` are 1-based data rows of ``origin``, kept through splitting; ``labels`` are as written in the file
-    (integers in decimal). ``integers``: all labels were integers there, not strings.
+    (integers in decimal). ``integers``: all labels were integers there, not strings. ``skipped``: one sentence on rows
+    of the file that are not here, if there are any.
     """
 
     origin: str
@@ -25,6 +41,7 @@ class Rows:
     texts: list[str]
     labels: list[str]
     integers: bool = False
+    skipped: str = ""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -38,46 +55,91 @@ class Rows:
             [self.texts[i] for i in chosen],
             [self.labels[i] for i in chosen],
             self.integers,
+            self.skipped,
         )
 
 
 def labelled_rows(
-    frame: pd.DataFrame, origin: str, text_column: str | None, label_column: str | None, *, blank: bool = False
+    frame: pd.DataFrame, origin: str, text_column: str | None, label_column: str | None, *, strict: bool = False
 ) -> Rows:
-    """All rows of ``frame``; the columns are "text" and "label" unless named otherwise. blank: a text may be empty.
+    """The rows of ``frame`` that have a text and a label. strict: all must.
+
+    The columns are those named, or "text" and "label", or else the only ones of a well-known name.
 
     Raises:
         ConfigError: one column is named for both.
-        DataError: a column is missing; a text is empty, blank or no string; a label is missing or neither string nor
-            integer. The message names the row.
+        DataError: a column is missing; a text is no string; a label is neither string nor integer; more than a fifth of
+            the labelled rows have no text; none has both; or, if strict, some row lacks one.
     """
-    text_column = find_column(frame, origin, text_column or "text", "--text-column")
-    label_column = find_column(frame, origin, label_column or "label", "--label-column")
+    text_column = find_column(frame, origin, text_column, "text")
+    label_column = find_column(frame, origin, label_column, "label")
     if text_column == label_column:
         raise ConfigError(
             f'"{text_column}" is named as the column of the texts and of the labels; name two with --text-column and '
             "--label-column"
         )
     texts = text_values(frame, origin, text_column)
-    for number, text in enumerate(texts, start=1):
-        if not (blank or text.strip()):
-            raise DataError(f'{origin}, row {number}: column "{text_column}" is empty; fill it or delete the row')
-    labels, integers = [], True
-    for where, value in cells(frame, origin, label_column):
-        labels.append(_label(value, where))
-        integers = integers and isinstance(value, Integral)
-    return Rows(origin, list(range(1, len(frame) + 1)), texts, labels, integers)
-
-
-def find_column(frame: pd.DataFrame, origin: str, column: str, flag: str) -> str:
-    """``column`` if the frame has it once, else DataError with its columns and the flag that names another."""
-    if column not in frame.columns:
+    labels = [_label(value, where) for where, value in cells(frame, origin, label_column)]
+    rows = list(enumerate(zip(texts, labels, strict=True), start=1))
+    blank = [number for number, (text, _) in rows if not text.strip()]
+    unlabelled = [number for number, (text, label) in rows if text.strip() and label is None]
+    numbers = [number for number, (text, label) in rows if text.strip() and label is not None]
+    skipped = _skipped(origin, len(rows), blank, unlabelled)
+    if strict and skipped:
+        raise DataError(f"{skipped} Fill them, delete the rows, or leave out --strict: {_all(blank, unlabelled)}")
+    if rows and not numbers:
+        raise DataError(f'{origin}: no row has both a text ("{text_column}") and a label ("{label_column}"); fill them')
+    labelled = sum(label is not None for label in labels)
+    if labelled - len(numbers) > MOST_BLANK * labelled:
         raise DataError(
-            f'{origin}: no column "{column}"; its columns are: {listed(frame.columns)}. Name the right one with {flag}'
+            f'{origin}: {labelled - len(numbers)} of {labelled} labelled rows have no text in column "{text_column}"; '
+            "is this the column of the texts? Name it with --text-column, or delete these rows"
         )
-    if (times := list(frame.columns).count(column)) > 1:
+    integers = all(isinstance(value, Integral) for value in frame[label_column].tolist() if not is_missing(value))
+    return Rows(
+        origin, numbers, [texts[n - 1] for n in numbers], [labels[n - 1] or "" for n in numbers], integers, skipped
+    )
+
+
+def _skipped(origin: str, rows: int, blank: list[int], unlabelled: list[int]) -> str:
+    reasons = [
+        f"{len(numbers)} without a {what} (first: {', '.join(map(str, numbers[:3]))})"
+        for what, numbers in (("text", blank), ("label", unlabelled))
+        if numbers
+    ]
+    told = f"{len(blank) + len(unlabelled)} of {rows} rows of {origin} skipped: {', '.join(reasons)}."
+    return told if reasons else ""
+
+
+def _all(blank: list[int], unlabelled: list[int]) -> str:
+    lists = (("text", blank), ("label", unlabelled))
+    return "; ".join(f"no {what} in rows {', '.join(map(str, numbers))}" for what, numbers in lists if numbers)
+
+
+def find_column(frame: pd.DataFrame, origin: str, column: str | None, role: str) -> str:
+    """The column of the texts (role "text") or labels (role "label").
+
+    It is the one named; else the one of the role's name; else the only one of a well-known name, which a log line
+    tells. Raises DataError, with the columns that there are and the flag that names one.
+    """
+    names = list(map(str, frame.columns))
+    if column is None and role not in names:
+        known = [name for name in names if _plain(name) in WELL_KNOWN[role]]
+        if len(known) == 1:
+            logger.info('%s: column "%s" holds the %ss', origin, known[0], role)
+            column = known[0]
+    column = column or role
+    if column not in names:
+        raise DataError(
+            f'{origin}: no column "{column}"; its columns are: {listed(names)}. Name the right one with --{role}-column'
+        )
+    if (times := names.count(column)) > 1:
         raise DataError(f'{origin}: {times} columns are named "{column}"; rename all but one')
     return column
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def text_values(frame: pd.DataFrame, origin: str, column: str) -> list[str]:
@@ -104,9 +166,10 @@ def _text(value: Any, where: str) -> str:
     return _encodable(value, where)
 
 
-def _label(value: Any, where: str) -> str:
+def _label(value: Any, where: str) -> str | None:
+    """The label as it is written; None where there is none."""
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{where} has no label; fill it or delete the row")
+        return None
     if isinstance(value, bool) or not isinstance(value, str | Integral):
         raise DataError(f"{where} holds {shown(value)}; write labels as strings or integers")
     try:

@@ -1,6 +1,9 @@
 """Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
 
+from .abstention import Threshold, find_threshold, least_texts, risk_coverage
+from .calibration import calibration, fit_temperature
 from .cost import active_parameters, count_flops, forward_flops, peak_memory_mib
+from .groups import group_metrics, holm
 from .interleaving import interleaved, ratio, throughput
 from .intervals import bootstrap_intervals
 from .metrics import (
@@ -10,27 +13,37 @@ from .metrics import (
     predicted_labels,
     reliability_bins,
 )
+from .ordinal import ordinal_metrics
 from .paired import mcnemar, paired_bootstrap
 from .predictions import evaluate_predictions
 from .seeds import paired_t, summarise
 
 __all__ = [
     "ReliabilityBin",
+    "Threshold",
     "active_parameters",
     "bootstrap_intervals",
+    "calibration",
     "classification_metrics",
     "count_flops",
     "evaluate_predictions",
     "expected_calibration_error",
+    "find_threshold",
+    "fit_temperature",
     "forward_flops",
+    "group_metrics",
+    "holm",
     "interleaved",
+    "least_texts",
     "mcnemar",
+    "ordinal_metrics",
     "paired_bootstrap",
     "paired_t",
     "peak_memory_mib",
     "predicted_labels",
     "ratio",
     "reliability_bins",
+    "risk_coverage",
     "summarise",
     "throughput",
 ]

@@ -1,0 +1,93 @@
+"""CSV and TSV text to a table of strings."""
+
+import csv
+import io
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import ConfigError, DataError
+from .text import is_missing, one_line
+
+DELIMITERS = (",", ";", "\t", "|")
+SAMPLE_LINES = 100
+
+logger = logging.getLogger(__name__)
+
+
+def read_delimited(text: str, path: Path, delimiter: str | None = None) -> pd.DataFrame:
+    """Every row, its cells as strings: "NA", "null" and "None" stay as they are, and an empty cell is "".
+
+    delimiter: one character; None: the one among , ; tab and | that the line of column names holds. Blank last lines
+    are no rows.
+
+    Raises:
+        ConfigError: a delimiter that is not one character.
+        DataError: malformed, or no column names.
+    """
+    if delimiter is not None and len(delimiter) != 1:
+        raise ConfigError(f"delimiter={delimiter!r} must be one character, such as ';' (a tab is '\\t' in Python)")
+    text = text.rstrip("\r\n")
+    first, _, rest = text.partition("\n")
+    if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:  # what Excel writes for itself
+        delimiter, text = delimiter or first[4], rest
+    if delimiter is None:
+        delimiter = find_delimiter(text)
+        if delimiter != ",":
+            logger.info("%s: columns are separated by %r", path, delimiter)
+    try:
+        # the names are read as a row, or pandas would number repeated ones and take longer rows for an index; blank
+        # lines count as rows, so that row numbers and predictions stay aligned with the file
+        whole = pd.read_csv(
+            io.StringIO(text),
+            sep=delimiter,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            skip_blank_lines=False,
+        )
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{path}: the file is empty or its first line is; start it with the column names") from error
+    except pd.errors.ParserError as error:
+        raise DataError(
+            f"{path}: malformed CSV ({one_line(error)}); put texts that hold {delimiter!r} or line breaks in quotes"
+        ) from error
+    return with_header(whole)
+
+
+def with_header(whole: pd.DataFrame) -> pd.DataFrame:
+    """A table whose first row holds the names of its columns; a column without a name gets a number."""
+    frame = whole.iloc[1:].reset_index(drop=True)
+    names = enumerate(whole.iloc[0].tolist())
+    frame.columns = pd.Index(
+        [f"Unnamed: {index}" if is_missing(name) or name == "" else str(name) for index, name in names]
+    )
+    return frame
+
+
+def find_delimiter(text: str) -> str:
+    """The delimiter in the line of column names; where there are several, the one that splits most rows like it.
+
+    A comma where there is none: the file has one column.
+    """
+    sample = "\n".join(text.split("\n", SAMPLE_LINES)[:SAMPLE_LINES])
+    counts = {delimiter: _cells(sample, delimiter) for delimiter in DELIMITERS}
+    able = [each for each in DELIMITERS if counts[each] and counts[each][0] > 1]
+    if len(able) < 2:
+        return able[0] if able else ","
+
+    def fits(delimiter: str) -> tuple[float, int]:
+        names, *rows = counts[delimiter]
+        return sum(count == names for count in rows) / max(len(rows), 1), names
+
+    return max(able, key=fits)
+
+
+def _cells(sample: str, delimiter: str) -> list[int]:
+    """How many cells each row has."""
+    try:
+        return [len(row) for row in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter)]
+    except csv.Error:  # a cell of more than 131,072 characters
+        return []

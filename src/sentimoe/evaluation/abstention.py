@@ -1,0 +1,130 @@
+"""Abstention: from what confidence on a model may answer, so that its answers are right as often as was asked for.
+
+Legend: B texts.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
+
+from ..errors import ConfigError, DataError
+
+CONFIDENCE = 0.95
+# from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
+THRESHOLDS = (*(1 - step / 1000 for step in range(1, 10)), *(1 - step / 200 for step in range(2, 200)))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From which confidence on to answer.
+
+    value: 0 .. 1; a text whose highest probability is lower gets no label. accuracy, coverage: of the texts that it was
+    chosen on, among the answered ones and the share of these. lower_bound: of the accuracy on further texts of the same
+    kind, one-sided, at 95%. n: the texts.
+    """
+
+    value: float
+    target_accuracy: float
+    accuracy: float
+    coverage: float
+    lower_bound: float
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: float) -> Threshold | None:
+    """The loosest threshold at which the accuracy of the answers is at least the target, with 95% confidence.
+
+    Thresholds are tested from strict to loose, each with an exact binomial bound, and the search stops at the first
+    failure (fixed-sequence testing): the whole search promises too much in at most 5% of all data sets. A threshold
+    that too few texts reach for any promise is passed over.
+
+    Sources: Clopper & Pearson 1934; Angelopoulos et al. 2021, "Learn then Test", section 3.2.
+
+    Args:
+        confidence: [B] float, the highest probability of each text; NaN for an unanswered one.
+        right: [B] bool, whether the label with that probability is the true one. Texts that nothing was trained,
+            selected or calibrated on.
+        target_accuracy: above 0 and below 1.
+
+    Returns:
+        None where no threshold is good enough.
+
+    Raises:
+        ConfigError: a target outside the range.
+        DataError: too few texts for any promise, or shapes that do not fit.
+    """
+    if not 0 < target_accuracy < 1:
+        raise ConfigError(f"target_accuracy={target_accuracy!r} must lie between 0 and 1, such as 0.95")
+    sure, correct = _read(confidence, right)
+    if len(sure) < (least := least_texts(target_accuracy)):
+        raise DataError(
+            f"{len(sure)} labelled texts cannot show an accuracy of {target_accuracy:g}: even without an error it "
+            f"takes {least}; give more texts or a lower target"
+        )
+    best = None
+    for value in THRESHOLDS:
+        answered = sure >= value
+        if answered.sum() < least:
+            continue
+        bound = lower_bound(int(correct[answered].sum()), int(answered.sum()))
+        if bound < target_accuracy:
+            break
+        best = Threshold(
+            value, target_accuracy, float(correct[answered].mean()), float(answered.mean()), bound, len(sure)
+        )
+    return best
+
+
+def least_texts(target_accuracy: float) -> int:
+    """How many texts without an error it takes to show this accuracy: 59 for 0.95."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(target_accuracy))
+
+
+def lower_bound(successes: int, trials: int) -> float:
+    """The exact one-sided 95% lower bound of a probability. Source: Clopper & Pearson 1934."""
+    return float(beta.ppf(1 - CONFIDENCE, successes, trials - successes + 1)) if successes else 0.0
+
+
+def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> dict[str, Any]:
+    """How the share of wrong answers falls when the least confident texts get none.
+
+    Source: Geifman & El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
+
+    Args:
+        confidence, right: as :func:`find_threshold` takes them.
+
+    Returns:
+        ``coverage`` and ``risk``: at most 100 points each, by rising coverage, texts of equal confidence together.
+        ``aurc``: the area under the curve, 0 .. 1; None where no text is answered.
+
+    Raises:
+        DataError: shapes that do not fit.
+    """
+    sure, correct = _read(confidence, right)
+    order = np.argsort(-sure, kind="stable")
+    order = order[~np.isnan(sure[order])]
+    if not len(order):
+        return {"coverage": [], "risk": [], "aurc": None}
+    ends = np.flatnonzero(np.append(np.diff(sure[order]) != 0, True))
+    risk = np.cumsum(~correct[order])[ends] / (ends + 1)
+    shown = np.unique(np.linspace(0, len(ends) - 1, 100).round().astype(int))
+    return {
+        "coverage": ((ends[shown] + 1) / len(sure)).tolist(),
+        "risk": risk[shown].tolist(),
+        "aurc": float(np.average(risk, weights=np.diff(ends, prepend=-1))),
+    }
+
+
+def _read(confidence: ArrayLike, right: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    sure, correct = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=bool)
+    if sure.ndim != 1 or sure.shape != correct.shape:
+        raise DataError(f"confidence has shape {sure.shape}, right {correct.shape}; give one of each for every text")
+    return sure, correct

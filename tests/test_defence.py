@@ -1,0 +1,153 @@
+"""Answers that one can defend: temperature, abstention, groups and ordered classes, by hand and by simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.model_selection import KFold
+
+from sentimoe.errors import ConfigError, DataError
+from sentimoe.evaluation import (
+    calibration,
+    expected_calibration_error,
+    find_threshold,
+    fit_temperature,
+    group_metrics,
+    holm,
+    least_texts,
+    ordinal_metrics,
+    reliability_bins,
+    risk_coverage,
+)
+
+
+def overconfident(count, temperature, seed=0):
+    """Answers whose logits are `temperature` times too large, and labels drawn from the true probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, 3)) * 2
+
+    def at(scale):
+        scaled = logits * temperature / scale
+        whole = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return whole / whole.sum(axis=1, keepdims=True)
+
+    true = at(temperature)
+    labels = (true.cumsum(axis=1) < rng.random((count, 1))).sum(axis=1)
+    return at, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_a_known_temperature_is_found(temperature):
+    at, labels = overconfident(20_000, temperature)
+    assert fit_temperature(at, labels) == pytest.approx(temperature, rel=0.03)
+
+
+def test_the_error_after_scaling_is_that_of_texts_which_the_temperature_did_not_see():
+    at, labels = overconfident(2_000, 3.0)
+    told = calibration(at, labels)
+    assert told["ece_before"] > 0.15 and told["ece_after"] < 0.05 and told["n"] == 2_000
+    scaled = np.empty((2_000, 3))
+    for fitted, held_out in KFold(5, shuffle=True, random_state=0).split(labels):
+        part = fit_temperature(lambda scale, rows=fitted: at(scale)[rows], labels[fitted])
+        scaled[held_out] = at(part)[held_out]
+    assert told["ece_after"] == pytest.approx(expected_calibration_error(reliability_bins(labels, scaled)))
+
+
+def test_blank_texts_take_no_part_in_a_temperature():
+    at, labels = overconfident(500, 2.0)
+
+    def with_blanks(scale):
+        answers = at(scale).copy()
+        answers[::5] = math.nan
+        return answers
+
+    shuffled = labels.copy()
+    shuffled[::5] = (labels[::5] + 1) % 3
+    assert fit_temperature(with_blanks, labels) == fit_temperature(with_blanks, shuffled)
+    with pytest.raises(DataError, match="no text has an answer"):
+        fit_temperature(lambda scale: np.full((5, 3), math.nan), np.zeros(5, dtype=int))
+    with pytest.raises(DataError, match="needs 5 labelled texts"):
+        calibration(at, labels[:3])
+
+
+def test_how_many_texts_a_promise_takes():
+    assert [least_texts(target) for target in (0.9, 0.95, 0.99)] == [29, 59, 299]
+    with pytest.raises(DataError, match=r"58 labelled texts cannot show an accuracy of 0\.95: .* it takes 59"):
+        find_threshold(np.ones(58), np.ones(58, dtype=bool), 0.95)
+    found = find_threshold(np.ones(59), np.ones(59, dtype=bool), 0.95)
+    assert found.coverage == found.accuracy == 1 and found.lower_bound >= 0.95
+    with pytest.raises(ConfigError, match="target_accuracy=95"):
+        find_threshold(np.ones(59), np.ones(59, dtype=bool), 95)
+
+
+def test_the_loosest_threshold_before_the_first_failure():
+    sure = np.repeat([0.97, 0.8, 0.6], [200, 200, 200])
+    right = np.ones(600, dtype=bool)
+    right[400:460] = False  # of the least sure ones 60 are wrong
+    found = find_threshold(sure, right, 0.95)
+    assert found.value == pytest.approx(0.605) and found.coverage == pytest.approx(2 / 3) and found.accuracy == 1
+    right[:40] = False  # now the surest ones are wrong, and nothing looser may be looked at
+    assert find_threshold(sure, right, 0.95) is None
+
+
+def test_unanswered_texts_are_below_every_threshold():
+    sure = np.append(np.full(300, 0.9), np.full(100, math.nan))
+    found = find_threshold(sure, np.append(np.ones(300), np.zeros(100)).astype(bool), 0.95)
+    assert found.coverage == pytest.approx(0.75) and found.accuracy == 1
+
+
+@pytest.mark.parametrize("slope", [0.02, 0.1, 0.5])
+def test_a_promise_is_broken_in_at_most_five_of_a_hundred_worlds(slope):
+    """Worlds in which many thresholds lie just above and just below the target: the whole search, 1,000 times."""
+    rng, broken, found_any = np.random.default_rng(7), 0, 0
+
+    def accuracy_at(sure):
+        return np.clip(0.95 + slope * (sure - 0.7), 0, 1)
+
+    def accuracy_from(threshold):
+        grid = np.linspace(max(threshold, 0.4), 1, 4001)
+        return accuracy_at(grid).mean()
+
+    for _ in range(1000):
+        sure = rng.uniform(0.4, 1, size=800)
+        found = find_threshold(sure, rng.random(800) < accuracy_at(sure), 0.95)
+        found_any += found is not None
+        broken += found is not None and accuracy_from(found.value) < 0.95
+    assert found_any > 30
+    assert binomtest(broken, 1000, 0.05, alternative="greater").pvalue > 0.01, broken
+
+
+def test_risk_and_coverage_by_hand():
+    curve = risk_coverage([0.9, 0.8, 0.8, 0.6, math.nan], [True, False, True, False, False])
+    assert curve["coverage"] == pytest.approx([0.2, 0.6, 0.8]) and curve["risk"] == pytest.approx([0, 1 / 3, 0.5])
+    assert curve["aurc"] == pytest.approx((1 * 0 + 2 / 3 + 0.5) / 4)
+    assert risk_coverage([math.nan], [False]) == {"coverage": [], "risk": [], "aurc": None}
+
+
+def test_groups_that_are_worse_are_told_from_small_ones():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=900)
+    groups = np.repeat(["phones", "books", "tiny"], [500, 390, 10])
+    right = np.where(groups == "books", rng.random(900) < 0.7, True)
+    right[-1] = False
+    predicted = np.where(right, labels, 1 - labels)
+    rows = group_metrics(groups.tolist(), labels, np.eye(2)[predicted], ["neg", "pos"])
+    assert [row["group"] for row in rows] == ["phones", "books", "tiny"]
+    assert [row["worse"] for row in rows] == [False, True, False]
+    assert rows[1]["n"] == 390 and rows[1]["accuracy"] == pytest.approx(right[500:890].mean())
+    assert rows[1]["intervals"]["accuracy"][0] < rows[1]["accuracy"] < rows[1]["intervals"]["accuracy"][1]
+    (whole,) = group_metrics(["all"] * 4, [0, 1, 0, 1], np.eye(2)[[0, 1, 1, 1]], ["a", "b"])
+    assert whole["p_worse"] == 1 and not whole["worse"]
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+
+
+def test_ordered_classes_by_hand():
+    told = ordinal_metrics([0, 1, 2, 4, 3], [0, 2, 2, 1, -1], 5)
+    assert told["mae"] == pytest.approx(1.0) and told["within_one"] == pytest.approx(0.75)
+    assert told["quadratic_kappa"] == pytest.approx(1 - (10 / 4) / (50 / 16))
+    assert ordinal_metrics([1], [-1], 3) == {"mae": None, "within_one": None, "quadratic_kappa": None}
+    assert ordinal_metrics([1, 1], [1, 1], 3)["quadratic_kappa"] is None
