@@ -44,7 +44,6 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None) -> pd.Da
             sep=delimiter,
             header=None,
             dtype=str,
-            keep_default_na=False,
             na_filter=False,
             skip_blank_lines=False,
         )
