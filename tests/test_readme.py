@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     texts, labels = labelled_texts(120)
     table = pd.DataFrame({"review": texts, "stars": labels})
-    for name in ("reviews.csv", "more_reviews.csv", "new.csv"):
+    for name in ("reviews.csv", "more_reviews.csv", "new_domain.csv", "new.csv"):
         table.to_csv(folder / name, index=False)
     write_backbone(folder / "tiny")
     write_classifier(folder / "path/to/your-classifier")
