@@ -20,14 +20,14 @@ app = typer.Typer(help="Run declared experiments and render their results.", ric
 @app.command("run")
 def run(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
-    only: Annotated[list[str] | None, Option(help="Only runs whose name contains all of these (repeatable).")] = None,
-    budget: Annotated[str | None, Option(help="Start nothing that would end after this time: 50m, 2h, 90s.")] = None,
-    data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
-    results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
-    models: Annotated[Path, Option(help="Where the teachers of other runs are kept.")] = Path("runs/models"),
-    keep_models: Annotated[bool, Option("--keep-models", help="Keep every model that is trained now there.")] = False,
+    only: Annotated[list[str] | None, Option(help="Only runs whose name contains all of these strings (repeatable).")] = None,
+    budget: Annotated[str | None, Option(help="Start no run that would end later than this: 50m, 2h, 90s.")] = None,
+    data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    models: Annotated[Path, Option(help="Folder for the weights of teachers.")] = Path("runs/models"),
+    keep_models: Annotated[bool, Option("--keep-models", help="Also keep every model trained now.")] = False,
 ) -> None:
-    """Run what has no result yet; a killed study goes on where it stopped."""
+    """Run what has no result yet; a study that was killed continues where it stopped."""
     check_folder(results)
     check_folder(models)
     seconds = None if budget is None else _seconds(budget)
@@ -74,14 +74,14 @@ def _seconds(text: str) -> float:
 @app.command("train")
 def train(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
-    run: Annotated[str, typer.Argument(help="Name of one of its runs, as of its file under results/runs/.")],
-    data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
-    results: Annotated[Path, Option(help="Where the trials of the learning rate lie.")] = Path("results"),
-    models: Annotated[Path, Option(help="Where the model is kept, in a folder of the run's name.")] = Path(
+    run: Annotated[str, typer.Argument(help="Name of one of its runs, like its file in results/runs/.")],
+    data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
+    results: Annotated[Path, Option(help="Folder with the learning-rate trials.")] = Path("results"),
+    models: Annotated[Path, Option(help="Folder for the model, in a subfolder named like the run.")] = Path(
         "runs/models"
     ),
 ) -> None:
-    """Train one run of a study again and keep its weights, to look at or to use."""
+    """Train one run of a study again and keep its weights."""
     check_folder(models)
     from filelock import Timeout
 
@@ -109,11 +109,11 @@ def cost(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
     data: Annotated[str, Option(help="A data set of the study.")],
     model: Annotated[str, Option(help="A model of the study.")],
-    data_root: Annotated[Path | None, Option(help="Folder that holds the data sets as folders of their names.")] = None,
-    results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
-    rounds: Annotated[int, Option(help="How often each method takes its turn.", min=3)] = 9,
+    data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    rounds: Annotated[int, Option(help="Number of turns of each method.", min=3)] = 9,
 ) -> None:
-    """Measure throughput and peak memory of every method on one data set and model; wants a quiet machine."""
+    """Measure throughput and peak memory of every method on one data set and model. The machine should be idle."""
     check_folder(results)
     from experiments.costs import measure, rows_of
     from experiments.study_file import read_study
@@ -129,8 +129,8 @@ def cost(
 
 @app.command("render")
 def render(
-    results: Annotated[Path, Option(help="Where the results are.")] = Path("results"),
-    docs: Annotated[Path, Option(help="Where results.md and its figures go.")] = Path("docs"),
+    results: Annotated[Path, Option(help="Folder with the results.")] = Path("results"),
+    docs: Annotated[Path, Option(help="Folder for the pages and their figures.")] = Path("docs"),
     readme: Annotated[Path, Option(help="README whose results are written between its marks.")] = Path("README.md"),
 ) -> None:
     """Write docs/results.md, the other rendered pages, their pictures and the README's results from the results alone."""

@@ -33,17 +33,17 @@ CONFIG = TrainConfig(
 )
 
 REPORT = Template(
-    """# Demo: tweets, a gated mixture of experts beside two baselines
+    """# Demo: a gated mixture of experts on tweets, compared with two baselines
 
-{{ data.splits.train.rows }} training tweets are at hand, {{ used }} were used; {{ n }} test tweets were held out and are
-the same for every row. Backbone {{ config.model }}, seed {{ config.seed }}, {{ config.epochs }} epochs,
-{{ seconds | round | int }} s in all, {{ '%.2f' % peak_gib }} GiB of memory at most.
+{{ used }} of {{ data.splits.train.rows }} training tweets were used. All rows are scored on the same {{ n }} held-out test tweets.
+Backbone {{ config.model }}, seed {{ config.seed }}, {{ config.epochs }} epochs, {{ seconds | round | int }} s in total, peak memory
+{{ '%.2f' % peak_gib }} GiB.
 
 | model | accuracy | weighted F1 (95% interval) | macro F1 (95% interval) |
 |---|---|---|---|
 {% for name, m in rows %}| {{ name }} | {{ '%.4f' % m.accuracy }} | {{ '%.4f' % m.f1_weighted }} ({{ '%.4f' % m.intervals.f1_weighted[0] }} - {{ '%.4f' % m.intervals.f1_weighted[1] }}) | {{ '%.4f' % m.f1_macro }} ({{ '%.4f' % m.intervals.f1_macro[0] }} - {{ '%.4f' % m.intervals.f1_macro[1] }}) |
 {% endfor %}
-Macro F1 of the experts less that of TF-IDF + logistic regression: {{ '%+.1f' % gain }} points.
+Macro F1 of the experts minus that of TF-IDF + logistic regression: {{ '%+.1f' % gain }} points.
 
 ![Confusion matrix of the mixture of experts](confusion.png)
 
@@ -55,7 +55,7 @@ Macro F1 of the experts less that of TF-IDF + logistic regression: {{ '%+.1f' % 
 {% endfor %}
 ## Expert load
 
-Share of the (token, choice) pairs that each expert received on {{ load_texts }} test tweets; even would be
+Share of the work (token and choice pairs) of each expert on {{ load_texts }} test tweets. An even share would be
 {{ '%.3f' % (1 / load[0] | length) }}.
 
 | MoE layer |{% for e in load[0] %} expert {{ loop.index0 }} |{% endfor %}

@@ -441,7 +441,7 @@ def table(found: dict[str, Any]) -> str:
         for name, kind in found["kinds"].items()
     ]
     counted = f"{sum(len(kind['trials']) for kind in found['kinds'].values())} disturbances"
-    last = f"{counted}, {found['ended_the_same']} runs that came to their end, each bit for bit the undisturbed one."
+    last = f"{counted}, {found['ended_the_same']} runs reached their end, each bit for bit like the undisturbed one."
     return "\n".join(["| disturbance | times | exit codes (-9: killed) |", "|---|---|---|", *rows, "", last])
 
 
