@@ -23,8 +23,8 @@ from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, LongformerConfig
 
 from sentimoe import MoEConfig, upcycle
-from sentimoe.errors import ConfigError
-from sentimoe.upcycle import moe_layers
+from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.upcycle import divide_logits, moe_layers
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 PLAIN_CASES = [case for case in CASES if case.removesuffix("-mean") in PLAIN_FFN]
@@ -173,3 +173,23 @@ def test_dropout_stays_where_it_was(family, inside, after):
         assert (moe.experts.dropout.p, moe.dropout.p) == (inside, after)
     moe, hidden = moe_layers(model)[0].train(), torch.randn(1, 64, 32)
     assert torch.equal(moe(hidden), moe(hidden)) == (inside == after == 0)
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_a_temperature_goes_into_the_layer_that_computes_the_logits(case):
+    for model in (dense(case), sparse(case, layers_to_transform=[-1])):
+        given = batch(texts(9, 4), extra=2)
+        before = model(**given).logits.clone()
+        divide_logits(model, 2.5)
+        torch.testing.assert_close(model(**given).logits * 2.5, before, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_model_whose_logits_no_linear_layer_computes_is_left_as_it_was():
+    model, given = dense(), batch(texts(9, 4))
+    model.register_forward_hook(lambda module, inputs, output: (output.logits.tanh_(), output)[1])
+    before = model(**given).logits
+    with pytest.raises(NotSupportedError, match="does not compute its logits"):
+        divide_logits(model, 2.0)
+    torch.testing.assert_close(model(**given).logits, before)

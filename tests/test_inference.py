@@ -15,6 +15,7 @@ from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError, ExitCode, ModelFolderError, PredictionError
 from sentimoe.explain import trace
 from sentimoe.inference import Engine, compute_dtype, keep_few_kernels, make_windows, return_freed_memory
+from sentimoe.upcycle import divide_logits
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +88,23 @@ def test_windows_are_those_that_the_tokenizer_itself_cuts(parts, max_length):
 def test_a_window_counts_by_its_length(parts, monkeypatch):
     engine = Engine(*parts, max_length=16, precision="float32")
     windows = make_windows([" ".join(["word"] * 20)], parts[1], 16)
-    answers = iter(np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+    answers = iter(np.array([[50.0, 0.0], [0.0, 50.0]], dtype=np.float32))
     monkeypatch.setattr(engine, "_forward", lambda rows: np.stack([next(answers) for _ in rows]))
     lengths = sorted((len(ids["input_ids"]) for ids in windows.encodings), reverse=True)
     assert lengths == [16, 12]
-    found = engine._chunk(1, windows)[0]
+    found = engine._answers(windows, 1)[0]
     assert sorted(found.tolist()) == pytest.approx([12 / 28, 16 / 28])
+
+
+def test_answers_at_a_temperature_are_those_of_divided_logits(engine, parts):
+    model, tokenizer = copy.deepcopy(parts[0]), parts[1]
+    texts = ["one", "", " ".join(f"word{i}" for i in range(40))]
+    at = engine.answers_at(texts)
+    np.testing.assert_array_equal(at(1.0), engine.predict_proba(texts))
+    divide_logits(model, 2.5)
+    divided = Engine(model, tokenizer, max_length=16, precision="float32").predict_proba(texts)
+    np.testing.assert_allclose(at(2.5), divided, atol=1e-6)
+    assert not np.allclose(at(2.5), at(1.0), atol=1e-3, equal_nan=True)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

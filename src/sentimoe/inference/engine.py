@@ -86,33 +86,43 @@ class Engine:
         start = 0
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
-            probabilities = self._chunk(len(chunk), windows)
+            probabilities = self._answers(windows, len(chunk))
             answered = sorted(set(windows.owner))
             check_finite(probabilities[answered], [start + row for row in answered])
             yield Predictions(probabilities, [start + row for row in windows.truncated])
             start += len(chunk)
 
-    def _chunk(self, num_texts: int, windows: Windows) -> np.ndarray:
-        lengths = np.array([len(ids["input_ids"]) for ids in windows.encodings])
-        total = np.zeros((num_texts, self.num_labels))
-        weight = np.zeros((num_texts, 1))
-        owner = np.array(windows.owner, dtype=int)
-        for batch in token_batches(lengths.tolist(), self.tokens_per_batch):
-            probabilities = self._forward([windows.encodings[index] for index in batch])
-            np.add.at(total, owner[batch], probabilities * lengths[batch, None])
-            np.add.at(weight, owner[batch], lengths[batch, None])
-        weight[weight == 0] = np.nan
-        return (total / weight).astype(np.float32)
+    def answers_at(self, texts: Sequence[Any]) -> Callable[[float], np.ndarray]:
+        """Temperature -> probabilities `[B, C]` of the texts, which the model reads once, now."""
+        rows = [text for chunk in text_chunks(texts, TEXTS_PER_CHUNK) for text in chunk]
+        windows = make_windows(rows, self.tokenizer, self.max_length, self.long_texts)
+        logits = self._logits(windows)
+        return lambda temperature: windows.averaged(_softmax(logits / temperature), len(rows))
+
+    def _answers(self, windows: Windows, num_texts: int) -> np.ndarray:
+        return windows.averaged(_softmax(self._logits(windows)), num_texts)
+
+    def _logits(self, windows: Windows) -> np.ndarray:
+        """The logits `[W, C]` of each window."""
+        logits = np.empty((len(windows.encodings), self.num_labels), dtype=np.float32)
+        lengths = [len(ids["input_ids"]) for ids in windows.encodings]
+        for batch in token_batches(lengths, self.tokens_per_batch):
+            logits[batch] = self._forward([windows.encodings[index] for index in batch])
+        return logits
 
     @torch.inference_mode()
     def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:
-        return self.model(**self.batch(encodings)).logits.float().softmax(dim=-1).cpu().numpy()
+        return self.model(**self.batch(encodings)).logits.float().cpu().numpy()
 
     def batch(self, encodings: Sequence[dict[str, list[int]]]) -> BatchEncoding:
         """Tokenised texts as the model's padded input."""
         # on the right whatever the tokenizer says: absolute positions such as GPT-2's count from the left
         padded = self.tokenizer.pad(list(encodings), padding_side="right", return_tensors="pt")
         return padded.to(self.model.device)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).softmax(dim=-1).numpy()
 
 
 def _known(backend: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError
@@ -39,6 +40,16 @@ class Windows:
     encodings: list[dict[str, list[int]]]
     owner: list[int]
     truncated: list[int]
+
+    def averaged(self, probabilities: np.ndarray, num_texts: int) -> np.ndarray:
+        """`[W, C]` of windows -> `[B, C]` float32 of texts, weighted by length; NaN for a text without a window."""
+        lengths = np.array([[len(ids["input_ids"])] for ids in self.encodings]).reshape(-1, 1)
+        owner = np.array(self.owner, dtype=int)
+        total, weight = np.zeros((num_texts, probabilities.shape[1])), np.zeros((num_texts, 1))
+        np.add.at(total, owner, probabilities * lengths)
+        np.add.at(weight, owner, lengths)
+        weight[weight == 0] = np.nan
+        return (total / weight).astype(np.float32)
 
 
 def make_windows(

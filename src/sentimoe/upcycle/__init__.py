@@ -10,6 +10,7 @@ from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .single_label import check_single_label
 from .structure import moe_layers, set_experts_per_token
+from .temperature import divide_logits
 
 __all__ = [
     "HEADS",
@@ -23,6 +24,7 @@ __all__ = [
     "backbone_path",
     "check_single_label",
     "collapse",
+    "divide_logits",
     "find_layout",
     "load_classifier",
     "moe_layers",
