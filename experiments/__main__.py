@@ -20,7 +20,9 @@ app = typer.Typer(help="Run declared experiments and render their results.", ric
 @app.command("run")
 def run(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
-    only: Annotated[list[str] | None, Option(help="Only runs whose name contains all of these strings (repeatable).")] = None,
+    only: Annotated[
+        list[str] | None, Option(help="Only runs whose name contains all of these strings (repeatable).")
+    ] = None,
     budget: Annotated[str | None, Option(help="Start no run that would end later than this: 50m, 2h, 90s.")] = None,
     data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
     results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),

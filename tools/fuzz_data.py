@@ -487,7 +487,7 @@ def table(rows: list[Row]) -> str:
     bad = sum(row["outcome"] in BAD for row in rows)
     stricter = sum(row["outcome"] == "refused" and row["reference"] is not None for row in rows)
     lines = [
-        f"{len(rows):,} damaged files: {bad} bad outcomes. In {stricter} of the refused files, the slow reader finds rows.",
+        f"{len(rows):,} damaged files: {bad} bad outcomes. In {stricter} refused files, the slow reader finds rows.",
         "",
         f"| format | damage | {' | '.join(GOOD)} | bad |",
         "|---|---|---|---|---|---|",
