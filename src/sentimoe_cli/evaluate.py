@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def evaluate(
     from .stream import predictions_with_bar
 
     prepare_process()
-    whole = data not in PRESETS and Path(data).expanduser().is_file()
+    whole = data not in PRESETS and os.path.isfile(os.path.expanduser(data))
     if whole and split is not None:
         raise ConfigError(f"{data} is one file, and every row of it is scored; --split is for presets and folders")
     dataset = (read_whole_file if whole else load_dataset)(data, text_column=text_column, label_column=label_column)

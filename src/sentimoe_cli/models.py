@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def load_model(
 def was_trained_on(model: str, data: str) -> bool:
     """Whether a run folder says that it was trained on this file."""
     trained_on = beside_model(Path(model), "run.json").get("config", {}).get("data", "")
-    return Path(trained_on).expanduser().resolve() == Path(data).expanduser().resolve()
+    return os.path.realpath(os.path.expanduser(trained_on)) == os.path.realpath(os.path.expanduser(data))
 
 
 def beside_model(folder: Path, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The one entry to data: a preset's name, a folder or a file becomes a checked data set."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pandas as pd
 from ..errors import DataError
 from .dataset import SPLITS, SentimentDataset, Split, content_hash
 from .folder import read_folder
+from .hub import is_hub_id, load_hub_id
 from .labels import absence_warnings, alike_warnings, label_indices, name_labels
 from .presets import PRESETS
-from .reading import FOUND_OUT, READERS, FileFormat, Table, read_table
+from .reading import FOUND_OUT, READERS, FileFormat, Table, kind_of, read_table
 from .repeats import repeat_warnings
 from .rows import Rows, labelled_rows
 from .splitting import normalise, split_off
@@ -33,8 +35,9 @@ def load_dataset(
 
     Args:
         source: a name in ``PRESETS``; or a folder with a train and, if wanted, validation and test file; or one file,
-            of which a tenth becomes test. A preset comes first: write ``./imdb`` for a folder of that name. A folder
-            named like a preset has that preset's label names.
+            of which a tenth becomes test; or a hub id, ``owner/name`` or ``owner/name:config``. They are looked for in
+            this order: write ``./imdb`` for a folder of that name. A folder named like a preset has that preset's
+            label names.
         more_train: a file of more labelled rows, for train alone, such as phrases of its sentences, beside data with
             splits of its own. Rows whose text stands in a split already, case and whitespace aside, are left out; a
             warning tells how many.
@@ -53,7 +56,7 @@ def load_dataset(
         raise DataError(
             f"validation_fraction is {validation_fraction}; give a share above 0 and up to 0.5, such as 0.1"
         )
-    name, tables, preset_names = _find(source, file_format)
+    name, tables, preset_names = _find(source, label_column, file_format)
 
     def rows_of(table: Table) -> Rows:
         return labelled_rows(table.frame, table.origin, text_column, label_column, strict=strict)
@@ -119,24 +122,29 @@ def _checked(
 
 
 def _more(source: str, file_format: FileFormat) -> Table:
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if not path.is_file():
         raise DataError(f'more_train "{source}" not found; give a file ({", ".join(READERS)})')
     return read_table(path, file_format)
 
 
-def _find(source: str, file_format: FileFormat) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:
+def _find(
+    source: str, label_column: str | None, file_format: FileFormat
+) -> tuple[str, dict[str, Table], tuple[str, ...] | None]:
     """(name, tables by split, label names if known); a single file is the split "whole"."""
     if source in PRESETS:
         tables = {split: Table(f"{source} ({split})", frame) for split, frame in PRESETS[source].load().items()}
         return source, tables, PRESETS[source].label_names
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         name = path.absolute().name
         return name, read_folder(path, file_format), PRESETS[name].label_names if name in PRESETS else None
     if path.is_file():
         return path.stem, {"whole": read_table(path, file_format)}, None
+    if is_hub_id(source) and kind_of(path) not in READERS:
+        name, frames, label_names = load_hub_id(source, label_column)
+        return name, {split: Table(f"{source} ({split})", frame) for split, frame in frames.items()}, label_names
     raise DataError(
         f'data "{source}" not found; give a preset ({", ".join(PRESETS)}), a folder with train{"/".join(READERS)}, '
-        f"or one file ({', '.join(READERS)})"
+        f"one file ({', '.join(READERS)}), or a hub id (owner/name)"
     )

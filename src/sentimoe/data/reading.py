@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -50,7 +51,7 @@ def read_table(path: str | Path, file_format: FileFormat = FOUND_OUT) -> Table:
         ConfigError: an encoding or delimiter that does not exist.
         DataError: not found, unsupported extension, another encoding, malformed, or no rows.
     """
-    table = _read(Path(path).expanduser(), file_format)
+    table = _read(Path(os.path.expanduser(path)), file_format)
     if not len(table.frame):
         raise DataError(f"{path}: the file is empty (no data rows); give a file with at least one row")
     return table
@@ -85,7 +86,7 @@ def read_texts(
         DataError: as :func:`read_table`; the column is missing or there twice; a value of it that is no text, such as a
             list or bytes.
     """
-    table = _read(Path(path).expanduser(), file_format)
+    table = _read(Path(os.path.expanduser(path)), file_format)
     if table.frame.shape == (0, 0):  # JSONL without a line names no columns
         table.frame[text_column or "text"] = pd.Series(dtype=pd.ArrowDtype(pa.string()))
     column = find_column(table.frame, table.origin, text_column, "text")
