@@ -107,6 +107,13 @@ def test_id2label_is_written_even_when_it_is_the_default(tmp_path):
     assert saved["label2id"] == {"LABEL_0": 0, "LABEL_1": 1}
 
 
+def test_no_path_of_this_machine_is_saved(tmp_path):
+    dense().save_pretrained(tmp_path / "base")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    upcycle(loaded).save_pretrained(tmp_path / "experts")
+    assert str(tmp_path) not in (tmp_path / "experts" / "config.json").read_text()
+
+
 def test_config_json_is_the_base_config_plus_ours(tmp_path):
     sparse().save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())

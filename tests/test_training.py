@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,13 +18,14 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.data import load_dataset
+from sentimoe.data import Split, load_dataset
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.inference import Engine, position_limit
-from sentimoe.training import TrainConfig, fit, prepare, train
+from sentimoe.training import TrainConfig, fit, prepare, train, training_texts
 from sentimoe.training.balance import SHARES, unbalanced
 from sentimoe.training.fit import inverse_frequency
 from sentimoe.training.prepare import load_tokenizer
+from sentimoe.training.progress import ProgressBar
 from sentimoe.training.trainer import SentimentTrainer, parameter_groups
 from sentimoe.upcycle import moe_layers
 
@@ -192,6 +194,19 @@ def test_selection_never_sees_the_test_split(backbone, data, tmp_path):
 def test_train_limit_is_one_subset_for_a_seed(backbone, data, tmp_path):
     record = train(settings(backbone, data, epochs=1, train_limit=32), tmp_path / "run", progress=False)
     assert record["data"]["train_used"] == 32
+
+
+def test_train_limit_that_loses_a_class_is_told(caplog):
+    split = Split([f"text {i}" for i in range(30)], [0] * 15 + [1] * 14 + [2])
+    used = training_texts(split, TrainConfig(train_limit=4))
+    assert len(used) == 4 and "leaves 1 of 3 classes without a training text (label indices 2)" in caplog.text
+    caplog.clear()
+    assert len(training_texts(split, TrainConfig(train_limit=30))) == 30 and not caplog.text
+
+
+def test_the_bar_shows_brackets_as_they_are():
+    column = ProgressBar().bar.columns[-1]
+    assert column.render(SimpleNamespace(fields={"scores": "validation [red]f1"})).plain == "validation [red]f1"
 
 
 def test_texts_that_the_model_cannot_read_are_refused_before_training(backbone, data, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,8 @@ from .config import TrainConfig
 from .distillation import NO_LABEL, Distillation
 from .teachers import load_teacher, running_teacher, soft_teacher_probs
 from .trainer import parameter_groups
+
+logger = logging.getLogger(__name__)
 
 SAMPLE = 2048  # training texts that a method which looks at texts may look at
 
@@ -195,5 +198,20 @@ def load_tokenizer(
 
 
 def training_texts(split: Split, config: TrainConfig) -> Split:
-    """The training texts that a run uses: all, or `train_limit` of them chosen by its seed."""
-    return split if config.train_limit is None else split.sample(config.train_limit, config.seed)
+    """The training texts that a run uses: all, or `train_limit` of them chosen by its seed.
+
+    Logs a warning when these lack a class that the others have.
+    """
+    if config.train_limit is None:
+        return split
+    used = split.sample(config.train_limit, config.seed)
+    if lost := sorted(set(split.labels) - set(used.labels)):
+        logger.warning(
+            "train_limit=%d leaves %d of %d classes without a training text (label indices %s); raise it to train on "
+            "all classes",
+            config.train_limit,
+            len(lost),
+            len(set(split.labels)),
+            ", ".join(map(str, lost)),
+        )
+    return used

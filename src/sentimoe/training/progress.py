@@ -35,7 +35,12 @@ class ProgressBar(Progress):
     """Steps done, the last loss and the last validation metric."""
 
     def __init__(self) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[scores]}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[scores]}", markup=False),
+        )
         self.bar = Bar(TextColumn("training"), *columns, console=Console(stderr=True))
 
     def on_train_begin(self, args, state, control, **kwargs):

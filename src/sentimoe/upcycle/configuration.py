@@ -60,8 +60,10 @@ class SentiMoEConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What `config.json` holds: the labels always, even where they are transformers' default."""
-        return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+        """What `config.json` holds: the labels always, also transformers' default ones; never the path of the base."""
+        stored = super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
+        stored.get("base_config", {}).pop("_name_or_path", None)
+        return stored
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """The config that has `hidden_size`, `vocab_size`, `pad_token_id` and the like."""
