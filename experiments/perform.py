@@ -16,7 +16,7 @@ from sentimoe.bench.flops import FLOP_TEXTS, gflops_per_text
 from sentimoe.data import SentimentDataset, Split
 from sentimoe.evaluation import active_parameters, classification_metrics, predicted_labels
 from sentimoe.inference import Engine, compute_dtype
-from sentimoe.methods import METHODS, PROMPTS, Prompt, check_settings, load_zero_shot, save_adapted
+from sentimoe.methods import METHODS, PROMPTS, Prompt, load_zero_shot, save_adapted
 from sentimoe.records import write_json, written_aside
 from sentimoe.training import (
     WITHOUT_EFFECT,
@@ -29,6 +29,7 @@ from sentimoe.training import (
     versions,
     writes,
 )
+from sentimoe_settings import check_settings
 
 KEYS = ("accuracy", "f1_weighted", "f1_macro", "n")
 

@@ -22,7 +22,7 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from sentimoe.errors import ConfigError, NotSupportedError
 from sentimoe.methods import METHODS, ZeroShot
 from sentimoe.records import read_json, write_json
-from sentimoe.training import Stop, TrainConfig
+from sentimoe.training import Stop, TrainConfig, with_recipe
 from sentimoe.upcycle import PACKAGED, backbone_path
 
 from .perform import Run, head, outcome_of, perform, told, trained, validation_scores
@@ -257,7 +257,7 @@ def differing(run: Run, stored: dict[str, Any], but: tuple[str, ...] = ()) -> li
     was filled in. The data are not looked at: results of one cell with several hashes are not rendered.
     """
     wanted = {"limit": run.limit, "teacher_seeds": None} | _settings(run)
-    default = TrainConfig().to_dict() | {"long_texts": "windows"}
+    default = with_recipe(TrainConfig()).to_dict() | {"long_texts": "windows"}
     skipped = [*but, *(key for key in OPEN if wanted[key] is None)]
     if "rate_is" not in stored:
         skipped.append("rate_is")
@@ -311,7 +311,8 @@ def _refusal(run: Run, results: Path) -> Path:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return told(run, replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None))
+    config = replace(run, teacher_folders=("teacher",) if run.teacher else ()).config(None)
+    return told(run, replace(with_recipe(config), distillation_hidden_weight=config.distillation_hidden_weight))
 
 
 def _refused(run: Run, results: Path) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sentimoe.config import read_yaml
 from sentimoe.errors import ConfigError
-from sentimoe.methods import check_settings
+from sentimoe_settings import check_settings
 
 from .perform import Run
 

@@ -1,6 +1,5 @@
 """The command line, from a file of labelled texts to a file of predictions."""
 
-import inspect
 import itertools
 import json
 import resource
@@ -19,11 +18,9 @@ from language_models import language_model, tokenizer
 import sentimoe_cli
 import sentimoe_cli.stream
 from sentimoe.data import write_table
-from sentimoe.methods.registry import MOE_SETTINGS, SPLIT_SETTINGS
 from sentimoe.predictions import Predictions
-from sentimoe.training import TrainConfig
 from sentimoe_cli.columns import probability_names, with_predictions
-from sentimoe_cli.train import METHOD_FLAGS
+from sentimoe_cli.train import OF_METHOD, PLAIN
 
 COLUMNS = ("--text-column", "review", "--label-column", "stars")
 
@@ -110,12 +107,23 @@ def test_zero_shot_is_not_trained(made):
     assert "choose one of full" in unknown.error and "zero-shot" not in unknown.error
 
 
-def test_every_setting_has_a_flag_and_every_flag_is_used():
-    """An option that reaches neither the config nor the method would be dropped without a word."""
-    elsewhere = {"output", "config", "resume", "quiet", "as_json", "layers"}
-    flags = set(inspect.signature(sentimoe_cli.train.train).parameters) - elsewhere
-    assert flags == (set(TrainConfig().to_dict()) - {"method_settings"}) | set(METHOD_FLAGS)
-    assert {*METHOD_FLAGS, "layers_to_transform"} == set(MOE_SETTINGS) | set(SPLIT_SETTINGS)
+def test_every_option_reaches_its_setting(monkeypatch, tmp_path):
+    """Kind: an option that reaches neither the config nor the method is dropped without a word."""
+    seen = []
+    monkeypatch.setattr(sentimoe_cli.train, "check_trains", lambda method: seen.append(method) or 1 / 0)
+    monkeypatch.setattr(sentimoe_cli.train.TrainConfig, "from_dict", lambda values: seen.append(values) or Checked())
+    for name, field in (PLAIN | OF_METHOD).items():
+        flag = field.json_schema_extra["flag"] or f"--{name.replace('_', '-')}"
+        given = {"teacher": ["1"], "layers_to_transform": "1"}.get(name, True if isinstance(field.default, bool) else 1)
+        with pytest.raises(ZeroDivisionError):
+            invoke("train", "--output", tmp_path / "x", flag, *([] if given is True else ["1"]))
+        values = seen[-2]
+        found = values.get(name) if name in PLAIN else values["method_settings"].get(name)
+        assert str(found) == str(given) or found == float(given), name
+
+
+class Checked:
+    method = "checked"
 
 
 def test_evaluate_prints_one_json_object(made):
@@ -282,7 +290,7 @@ def test_info_names_experts_receipt_and_data(made):
         (["train", "--output", "{tmp}/x", "--method", "magic"], "choose one of"),
         (["train", "--output", "{tmp}/x", "--data", "{tmp}/none.csv"], "not found"),
         (["train", "--output", "{tmp}/x", "--method", "full", "--num-experts", "4"], "has no settings"),
-        (["train", "--output", "{tmp}/x", "--layers", "last"], "whole numbers"),
+        (["train", "--output", "{tmp}/x", "--layers", "last"], "a whole number"),
         (["train", "--output", "{tmp}/x", "--config", "{tmp}/none.yaml"], "does not exist"),
         (["evaluate", "{tmp}/none"], "has no config"),
         (["predict", "--model", "{tmp}/none", "text"], "has no config"),

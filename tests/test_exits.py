@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import sys
 import textwrap
 import time
@@ -14,25 +15,40 @@ from command import invoke
 
 import sentimoe_cli
 import sentimoe_cli.stream
-from sentimoe.errors import ExitCode
-
-
-def test_the_codes_are_those_of_the_enum():
-    """The command line has four of them as numbers, because the enum lies behind torch."""
-    known = sentimoe_cli.DONE, sentimoe_cli.USAGE, sentimoe_cli.STOPPED, sentimoe_cli.INTERRUPTED
-    assert known == (ExitCode.DONE, ExitCode.USAGE, ExitCode.STOPPED, ExitCode.INTERRUPTED)
+from sentimoe_cli.train import OF_METHOD, PANELS, PLAIN
 
 
 def test_help_shows_the_defaults():
     """Kind: what stands in square brackets is read as markup, and vanishes."""
     shown = " ".join(invoke("train", "--help").stdout.split())
-    assert "[all-MiniLM-L6-v2]" in shown and "[label]" in shown
+    assert "[all-MiniLM-L6-v2]" in shown and "[label]" in shown and "[4; 7 for moe-split]" in shown
     assert "predict" in invoke().stdout
+
+
+def test_help_at_80_columns_cuts_no_name(monkeypatch):
+    """Kind: `--distillation-w...`, as typer's panels show it."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = invoke("train", "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown
+    titles = [line.removesuffix(":") for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == ["Options", *PANELS]
+    for name, field in (PLAIN | OF_METHOD).items():
+        flag = field.json_schema_extra["flag"] or f"--{name.replace('_', '-')}"
+        assert re.search(rf"^  {flag} ", shown, re.MULTILINE), flag
+        assert field.description and " ".join(field.description.split())[:20] in " ".join(shown.split())
 
 
 MISTAKES = [
     (["prdict"], "No such command 'prdict'"),
     (["train", "--output", "x", "--epochs", "[/red]"], "Invalid value for '--epochs'"),
+    (["train", "--output", "x", "--epochs", "0"], "epochs=0 is not allowed; it must be a whole number, 1 or more"),
+    (["train", "--output", "x", "--method", "magic"], "choose one of full"),
+    (["train", "--output", "x", "--method", "zero-shot"], "trains nothing"),
+    (["train", "--output", "x", "--layers", "last"], "layers_to_transform='last' is not allowed; it must be a list"),
+    (["train", "--output", "x", "--num-experts-per-tok", "5"], "between 1 and num_experts=4"),
+    (["train", "--output", "x", "--method", "full", "--num-experts", "4"], "has no settings ['num_experts']"),
+    (["train", "--output", "x", "--config", "{tmp}/none.yaml"], "does not exist"),
+    (["train", "--output", "x", "--config", "{tmp}/wrong.yaml"], "epochs='no' is not allowed"),
     (["predict", "--model", "m", "-1 star"], "a text that begins with a dash goes behind --"),
     (["predict", "--modle", "m"], "No such option: --modle (Possible options"),
     (["predict"], "--model is missing"),
@@ -65,6 +81,7 @@ def test_mistakes_of_the_command_line_need_no_torch(tmp_path):
     for name in ("folder.csv", "locked"):
         (tmp_path / name).mkdir()
     (tmp_path / "file.csv").write_text("mine")
+    (tmp_path / "wrong.yaml").write_text("epochs: 'no'\n")
     program = """
         import json, os, sys, sentimoe_cli
         access = os.access  # root may write everywhere

@@ -457,7 +457,7 @@ def test_a_run_that_another_process_is_at_is_left_to_the_end(study, tmp_path, mo
 )
 def test_a_result_is_compared_with_all_that_is_declared(study, tmp_path, change, reason):
     run = read_study(study)[2]
-    stored = perform.told(run, run.config(None))
+    stored = perform.told(run, with_recipe(run.config(None)))
     runner.check_alike(run, stored, tmp_path)
     settings = {key: value for key, value in (run.settings | change).items() if value is not None}
     fields = {key: settings.pop(key) for key in ("long_texts", "limit", "teacher") if key in settings}

@@ -266,7 +266,7 @@ def test_position_limit_of_roberta_like_models():
         ({"epochs": 0}, "1 or more"),
         ({"learning_rate": "1e-4"}, "write 1.0e-4"),
         ({"metric": "loss"}, "f1_macro"),
-        ({"warmup": 3}, "share"),
+        ({"warmup": 3}, "0 or more and below 1"),
         ({"train_limit": 1}, "2 or"),
         ({"precision": "fp16"}, "bfloat16"),
         ({"head": "cls"}, "native"),

@@ -91,6 +91,7 @@ def trained(method: str, models: Path) -> Path:
         settings: dict[str, Any] = {"epochs": 1, "train_limit": 2000, "max_length": 64, "method": method}
         if method == "moe-split":
             settings |= {"teacher": str(trained("full", models)), "dropout": 0.0}
+            settings |= {"distillation_weight": 0.5, "distillation_token_dropout": 0.0}  # those of the stored result
         train(TrainConfig(**settings), folder, progress=False)
     return folder
 

@@ -33,6 +33,7 @@ class SentimentClassifier:
 
     def __init__(self, **settings: Any):
         self.config: TrainConfig | None = TrainConfig.from_dict(settings)
+        self._settings = settings
         self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self._engine: Engine | ZeroShot | None = None
@@ -149,6 +150,23 @@ class SentimentClassifier:
         self.model, self.tokenizer = finished(ready), ready.tokenizer
         self._engine = Engine(self.model, self.tokenizer, precision=ready.config.precision)
         return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All settings as they were given, or their defaults; with `set_params` for `sklearn.base.clone`."""
+        self._check_fresh("get_params")
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in TrainConfig.fields().items()}
+        return defaults | self._settings
+
+    def set_params(self, **settings: Any) -> SentimentClassifier:
+        """Change settings for the next `fit`. Raises ConfigError."""
+        self._check_fresh("set_params")
+        changed = self._settings | settings
+        self.config, self._settings = TrainConfig.from_dict(changed), changed
+        return self
+
+    def _check_fresh(self, name: str) -> None:
+        if self.config is None:
+            raise ConfigError(f"{name} is for a classifier that fit can train; this one was loaded and has no settings")
 
     @property
     def engine(self) -> Engine | ZeroShot:

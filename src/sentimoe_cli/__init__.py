@@ -12,11 +12,12 @@ from typing import Annotated
 
 import typer
 
+from sentimoe_settings.errors import ExitCode, SentiMoEError
+
 from . import bench, evaluate, explain, explore, export, info, predict, train
 from .messages import say
+from .options import GroupedCommand
 
-# of sentimoe.errors.ExitCode, which cannot be imported without torch
-DONE, USAGE, STOPPED, INTERRUPTED = 0, 2, 75, 130
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 STREAM = FULL | {errno.EIO, errno.EBADF, errno.EISDIR}  # of standard input or output, which have no file name
 
@@ -43,14 +44,17 @@ def options(
     """Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it."""
 
 
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("export")(export.export)
-app.command("explain")(explain.explain)
-app.command("explore")(explore.explore)
-app.command("bench")(bench.bench)
-app.command("info")(info.info)
+for command in (
+    train.train,
+    evaluate.evaluate,
+    predict.predict,
+    export.export,
+    explain.explain,
+    explore.explore,
+    bench.bench,
+    info.info,
+):
+    app.command(cls=GroupedCommand)(command)
 
 
 def main() -> None:
@@ -72,18 +76,18 @@ def run(arguments: Sequence[str], commands: typer.Typer = app, name: str = "sent
             command.invoke(context)
         if sys.stdout is not None:
             sys.stdout.flush()
-        return DONE
+        return ExitCode.DONE
     except typer.Exit as done:
         return done.exit_code
     except KeyboardInterrupt:
         say("interrupted")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     except typer.TyperException as error:
         say(f"error: {error.format_message()}{_hint(error)}")
-        return USAGE
+        return ExitCode.USAGE
     except BrokenPipeError:
         _abandon_output()
-        return DONE
+        return ExitCode.DONE
     except OSError as error:
         if error.errno is None or (error.filename is None and error.errno not in STREAM):
             raise
@@ -91,11 +95,8 @@ def run(arguments: Sequence[str], commands: typer.Typer = app, name: str = "sent
         say(f"error: {name}: {os.strerror(error.errno)}; {_advice(error.errno)}")
         if error.filename is None:
             _abandon_output()
-        return STOPPED if error.errno in FULL else USAGE
-    except Exception as error:
-        known = sys.modules.get("sentimoe.errors")
-        if known is None or not isinstance(error, known.SentiMoEError):
-            raise
+        return ExitCode.STOPPED if error.errno in FULL else ExitCode.USAGE
+    except SentiMoEError as error:
         say(f"error: {error}")
         return error.exit_code
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .messages import say
+from .options import AsJson, Backend, ExpertsPerToken, LabelColumn, NoVerify, Precision, TextColumn, TrustRemoteCode
 from .places import check_standard_output
 
 Option = typer.Option
@@ -23,22 +24,15 @@ def evaluate(
     mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
     limit: Annotated[int | None, Option(help="Only that many texts, chosen at random.", min=1)] = None,
     split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
-    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
-    label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     long_texts: Annotated[str, Option(help="windows (all of a long text) or truncate.")] = "windows",
-    precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
-    backend: Annotated[str, Option(help="torch or openvino.")] = "torch",
-    experts_per_token: Annotated[
-        int | None, Option(help="Experts that read each token: fewer is faster. [as it was trained]")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
-    ] = False,
-    no_verify: Annotated[
-        bool,
-        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
-    ] = False,
-    as_json: Annotated[bool, Option("--json", help="Print one JSON object.")] = False,
+    precision: Precision = "auto",
+    backend: Backend = "torch",
+    experts_per_token: ExpertsPerToken = None,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
 ) -> None:
     """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from .messages import Mistake
+from .options import LabelColumn, NoVerify, TextColumn, TrustRemoteCode
 from .places import check_file, check_folder
 
 if TYPE_CHECKING:
@@ -30,16 +31,11 @@ def explain(
     shown: Annotated[int, Option(help="Texts explained one by one.", min=1, max=100)] = 40,
     limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=20)] = None,
     record: Annotated[Path | None, Option(help="JSON file for the measures without any text, to keep.")] = None,
-    trust_remote_code: Annotated[
-        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
-    ] = False,
-    no_verify: Annotated[
-        bool,
-        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
     overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
-    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
-    label_column: Annotated[str | None, Option(help="Column of the labels. [label]")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
 ) -> None:
     """Trace every token (long texts are cut), measure what the experts specialise in, and write one self-contained page."""
     check_folder(out)

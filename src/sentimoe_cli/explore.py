@@ -7,19 +7,16 @@ from typing import Annotated
 
 import typer
 
+from .options import NoVerify, TrustRemoteCode
+
 Option = typer.Option
 
 
 def explore(
     folders: Annotated[list[Path], typer.Argument(help="Run folders, one or more; with two they can be compared.")],
     port: Annotated[int, Option(help="Port on 127.0.0.1; 0: any free one.", min=0, max=65535)] = 8765,
-    trust_remote_code: Annotated[
-        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
-    ] = False,
-    no_verify: Annotated[
-        bool,
-        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
 ) -> None:
     """Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page."""
     import socket

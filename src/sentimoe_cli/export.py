@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .messages import Mistake
+from .options import NoVerify, TrustRemoteCode
 from .places import check_folder
 
 Option = typer.Option
@@ -19,13 +20,8 @@ def export(
     experts_per_token: Annotated[
         int | None, Option(help="Experts that read each token, fixed in the export. [as it was trained]")
     ] = None,
-    trust_remote_code: Annotated[
-        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
-    ] = False,
-    no_verify: Annotated[
-        bool,
-        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
 ) -> None:
     """Write an OpenVINO model, its tokenizer and a description; `predict` and `evaluate` take the folder."""
     check_folder(output)

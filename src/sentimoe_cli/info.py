@@ -8,21 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from .models import beside_model
+from .options import AsJson, NoVerify, TrustRemoteCode
 from .places import check_standard_output
 
 
 def info(
     folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run the Python code that the model brings along.")
-    ] = False,
-    no_verify: Annotated[
-        bool,
-        typer.Option(
-            "--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
 ) -> None:
     """Architecture, experts, parameters (total and active per token), receipt and test scores of a saved model."""
     check_standard_output()

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .messages import Mistake, say, takes_unicode
+from .options import Backend, ExpertsPerToken, NoVerify, Precision, TextColumn, TrustRemoteCode
 from .places import check_file, check_standard_output
 
 Option = typer.Option
@@ -21,7 +22,7 @@ def predict(
         str | None, Option(help="Run folder or any saved classifier; a language model for zero-shot.")
     ] = None,
     input_file: Annotated[Path | None, Option("--input", help="CSV, JSONL or Parquet file with a text column.")] = None,
-    text_column: Annotated[str | None, Option(help="Column of the texts. [text]")] = None,
+    text_column: TextColumn = None,
     output: Annotated[
         Path | None, Option(help="CSV, JSONL or Parquet file to write; none: JSON lines on standard output.")
     ] = None,
@@ -29,23 +30,16 @@ def predict(
     long_texts: Annotated[
         str, Option(help="windows (all of a long text) or truncate (counted on standard error).")
     ] = "windows",
-    precision: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
-    backend: Annotated[str, Option(help="torch or openvino.")] = "torch",
-    experts_per_token: Annotated[
-        int | None, Option(help="Experts that read each token: fewer is faster. [as it was trained]")
-    ] = None,
+    precision: Precision = "auto",
+    backend: Backend = "torch",
+    experts_per_token: ExpertsPerToken = None,
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
     ] = None,
     labels: Annotated[str | None, Option(help="Of zero-shot: the labels to choose from, with commas.")] = None,
     mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
-    trust_remote_code: Annotated[
-        bool, Option("--trust-remote-code", help="Run the Python code that the model brings along.")
-    ] = False,
-    no_verify: Annotated[
-        bool,
-        Option("--no-verify", help="Load a folder that was changed on purpose: do not compare it with its manifest."),
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
 ) -> None:
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 

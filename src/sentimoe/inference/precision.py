@@ -7,9 +7,8 @@ import copy
 import torch
 from transformers import PreTrainedModel
 
+from ..config import PRECISIONS
 from ..errors import ConfigError
-
-PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -15,14 +15,12 @@ from ..upcycle import transformer_layers, upcycle
 from .head import head_modules
 
 
-def lora(model: PreTrainedModel, r: int = 8, lora_alpha: int = 16, lora_dropout: float = 0.05) -> PeftModel:
+def lora(model: PreTrainedModel, r: int, lora_alpha: int, lora_dropout: float) -> PeftModel:
     """Low-rank updates of every linear map of the transformer layers, attention and FFN alike; the head is trained."""
     return _adapters(model, _linear_maps(model), [], r, lora_alpha, lora_dropout)
 
 
-def moe_lora(
-    model: PreTrainedModel, r: int = 8, lora_alpha: int = 16, lora_dropout: float = 0.0, **settings: Any
-) -> PeftModel:
+def moe_lora(model: PreTrainedModel, r: int, lora_alpha: int, lora_dropout: float, **settings: Any) -> PeftModel:
     """A mixture of gated experts whose attention and experts get low-rank updates; routers and the head are trained.
 
     The experts' stacked weights are reached through peft's `target_parameters`, which has no dropout. Raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -22,26 +22,12 @@ def moe_gated(model: PreTrainedModel, **settings: Any) -> PreTrainedModel:
     return upcycle(model, MoEConfig(expert="gated", **settings))
 
 
-def moe_split(
-    model: PreTrainedModel,
-    texts: Sequence[Mapping[str, torch.Tensor]],
-    num_experts: int = 7,
-    num_shared_experts: int = 1,
-    num_experts_per_tok: int = 2,
-    **settings: Any,
-) -> PreTrainedModel:
+def moe_split(model: PreTrainedModel, texts: Sequence[Mapping[str, torch.Tensor]], **settings: Any) -> PreTrainedModel:
     """The FFN of every layer divided among a shared and routed experts, a part of which read each token.
 
-    texts: tokenised texts in batches, from which the division and the router are made. The default computes 3/8 of the
-    FFN. Experts keep the form of the dense FFN, gated or plain.
+    texts: tokenised texts in batches, from which the division and the router are made. Experts keep the form of the
+    dense FFN, gated or plain.
     """
     layers = transformer_layers(model, model.config.get_text_config().num_hidden_layers)
-    config = MoEConfig(
-        init="split",
-        expert="gated" if find_layout(layers[0]).gated else "plain",
-        num_experts=num_experts,
-        num_shared_experts=num_shared_experts,
-        num_experts_per_tok=num_experts_per_tok,
-        **settings,
-    )
-    return upcycle(model, config, texts=texts)
+    expert: Literal["gated", "plain"] = "gated" if find_layout(layers[0]).gated else "plain"
+    return upcycle(model, MoEConfig(init="split", expert=expert, **settings), texts=texts)

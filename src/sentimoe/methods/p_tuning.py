@@ -8,12 +8,8 @@ from transformers import PreTrainedModel
 from ..errors import NotSupportedError
 from .head import head_modules
 
-VIRTUAL_TOKENS = 20
 
-
-def p_tuning(
-    model: PreTrainedModel, num_virtual_tokens: int = VIRTUAL_TOKENS, encoder_hidden_size: int = 128
-) -> PeftModel:
+def p_tuning(model: PreTrainedModel, num_virtual_tokens: int, encoder_hidden_size: int) -> PeftModel:
     """Virtual tokens and the head are trained, the backbone is frozen.
 
     With a mean-pooling head the virtual tokens enter the mean: peft's mask counts them as real tokens. Raises

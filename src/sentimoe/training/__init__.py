@@ -1,9 +1,10 @@
 """Training on the Hugging Face Trainer."""
 
-from .config import WITHOUT_EFFECT, TrainConfig
+from sentimoe_settings import WITHOUT_EFFECT, TrainConfig
+
 from .fit import FitResult, fit
 from .folder import writes
-from .prepare import Prepared, dataset_of, finished, prepare, training_texts
+from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_recipe
 from .run import TrainedModel, evaluate_split, hardware, train, train_model, versions
 from .stopping import Stop
 
@@ -24,5 +25,6 @@ __all__ = [
     "train_model",
     "training_texts",
     "versions",
+    "with_recipe",
     "writes",
 ]

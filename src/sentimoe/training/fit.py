@@ -21,12 +21,13 @@ from transformers import (
     TrainingArguments,
 )
 
+from sentimoe_settings import TrainConfig
+
 from ..errors import DivergedError, PredictionError
 from ..inference import compute_dtype
 from .balance import WarnOfImbalance
 from .callbacks import LogRows, SaveOften
 from .checkpoints import last_whole, set_aside_newer
-from .config import TrainConfig
 from .distillation import TEACHER_PROBS
 from .folder import CHECKPOINTS
 from .prepare import Prepared

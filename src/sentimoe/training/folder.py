@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from sentimoe_settings import WITHOUT_EFFECT, TrainConfig
+
 from ..errors import ConfigError, StoppedError
 from ..records import write_json, write_text
-from .config import WITHOUT_EFFECT, TrainConfig
 
 CONFIG, CHECKPOINTS, FINISHED = "config.yaml", "checkpoints", "run.json"  # a run is finished when the last one is there
 START, LOCK = "start.json", "lock"  # among the checkpoints

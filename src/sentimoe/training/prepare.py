@@ -12,16 +12,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from ..config import MoEConfig
+from sentimoe_settings import TrainConfig, check_trains, complete_settings
+
 from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
 from ..inference import position_limit
 from ..methods import (
     METHODS,
-    VIRTUAL_TOKENS,
     adapt,
-    check_settings,
-    check_trains,
     freeze_packed,
     merge,
     round_packed,
@@ -29,7 +27,6 @@ from ..methods import (
 from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier
-from .config import TrainConfig
 from .distillation import NO_LABEL, Distillation
 from .teachers import load_teacher, running_teacher, soft_teacher_probs
 from .trainer import parameter_groups
@@ -69,8 +66,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     Raises ConfigError, DataError or ConversionError.
     """
     check_trains(config.method)
-    check_settings(config.method, config.method_settings)
-    method = METHODS[config.method]
+    method, settings = METHODS[config.method], complete_settings(config.method, config.method_settings)
     if config.load_in_4bit and not method.freezes:
         able = ", ".join(name for name, other in METHODS.items() if other.freezes)
         raise ConfigError(
@@ -79,20 +75,20 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     set_seed(config.seed)
     train = training_texts(dataset.splits["train"], config)
     folders = config.teachers
-    hidden = config.distillation_hidden_weight
-    if hidden is None:
-        hidden = 1.0 if folders and method.keeps_teacher else 0.0
+    config = with_recipe(config)
+    hidden = config.distillation_hidden_weight or 0.0
     if folders and method.keeps_teacher:
         model, source = load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
     model.config.label_type = dataset.label_type
-    before = config.method_settings.get("num_virtual_tokens", VIRTUAL_TOKENS) if config.method == "p-tuning" else 0
+    before = settings.get("num_virtual_tokens", 0)
     tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
     teacher = None
     if hidden and folders:
         teacher = running_teacher(folders, dataset.label_names, model, tokenizer, config.loading)
-    if config.distillation_token_dropout and teacher is None:
+    token_dropout = float(config.distillation_token_dropout)
+    if token_dropout and teacher is None:
         raise ConfigError(
             "distillation_token_dropout needs a teacher that reads what is left: give one dense teacher and a "
             "distillation_hidden_weight above 0"
@@ -101,8 +97,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     rate = config.learning_rate or default
     texts = list(_batches(_shuffled(train.texts, config.seed), tokenizer)) if method.needs_texts else []
     if config.dropout is not None:
-        set_dropout(model, config.dropout)  # before adapting: experts take theirs from the FFN, LoRA has a setting
-    model = adapt(model, config.method, config.method_settings, texts)
+        set_dropout(model, float(config.dropout))  # before adapting: experts copy theirs from the FFN
+    model = adapt(model, config.method, settings, texts)
     if config.load_in_4bit:
         freeze_packed(model)
     parameter_groups(model, set(), config.weight_decay, config.rates)  # raises before anything is written
@@ -112,9 +108,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     distillation = teacher_probs = None
     if folders:
         temperature = config.distillation_temperature
-        distillation = Distillation(
-            config.distillation_weight, temperature, hidden, teacher, config.distillation_token_dropout
-        )
+        distillation = Distillation(float(config.distillation_weight), temperature, hidden, teacher, token_dropout)
         if teacher is None:
             teacher_probs = soft_teacher_probs(
                 folders,
@@ -125,8 +119,27 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
                 config.precision,
                 **config.loading,
             )
-    complete = replace(config, learning_rate=rate, distillation_hidden_weight=hidden)
+    complete = replace(config, learning_rate=rate)
     return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, teacher_probs)
+
+
+def with_recipe(config: TrainConfig) -> TrainConfig:
+    """The config with numbers for what the method decides.
+
+    A student that starts from its teacher's weights (`moe-split`) follows it closely: the teacher's answers alone, its
+    hidden states, a fifth of the tokens left out, no dropout. Other students learn from labels and answers alike.
+    """
+    close = bool(config.teachers) and METHODS[config.method].keeps_teacher
+    hidden = config.distillation_hidden_weight
+    chosen: dict[str, Any] = {"distillation_hidden_weight": (1.0 if close else 0.0) if hidden is None else hidden}
+    runs_along = close and chosen["distillation_hidden_weight"] > 0
+    recipe = {
+        "distillation_weight": 1.0 if close else 0.5,
+        "distillation_token_dropout": 0.2 if runs_along else 0.0,
+        "dropout": 0.0 if close else None,
+    }
+    chosen |= {name: value for name, value in recipe.items() if getattr(config, name) == "auto"}
+    return replace(config, **chosen)
 
 
 def finished(ready: Prepared) -> Any:
@@ -155,7 +168,8 @@ def _load(config: TrainConfig, label_names: Sequence[str]) -> PreTrainedModel:
     options: dict[str, Any] = {"head": config.head, **config.loading}
     if not config.load_in_4bit:
         return load_classifier(config.model, label_names, **options)
-    keep = () if config.method == "lora" else MoEConfig(**config.method_settings).layers_to_transform or (-2, -1)
+    layers = complete_settings(config.method, config.method_settings).get("layers_to_transform")
+    keep = () if config.method == "lora" else layers or (-2, -1)
     return load_classifier(config.model, label_names, **options, load_in_4bit=True, keep_layers=keep)
 
 

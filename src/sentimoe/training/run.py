@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sentimoe_settings import TrainConfig
+
 from ..data import SentimentDataset, Split
 from ..errors import DivergedError
 from ..evaluation import evaluate_predictions
@@ -23,7 +25,6 @@ from ..methods import save_adapted
 from ..records import write_json
 from .balance import unbalanced
 from .checkpoints import newest_first
-from .config import TrainConfig
 from .fit import FitResult, fit
 from .folder import CHECKPOINTS, FINISHED, begin, locked, writes
 from .prepare import dataset_of, finished, prepare
