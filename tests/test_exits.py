@@ -32,6 +32,7 @@ def test_help_at_80_columns_cuts_no_name(monkeypatch):
     assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown
     titles = [line.removesuffix(":") for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
     assert titles == ["Options", *PANELS]
+    assert re.search(r"^Arguments:\n  \[?TEXTS", invoke("predict", "--help").stdout, re.MULTILINE | re.IGNORECASE)
     for name, field in (PLAIN | OF_METHOD).items():
         flag = field.json_schema_extra["flag"] or f"--{name.replace('_', '-')}"
         assert re.search(rf"^  {flag} ", shown, re.MULTILINE), flag

@@ -29,7 +29,7 @@ from sentimoe.errors import ConfigError, NotSupportedError, StoppedError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import METHODS
 from sentimoe.records import read_json, write_json
-from sentimoe.training import Stop
+from sentimoe.training import Stop, with_recipe
 from sentimoe.training.trainer import SentimentTrainer
 
 

@@ -378,7 +378,7 @@ def test_other_heads_are_refused():
         ({"layers_to_transform": []}, "at least one"),
         ({"layers_to_transform": "last"}, "a list, each a whole number"),
         ({"init": "split-hair"}, "init="),
-        ({"init_noise": -0.1}, "from 0 to 1"),
+        ({"init_noise": -0.1}, "between 0 and 1"),
         ({"router_aux_loss_coef": -1}, "0 or more"),
         ({"router_z_loss_coef": -1}, "0 or more"),
         ({"experts": 4}, "unknown settings"),

@@ -37,9 +37,10 @@ class GroupedCommand(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
-        for option in self.get_params(ctx):
-            if record := option.get_help_record(ctx):
-                panels.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(record)
+        for part in self.get_params(ctx):
+            title = "Arguments" if part.param_type_name == "argument" else "Options"
+            if record := part.get_help_record(ctx):
+                panels.setdefault(getattr(part, "rich_help_panel", None) or title, []).append(record)
         for title, records in panels.items():
             with formatter.section(title):
                 formatter.write_dl(records)

@@ -124,7 +124,7 @@ def _range(limits: Any) -> str:
     low = [f"{each.ge} or more" if isinstance(each, Ge) else f"above {each.gt}" for each in _of(limits, Ge, Gt)]
     high = [f"at most {each.le}" if isinstance(each, Le) else f"below {each.lt}" for each in _of(limits, Le, Lt)]
     if low and high and "or more" in low[0] and "at most" in high[0]:
-        return f", from {low[0].split()[0]} to {high[0].split()[-1]}"
+        return f", between {low[0].split()[0]} and {high[0].split()[-1]}"
     return ", " + " and ".join(low + high) if low or high else ""
 
 
