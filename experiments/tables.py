@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,8 +16,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from sentimoe.errors import ConfigError
 from sentimoe.evaluation import mcnemar, paired_bootstrap, summarise
-from sentimoe.methods.moe import moe_split
 from sentimoe.records import read_json
+from sentimoe_settings import METHOD_SETTINGS
 
 DATA_TITLES = {"imdb": "IMDb", "tweeteval-emotion": "TweetEval emotion", "sst5": "SST-5"}
 METHOD_ORDER = ("full", "bitfit", "lora", "p-tuning", "moe-plain", "moe-gated", "moe-lora", "zero-shot")
@@ -202,9 +201,8 @@ def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
                 )
                 told = runs[0].record["hyperparameters"]["method_settings"]
                 row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -margin}
-                defaults = signature(moe_split).parameters
                 keys = ("num_shared_experts", "num_experts_per_tok", "num_experts")
-                shared, chosen, routed = (told.get(key, defaults[key].default) for key in keys)
+                shared, chosen, routed = ((METHOD_SETTINGS["moe-split"] | told)[key] for key in keys)
                 row["experts"] = f"{shared} + {chosen} of {routed}"
                 row["gflops_dense"] = teachers[0].record["cost"]["gflops_per_text"]
             found.append(row)

@@ -74,6 +74,14 @@ MISTAKES = [
     (["bench", "a", "b", "--results", "{tmp}/file.csv"], "is a file; give another folder"),
     (["bench", "a", "b", "--name", "x/y"], "part of a file name"),
     (["bench", "a"], "give two folders"),
+    (["bench", "{tmp}", "nowhere"], "nowhere is not a trained model"),
+    (["predict", "--model", "nowhere", "a text"], "nowhere is not a trained model"),
+    (["predict", "--model", "m", "a text", "--precision", "fp16"], "'fp16' is not one of 'auto', 'bfloat16'"),
+    (["evaluate", "nowhere"], "nowhere is not a trained model"),
+    (["info", "{tmp}/nowhere"], "nowhere is not a trained model"),
+    (["export", "nowhere", "{tmp}/new"], "nowhere is not a trained model"),
+    (["explain", "{tmp}", "--dense", "nowhere", "--out", "{tmp}/new"], "nowhere is not a trained model"),
+    (["explore", "{tmp}", "nowhere"], "nowhere is not a trained model"),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .messages import Mistake, say
-from .places import check_folder
+from .places import check_folder, check_model
 
 Option = typer.Option
 
@@ -47,6 +47,7 @@ def bench(
         raise Mistake("give two folders: the dense model, and the model with experts that was made from it")
     if Path(name).name != name:
         raise Mistake(f"--name {name!r} is part of a file name; leave out what makes it a path")
+    check_model(dense, experts)
     from importlib.util import find_spec
 
     from sentimoe.bench import peers as others

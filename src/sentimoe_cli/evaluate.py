@@ -9,8 +9,19 @@ from typing import Annotated
 import typer
 
 from .messages import say
-from .options import AsJson, Backend, ExpertsPerToken, LabelColumn, NoVerify, Precision, TextColumn, TrustRemoteCode
-from .places import check_standard_output
+from .options import (
+    AsJson,
+    Backend,
+    ExpertsPerToken,
+    LabelColumn,
+    LongTexts,
+    Mode,
+    NoVerify,
+    Precision,
+    TextColumn,
+    TrustRemoteCode,
+)
+from .places import check_model, check_standard_output
 
 Option = typer.Option
 
@@ -21,12 +32,12 @@ def evaluate(
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained. [as the run folder was trained]")
     ] = None,
-    mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
+    mode: Mode = "calibrated",
     limit: Annotated[int | None, Option(help="Only that many texts, chosen at random.", min=1)] = None,
     split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
-    long_texts: Annotated[str, Option(help="windows (all of a long text) or truncate.")] = "windows",
+    long_texts: LongTexts = "windows",
     precision: Precision = "auto",
     backend: Backend = "torch",
     experts_per_token: ExpertsPerToken = None,
@@ -39,6 +50,8 @@ def evaluate(
     Every row of a file is scored; of a preset or a folder one split.
     """
     check_standard_output()
+    if method is None:
+        check_model(model)
     from sentimoe.data import PRESETS, WHOLE, absence_warnings, load_dataset, read_whole_file
     from sentimoe.errors import ConfigError, DataError
     from sentimoe.evaluation import evaluate_predictions

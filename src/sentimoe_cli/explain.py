@@ -9,7 +9,7 @@ import typer
 
 from .messages import Mistake
 from .options import LabelColumn, NoVerify, TextColumn, TrustRemoteCode
-from .places import check_file, check_folder
+from .places import check_file, check_folder, check_model
 
 if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
@@ -39,6 +39,7 @@ def explain(
 ) -> None:
     """Trace every token (long texts are cut), measure what the experts specialise in, and write one self-contained page."""
     check_folder(out)
+    check_model(folder, dense)
     if (out / "report.html").exists() and not overwrite:
         raise Mistake(f"{out} holds a report already; choose another folder or add --overwrite")
     if record is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import NoVerify, TrustRemoteCode
+from .places import check_model
 
 Option = typer.Option
 
@@ -19,6 +20,7 @@ def explore(
     no_verify: NoVerify = False,
 ) -> None:
     """Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page."""
+    check_model(*folders)
     import socket
     from importlib.util import find_spec
 

@@ -9,7 +9,7 @@ import typer
 
 from .messages import Mistake
 from .options import NoVerify, TrustRemoteCode
-from .places import check_folder
+from .places import check_folder, check_model
 
 Option = typer.Option
 
@@ -27,6 +27,7 @@ def export(
     check_folder(output)
     if output.is_dir() and any(output.iterdir()):
         raise Mistake(f"{output} is not empty; choose another folder for the export")
+    check_model(folder)
     from sentimoe import SentimentClassifier
 
     from .show import prepare_process

@@ -9,7 +9,7 @@ import typer
 
 from .models import beside_model
 from .options import AsJson, NoVerify, TrustRemoteCode
-from .places import check_standard_output
+from .places import check_model, check_standard_output
 
 
 def info(
@@ -20,6 +20,7 @@ def info(
 ) -> None:
     """Architecture, experts, parameters (total and active per token), receipt and test scores of a saved model."""
     check_standard_output()
+    check_model(folder)
     from rich.table import Table
 
     from sentimoe import SentimentClassifier

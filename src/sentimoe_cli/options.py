@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 from pydantic.fields import FieldInfo
@@ -24,8 +24,15 @@ NoVerify = Annotated[
 ]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the texts. [text]")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels. [label]")]
-Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
-Backend = Annotated[str, typer.Option(help="torch or openvino.")]
+Precision = Annotated[Literal["auto", "bfloat16", "float32"], typer.Option(help="Number format.")]
+Backend = Annotated[Literal["torch", "openvino"], typer.Option(help="What runs the model.")]
+LongTexts = Annotated[
+    Literal["windows", "truncate"],
+    typer.Option(help="Read all of a long text in windows, or cut it (counted on standard error)."),
+]
+Mode = Annotated[
+    Literal["calibrated", "uncalibrated", "generate"], typer.Option(help="How zero-shot finds the answer.")
+]
 ExpertsPerToken = Annotated[
     int | None, typer.Option(help="Experts that read each token: fewer are faster. [as it was trained]")
 ]

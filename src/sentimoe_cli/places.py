@@ -35,6 +35,13 @@ def check_folder(path: Path) -> None:
     _check_writable(path, there)
 
 
+def check_model(*folders: Path | str | None) -> None:
+    """Raise Mistake when there is no such folder; what is in it is looked at when it is loaded."""
+    for folder in folders:
+        if folder is not None and not Path(folder).is_dir():
+            raise Mistake(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+
+
 def check_standard_output() -> None:
     """Raise Mistake when standard output is closed, so that the answer would go nowhere."""
     if sys.stdout is None:

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from .messages import Mistake, say, takes_unicode
-from .options import Backend, ExpertsPerToken, NoVerify, Precision, TextColumn, TrustRemoteCode
-from .places import check_file, check_standard_output
+from .options import Backend, ExpertsPerToken, LongTexts, Mode, NoVerify, Precision, TextColumn, TrustRemoteCode
+from .places import check_file, check_model, check_standard_output
 
 Option = typer.Option
 
@@ -27,9 +27,7 @@ def predict(
         Path | None, Option(help="CSV, JSONL or Parquet file to write; none: JSON lines on standard output.")
     ] = None,
     overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
-    long_texts: Annotated[
-        str, Option(help="windows (all of a long text) or truncate (counted on standard error).")
-    ] = "windows",
+    long_texts: LongTexts = "windows",
     precision: Precision = "auto",
     backend: Backend = "torch",
     experts_per_token: ExpertsPerToken = None,
@@ -37,7 +35,7 @@ def predict(
         str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
     ] = None,
     labels: Annotated[str | None, Option(help="Of zero-shot: the labels to choose from, with commas.")] = None,
-    mode: Annotated[str, Option(help="Of zero-shot: calibrated, uncalibrated or generate.")] = "calibrated",
+    mode: Mode = "calibrated",
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
 ) -> None:
@@ -61,6 +59,8 @@ def predict(
     else:
         check_file(output, (".csv", ".jsonl", ".parquet"), overwrite)
 
+    if method is None:
+        check_model(model)
     if first_is_model:
         say(f"note: the folder {model} is read as the model; write --model {model}")
     import pandas as pd
