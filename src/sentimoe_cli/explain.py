@@ -39,13 +39,13 @@ def explain(
 ) -> None:
     """Trace every token (long texts are cut), measure what the experts specialise in, and write one self-contained page."""
     check_folder(out)
-    check_model(folder, dense)
     if (out / "report.html").exists() and not overwrite:
         raise Mistake(f"{out} holds a report already; choose another folder or add --overwrite")
     if record is not None:
         check_folder(record.parent)
         record.parent.mkdir(parents=True, exist_ok=True)
         check_file(record)
+    check_model(folder, dense)
 
     from dataclasses import replace
 
