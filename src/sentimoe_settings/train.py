@@ -30,7 +30,7 @@ class TrainConfig(Settings):
     model: Annotated[str, PathText] = in_model("all-MiniLM-L6-v2")
     """Backbone: an embedded one, a folder or a hub id."""
     data: Annotated[str, PathText] = in_data("tweets")
-    """Labelled texts: a preset (tweets, imdb, tweeteval-emotion, sst5), a folder or a file."""
+    """Labelled texts: a preset (tweets, imdb, tweeteval-emotion, sst5), a folder, a file or a hub id."""
     method: str = in_model("moe-gated")
     """What is trained: full, bitfit, lora, p-tuning, moe-plain, moe-gated, moe-split or moe-lora."""
     text_column: str | None = in_data(None, shown="text")
