@@ -6,11 +6,12 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo docs test test-browser numerics mutants fuzz torture lint bench clean
+.PHONY: help install backbones demo docs test test-oldest test-browser numerics mutants fuzz torture lint bench clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
+	@echo "make test-oldest  core tests with the lowest supported versions of transformers, peft, accelerate and datasets"
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
 	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
 	@echo "make fuzz     damage data files and model folders by the thousand, and read them -> docs/reliability.md"
@@ -48,6 +49,14 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -q -n logical --dist loadfile
 
+OLDEST := .venv-oldest
+OLDEST_TESTS := data hub private upcycle saving training collapse moe
+test-oldest:
+	test -d $(OLDEST) || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt torch
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e . pytest
+	$(OLDEST)/bin/python -m pytest -q $(OLDEST_TESTS:%=tests/test_%.py)
+
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 test-browser: $(INSTALLED)
 	$(if $(BROWSER),,apt-get update -qq && apt-get install -y -qq chromium > /dev/null)
@@ -73,4 +82,4 @@ bench: $(INSTALLED)
 	$(BIN)/python -m experiments.copies results/bench/copy-moe.json
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(OLDEST) runs

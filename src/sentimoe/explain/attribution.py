@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -61,11 +60,3 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
         {"start": start, "end": end, "score": float(score)} for (start, end), score in zip(offsets, scores, strict=True)
     ]
     return {"tokens": tokens, "gap": gap, "difference": difference}
-
-
-def per_character(length: int, tokens: list[dict[str, Any]]) -> np.ndarray:
-    """The score of the token that covers each character, `[length]`; 0 between tokens."""
-    scores = np.zeros(length)
-    for token in tokens:
-        scores[token["start"] : token["end"]] = token["score"]
-    return scores

@@ -65,7 +65,7 @@ class Engine:
         self.model: Any = model if ready else BACKENDS[_known(backend)](model, dtype, self.max_length)
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
-        check_single_label(model.config, getattr(model.config, "_name_or_path", "") or "the model")
+        check_single_label(model.config, getattr(model.config, "name_or_path", "") or "the model")
         self.num_labels = model.config.num_labels
         self.label_names = [model.config.id2label[index] for index in range(self.num_labels)]
 

@@ -16,16 +16,12 @@ class Experts(nn.Module):
 
     gated: `down(act(gate x + b) * (up x + c)) + d`, with `gate_up_proj` `[E, 2F, D]` (gate rows first), its bias
     `[E, 2F]`, `down_proj` `[E, D, F]`, its bias `[E, D]`. plain: `down(act(up x + b)) + d`, with `up_proj` `[E, F, D]`.
-    The attribute names and flags are those that the expert kernels of transformers (`grouped_mm`, ...) expect.
     """
 
     gate_up_proj: nn.Parameter
     up_proj: nn.Parameter
     gate_up_proj_bias: nn.Parameter
     up_proj_bias: nn.Parameter
-    is_transposed = False
-    has_post_expert_norm = False
-    _is_expert_parallel = False
 
     def __init__(
         self,
