@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m experiments.demo runs/demo
 
 docs: $(INSTALLED)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check src tests tools experiments examples

@@ -125,7 +125,7 @@ def test_the_readme_is_short():
 
 def test_the_website_builds_without_a_warning(tmp_path):
     """Links, anchors and references to the code are checked by mkdocs; nothing is loaded from elsewhere."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | QUIET)
     assert done.returncode == 0, done.stdout + done.stderr
     pages = list((tmp_path / "site").rglob("*.html"))
