@@ -115,7 +115,7 @@ def _keep(done: TrainedModel, folder: Path) -> None:
 
 def told(run: Run, config: TrainConfig) -> dict[str, Any]:
     """What a result says of the settings of its run: names of teachers and files in place of where they lie."""
-    named = ("model", "data", "method", "seed", *WITHOUT_EFFECT)
+    named = ("model", "data", "method", "seed", "calibrate", *WITHOUT_EFFECT)  # `train_model` does not calibrate
     found = {key: value for key, value in config.to_dict().items() if key not in named}
     found |= {"long_texts": run.long_texts, "teacher": run.teacher or None}
     found["more_train"] = run.settings.get("more_train")

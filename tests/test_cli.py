@@ -3,6 +3,7 @@
 import itertools
 import json
 import resource
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -459,3 +460,111 @@ def test_ctrl_c_ends_the_page_with_130(made, monkeypatch):
     monkeypatch.setattr(uvicorn.Server, "run", interrupted)
     result = invoke("explore", made[0] / "run", "--port", 0)
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "interrupted")
+
+
+@pytest.fixture(scope="module")
+def scored(made):
+    """Rows that the model did not see, with a product each; those of one product have the wrong label."""
+    folder, _ = made
+    texts, labels = labelled_texts(400)
+    frame = pd.DataFrame({"review": [f"again {text}" for text in texts], "stars": labels})
+    frame["product"] = ["phone", "book", "phone", "lamp"] * 100
+    other = {"negative": "positive", "positive": "negative"}
+    wrong = frame["product"].eq("lamp")
+    frame.loc[wrong, "stars"] = frame.loc[wrong, "stars"].map(other)
+    frame.to_csv(folder / "scored.csv", index=False)
+    frame[~wrong].to_csv(folder / "right.csv", index=False, sep=";", encoding="utf-16")
+    return frame
+
+
+def test_scores_of_each_group(made, scored):
+    folder, _ = made
+    result = invoke("evaluate", folder / "run", "--data", folder / "scored.csv", *COLUMNS, "--by", "product", "--json")
+    assert result.exit_code == 0, result.stderr
+    groups = {row["group"]: row for row in json.loads(result.stdout)["groups"]}
+    assert {name: row["n"] for name, row in groups.items()} == {"phone": 200, "book": 100, "lamp": 100}
+    assert groups["lamp"]["worse"] and not groups["phone"]["worse"] and groups["lamp"]["accuracy"] < 0.2
+    shown = invoke("evaluate", folder / "run", "--data", folder / "scored.csv", *COLUMNS, "--by", "product").stdout
+    assert "scored by product" in shown and shown.count("yes, p") == 1
+    refused = invoke("evaluate", folder / "run", "--data", folder / "scored.csv", *COLUMNS, "--by", "shop")
+    assert 'no column "shop"' in refused.error and "--by" in refused.error
+    assert "is none" in invoke("evaluate", folder / "run", "--data", folder / "data", *COLUMNS, "--by", "product").error
+
+
+def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
+    folder, _ = made
+    model = tmp_path / "run"
+    shutil.copytree(folder / "run", model)
+    told = ("evaluate", model, *COLUMNS, "--target-accuracy", 0.9)
+    assert "trained on texts of" in invoke(*told, "--data", folder / "data", "--split", "train").error
+    nothing = invoke(*told, "--data", folder / "scored.csv", "--save")
+    assert nothing.exit_code == 0 and "nothing is promised, nothing saved" in nothing.stderr
+    assert not (model / "threshold.json").exists()
+    assert "--doubtful" in invoke("predict", "--model", model, "x", "--doubtful", tmp_path / "queue.csv").error
+    result = invoke(*told, "--data", folder / "right.csv", "--save")
+    assert result.exit_code == 0 and "with 95% confidence; saved" in result.stdout, result.stderr
+    stored = json.loads((model / "threshold.json").read_text())
+    assert stored["n"] == 300 and stored["lower_bound"] >= 0.9 and len(stored["sha256"]) == 64
+    value = stored["value"]
+    stored["value"] = 0.97
+    (model / "threshold.json").write_text(json.dumps(stored))
+    rows = pd.DataFrame({"text": ["the lovely thing", "table chair lovely awful", "", "the awful thing"]})
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    asked = ("predict", "--model", model, "--input", tmp_path / "new.csv")
+    every = pd.DataFrame(map(json.loads, invoke(*asked, "--all-answers").stdout.splitlines()))
+    assert "guess" not in every and every["label"].isna().tolist() == [False, False, True, False]
+    result = invoke(*asked, "--doubtful", tmp_path / "queue.csv")
+    found = pd.DataFrame(map(json.loads, result.stdout.splitlines()), dtype=object)
+    low = every["score"] < 0.97
+    assert (
+        found["guess"].tolist() == every["label"].astype(object).where(every["label"].notna(), None).tolist()
+        and low.any()
+    )
+    expected = [
+        "blank" if text == "" else "doubtful" if doubt else None for text, doubt in zip(rows["text"], low, strict=True)
+    ]
+    assert found["reason"].tolist() == expected
+    assert found["label"].isna().tolist() == [reason is not None for reason in expected]
+    queue = pd.read_csv(tmp_path / "queue.csv")
+    assert queue["score"].is_monotonic_increasing and len(queue) == low.sum()
+    assert f"{int(low.sum())} are doubtful" in result.stderr and 0 < value < 1
+    (model / "threshold.json").write_text('{"value": 7}')
+    assert "threshold.json is damaged" in invoke(*asked).error
+
+
+def test_two_models_are_compared(made, scored, tmp_path):
+    folder, _ = made
+    settings = ("--config", folder / "run.yaml", "--data", folder / "data", *COLUMNS, "--method", "full", "--quiet")
+    assert invoke("train", *settings, "--epochs", 1, "--learning-rate", 1e-5, "--output", tmp_path / "b").exit_code == 0
+    told = ("compare", folder / "run", tmp_path / "b", "--data", folder / "right.csv", *COLUMNS)
+    result = invoke(*told, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["n"] == 300 and found["accuracy"]["mean_a"] > 0.9 > found["accuracy"]["mean_b"]
+    assert found["accuracy"]["interval"][0] > 0 and found["mcnemar"]["p_value"] < 0.01
+    assert sum(row["count"] for row in found["flips"]) == round((1 - found["agreement"]) * 300)
+    shown = invoke(*told).stdout
+    assert "where they part" in shown and "right alone (McNemar)" in shown
+
+
+def test_the_file_of_a_spreadsheet_is_trained_on_as_it_is(made, tmp_path, caplog):
+    """Excel's encoding and delimiter, its column names, empty cells: it was refused four times, one row at a time."""
+    folder, _ = made
+    texts, labels = labelled_texts(120)
+    frame = pd.DataFrame({"Id": range(120), "Review Text": [f"{text} – né" for text in texts], "Stars": labels})
+    frame.loc[[3, 50], "Review Text"] = ""
+    frame.loc[[7], "Stars"] = ""
+    frame.to_csv(tmp_path / "export.csv", index=False, sep=";", encoding="cp1252")
+    told = ("train", "--config", folder / "run.yaml", "--data", tmp_path / "export.csv", "--epochs", 1, "--quiet")
+    result = invoke(*told, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    for said in ("is not UTF-8 and read as cp1252", "columns are separated by ';'", 'column "Stars" holds the labels'):
+        assert said in caplog.text
+    assert "3 of 120 rows" in result.stderr
+    assert "2 without a text (first: 4, 51), 1 without a label (first: 8)" in result.stderr
+    refused = invoke(*told, "--output", tmp_path / "strict", "--strict")
+    assert "no text in rows 4, 51; no label in rows 8" in refused.error
+    labelled = invoke(
+        "predict", "--model", tmp_path / "run", "--input", tmp_path / "export.csv", "--output", tmp_path / "out.csv"
+    )
+    assert labelled.exit_code == 0 and len(pd.read_csv(tmp_path / "out.csv")) == 120

@@ -58,10 +58,11 @@ def test_backward_of_attention_is_counted(model):
     assert 2.9 * dense_flops() < step < 3.2 * dense_flops()
 
 
-def test_active_parameters(model):
+@pytest.mark.parametrize("k", [1, 2])
+def test_active_parameters(model, k):
     total = sum(p.numel() for p in model.parameters())
     assert active_parameters(model) == total
-    model = upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=1))
+    model = upcycle(model, MoEConfig(num_experts=4, num_experts_per_tok=k))
     expert = 2 * F * D + 2 * F + D * F + D
     dense = 2 * F * D + F + D
-    assert active_parameters(model) == total + 2 * (expert - dense + 4 * D)
+    assert active_parameters(model) == total + 2 * (k * expert - dense + 4 * D)

@@ -298,7 +298,7 @@ def test_a_row_without_a_label_is_set_aside(tmp_path: Path) -> None:
         assert told in dataset.warnings
         assert "no text in rows 6, 42; no label in rows 4" in message(path, strict=True)
         assert load_unlabelled(str(path), dataset) == ["review number 3"]
-        whole = read_whole_file(path)
+        whole = read_whole_file(path).dataset
         assert len(whole.splits[WHOLE]) == 57 and whole.warnings == (told,)
 
 

@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.evaluation import (
     calibration,
+    compare_predictions,
     expected_calibration_error,
     find_threshold,
     fit_temperature,
@@ -151,3 +152,17 @@ def test_ordered_classes_by_hand():
     assert told["quadratic_kappa"] == pytest.approx(1 - (10 / 4) / (50 / 16))
     assert ordinal_metrics([1], [-1], 3) == {"mae": None, "within_one": None, "quadratic_kappa": None}
     assert ordinal_metrics([1, 1], [1, 1], 3)["quadratic_kappa"] is None
+
+
+def test_two_models_by_hand():
+    labels = [0, 0, 1, 1, 2, 2]
+    a = [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.1, 0.9, 0.0], [0.8, 0.2, 0.0], [0, 0, 1.0], [math.nan] * 3]
+    b = [[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0], [0.1, 0.9, 0.0], [0, 0, 1.0], [0.0, 0.1, 0.9]]
+    told = compare_predictions(labels, a, b, ["x", "y", "z"])
+    assert told["n"] == 6 and told["agreement"] == pytest.approx(2 / 6)
+    assert told["only_a"] == [2, 1] and told["only_b"] == [3, 5]
+    assert told["mcnemar"]["b"] == told["mcnemar"]["c"] == 2 and told["accuracy"]["difference"] == 0
+    assert {"true": "z", "a": None, "b": "z", "count": 1} in told["flips"] and len(told["flips"]) == 4
+    assert compare_predictions(labels * 2, a * 2, b * 2, ["x", "y", "z"])["flips"][0]["count"] == 2
+    with pytest.raises(DataError, match="shape"):
+        compare_predictions(labels, a, b[:3], ["x", "y", "z"])

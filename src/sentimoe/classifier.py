@@ -18,7 +18,7 @@ from .evaluation import predicted_labels
 from .inference import Comparison, Engine, compute_dtype, export, is_exported, load_exported
 from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
 from .model_folder import check_vocabulary, is_model_folder, load_tokenizer
-from .training import TrainConfig, finished, fit, prepare
+from .training import TrainConfig, calibrate, finished, fit, prepare
 from .upcycle import set_experts_per_token
 
 logger = logging.getLogger(__name__)
@@ -148,6 +148,8 @@ class SentimentClassifier:
         with tempfile.TemporaryDirectory() as folder:
             fit(ready, Path(folder))
         self.model, self.tokenizer = finished(ready), ready.tokenizer
+        if self.config.calibrate:
+            calibrate(self.model, self.tokenizer, dataset, self.config)
         self._engine = Engine(self.model, self.tokenizer, precision=ready.config.precision)
         return self
 

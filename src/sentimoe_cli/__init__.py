@@ -14,7 +14,7 @@ import typer
 
 from sentimoe_settings.errors import ExitCode, SentiMoEError
 
-from . import bench, evaluate, explain, explore, export, info, predict, train
+from . import bench, compare, evaluate, explain, explore, export, info, predict, train
 from .messages import say
 from .options import GroupedCommand
 
@@ -47,6 +47,7 @@ def options(
 for command in (
     train.train,
     evaluate.evaluate,
+    compare.compare,
     predict.predict,
     export.export,
     explain.explain,

@@ -19,15 +19,29 @@ STRING = pd.ArrowDtype(pa.string())
 
 
 def with_predictions(
-    frame: pd.DataFrame, classes: Sequence[str | int], probabilities: np.ndarray, truncated: Sequence[int] | None = None
+    frame: pd.DataFrame,
+    classes: Sequence[str | int],
+    probabilities: np.ndarray,
+    truncated: Sequence[int] | None = None,
+    threshold: float | None = None,
 ) -> pd.DataFrame:
     """The frame with `label`, `score` and `prob_CLASS` columns, and `truncated` where the rows that were cut are given.
 
-    Columns in their way become `input_NAME`. probabilities: `[B, C]`.
+    With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why there is
+    none. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
     """
     best = [answer["label"] for answer in answers(probabilities, classes)]
     kind = object if isinstance(classes[0], int) else STRING
-    added = {"label": pd.Series(best, dtype=kind), "score": pd.Series(probabilities.max(axis=1, initial=0))}
+    score = probabilities.max(axis=1, initial=0)
+    added = {"label": pd.Series(best, dtype=kind), "score": pd.Series(score)}
+    if threshold is not None:
+        doubtful = score < threshold
+        added["guess"] = added["label"]
+        added["label"] = added["label"].where(~doubtful, None)
+        reasons = [
+            "blank" if label is None else "doubtful" if low else None for label, low in zip(best, doubtful, strict=True)
+        ]
+        added["reason"] = pd.Series(reasons, dtype=STRING)
     for index, name in enumerate(probability_names(list(map(str, classes)))):
         added[name] = pd.Series(probabilities[:, index])
     if truncated is not None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .messages import say
+from .messages import Mistake, say
 from .options import (
     AsJson,
     Backend,
+    Delimiter,
+    Encoding,
     ExpertsPerToken,
     LabelColumn,
     LongTexts,
     Mode,
     NoVerify,
     Precision,
+    Strict,
     TextColumn,
     TrustRemoteCode,
 )
@@ -37,6 +40,14 @@ def evaluate(
     split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    strict: Strict = False,
+    by: Annotated[str | None, Option(help="Column of a file: the same scores for each of its values.")] = None,
+    target_accuracy: Annotated[
+        float | None, Option(help="Find from which confidence on that share of the answers is right, such as 0.95.")
+    ] = None,
+    save: Annotated[bool, Option("--save", help="Keep this threshold in the model folder, for `predict`.")] = False,
     long_texts: LongTexts = "windows",
     precision: Precision = "auto",
     backend: Backend = "torch",
@@ -47,28 +58,42 @@ def evaluate(
 ) -> None:
     """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals.
 
-    Every row of a file is scored; of a preset or a folder one split.
+    Every row of a file that has a text and a label is scored; of a preset or a folder one split.
     """
     check_standard_output()
+    if save and target_accuracy is None:
+        raise Mistake("--save keeps the threshold of --target-accuracy; give that too")
+    if target_accuracy is not None and not 0 < target_accuracy < 1:
+        raise Mistake(f"--target-accuracy {target_accuracy:g} must lie between 0 and 1, such as 0.95")
     if method is None:
         check_model(model)
-    from sentimoe.data import PRESETS, WHOLE, absence_warnings, load_dataset, read_whole_file
-    from sentimoe.errors import ConfigError, DataError
-    from sentimoe.evaluation import evaluate_predictions
+    import numpy as np
+
+    from sentimoe.data import absence_warnings
+    from sentimoe.errors import ConfigError
+    from sentimoe.evaluation import (
+        evaluate_predictions,
+        find_threshold,
+        group_metrics,
+        ordinal_metrics,
+        predicted_labels,
+        risk_coverage,
+    )
     from sentimoe.methods import ZeroShot
 
+    from .labelled import read_labelled
     from .models import load_model, was_trained_on
-    from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
+    from .show import confusion_table, groups_table, metrics_table, prepare_process, print_json, print_tables
     from .stream import predictions_with_bar
 
     prepare_process()
-    whole = data not in PRESETS and os.path.isfile(os.path.expanduser(data))
-    if whole and split is not None:
-        raise ConfigError(f"{data} is one file, and every row of it is scored; --split is for presets and folders")
-    dataset = (read_whole_file if whole else load_dataset)(data, text_column=text_column, label_column=label_column)
-    split = WHOLE if whole else split or "test"
-    if split not in dataset.splits:
-        raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
+    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by)
+    dataset, split, whole = found.dataset, found.split, found.whole
+    trained_on = was_trained_on(model, data) and (whole or split != "test")
+    if target_accuracy is not None and trained_on:
+        raise ConfigError(
+            f"the model was trained on texts of {data}, which prove nothing; give texts that it has not seen"
+        )
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     name = Path(data).name
     classifier = load_model(
@@ -78,20 +103,41 @@ def evaluate(
     warnings = list(dataset.warnings)
     if whole:
         warnings += absence_warnings(dataset.label_names, dataset.splits)
-        if was_trained_on(model, data):
+        if trained_on:
             warnings.append(f"the model was trained on rows of {data}; scores on held-out ones are in its metrics.json")
+    if limit is not None and by is not None:
+        raise ConfigError("--limit takes texts at random and --by groups all of them; leave one out")
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
     predictions = predictions_with_bar(classifier.engine, part.texts)
-    metrics = evaluate_predictions(part.labels, predictions.probabilities, dataset.label_names)
+    probabilities, labels = predictions.probabilities, np.asarray(part.labels)
+    answers = predicted_labels(probabilities)
+    metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
     metrics |= {"n_truncated": len(predictions.truncated), "warnings": warnings}
+    metrics["risk_coverage"] = risk_coverage(probabilities.max(axis=1), answers == labels)
+    if isinstance(classifier.classes_[0], int):
+        metrics["ordinal"] = ordinal_metrics(labels, answers, len(dataset.label_names))
     if isinstance(classifier.engine, ZeroShot):
         metrics["off_label"] = dict(predictions.off_label.most_common())
+    if found.groups is not None:
+        metrics["groups"] = group_metrics(found.groups, labels, probabilities, dataset.label_names)
+    threshold = None
+    if target_accuracy is not None:
+        threshold = find_threshold(probabilities.max(axis=1), answers == labels, target_accuracy)
+        metrics["threshold"] = None if threshold is None else asdict(threshold)
+    if save and threshold is not None:
+        threshold.save(Path(model), dataset.name, dataset.sha256)
     for warning in warnings:
         say(f"warning: {warning}")
     if as_json:
         print_json(metrics)
     else:
         print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))
+        if found.groups is not None:
+            print_tables(groups_table(f"{dataset.name} by {by}", metrics["groups"]))
         for answer, count in list(metrics.get("off_label", {}).items())[:10]:
             typer.echo(f"off-label, {count} times: {answer!r}")
+    if target_accuracy is not None and threshold is None:
+        say(f"no confidence is high enough for an accuracy of {target_accuracy:g}: nothing is promised, nothing saved")
+    elif threshold is not None and not as_json:
+        typer.echo(f"{threshold}{'; saved' if save else ''}")

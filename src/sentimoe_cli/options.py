@@ -24,6 +24,9 @@ NoVerify = Annotated[
 ]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the texts. [text]")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels. [label]")]
+Delimiter = Annotated[str | None, typer.Option(help="Character between the columns of a CSV file. [found out]")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of a text file, such as cp1252. [UTF-8, or found out]")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse data in which a row lacks its text or its label.")]
 Precision = Annotated[Literal["auto", "bfloat16", "float32"], typer.Option(help="Number format.")]
 Backend = Annotated[Literal["torch", "openvino"], typer.Option(help="What runs the model.")]
 LongTexts = Annotated[

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from .messages import Mistake, say, takes_unicode
-from .options import Backend, ExpertsPerToken, LongTexts, Mode, NoVerify, Precision, TextColumn, TrustRemoteCode
+from .options import (
+    Backend,
+    Delimiter,
+    Encoding,
+    ExpertsPerToken,
+    LongTexts,
+    Mode,
+    NoVerify,
+    Precision,
+    TextColumn,
+    TrustRemoteCode,
+)
 from .places import check_file, check_model, check_standard_output
 
 Option = typer.Option
@@ -27,6 +38,14 @@ def predict(
         Path | None, Option(help="CSV, JSONL or Parquet file to write; none: JSON lines on standard output.")
     ] = None,
     overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    all_answers: Annotated[
+        bool, Option("--all-answers", help="Label doubtful texts too, where the model has a threshold.")
+    ] = False,
+    doubtful: Annotated[
+        Path | None, Option(help="File to write the doubtful rows to, for review, the most doubtful first.")
+    ] = None,
     long_texts: LongTexts = "windows",
     precision: Precision = "auto",
     backend: Backend = "torch",
@@ -42,7 +61,8 @@ def predict(
     """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
 
     A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
-    `--long-texts truncate` a column `truncated` marks the texts whose end was not read.
+    `--long-texts truncate` a column `truncated` marks the texts whose end was not read. A model with a threshold
+    (`evaluate --target-accuracy --save`) gives doubtful texts no label; what it would have been stands in `guess`.
     """
     first_is_model = model is None
     model, texts = _model_and_texts(model, texts or [])
@@ -58,6 +78,8 @@ def predict(
         check_standard_output()
     else:
         check_file(output, (".csv", ".jsonl", ".parquet"), overwrite)
+    if doubtful is not None:
+        check_file(doubtful, (".csv", ".jsonl", ".parquet"), overwrite)
 
     if method is None:
         check_model(model)
@@ -65,7 +87,9 @@ def predict(
         say(f"note: the folder {model} is read as the model; write --model {model}")
     import pandas as pd
 
-    from sentimoe.data import json_lines, read_texts, write_table
+    from sentimoe.data import FileFormat, json_lines, read_texts, write_table
+    from sentimoe.errors import ConfigError
+    from sentimoe.evaluation import Threshold
 
     from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
@@ -74,7 +98,7 @@ def predict(
 
     prepare_process()
     if input_file is not None:
-        frame, rows = read_texts(input_file, text_column)
+        frame, rows = read_texts(input_file, text_column, FileFormat(encoding, delimiter))
     else:
         rows = list(map(_decoded, texts)) or _lines_of_standard_input()
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
@@ -82,13 +106,27 @@ def predict(
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
     engine, classes = classifier.engine, classifier.classes_
+    stored = Threshold.load(Path(model)) if method is None and not all_answers else None
+    threshold = None if stored is None else stored.value
+    if doubtful is not None and threshold is None:
+        raise ConfigError(
+            f"--doubtful writes the rows below the threshold of {model}, which has none: sentimoe evaluate {model} --data "
+            "LABELLED --target-accuracy 0.95 --save"
+        )
     cut: list[int] | None = [] if long_texts == "truncate" else None
-    try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut), output)
+    try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut, threshold), output)
     predictions = predictions_with_bar(engine, rows)
     if predictions.truncated:
         cut = predictions.truncated
         say(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens")
-    frame = with_predictions(frame, classes, predictions.probabilities, cut)
+    frame = with_predictions(frame, classes, predictions.probabilities, cut, threshold)
+    if threshold is not None:
+        low = frame["reason"] == "doubtful"
+        say(
+            f"{len(frame) - int(frame['label'].isna().sum())} of {len(frame)} rows have a label; {int(low.sum())} are doubtful"
+        )
+        if doubtful is not None:
+            write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful)
     if output is None:
         sys.stdout.writelines(json_lines(frame, ascii_only=not takes_unicode(sys.stdout)))
     else:

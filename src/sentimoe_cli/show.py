@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -43,10 +43,66 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
             "-" if value is None else f"{value:.4f}",
             "" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}",
         )
+    ordinal = {
+        "mae": "mean distance in classes",
+        "within_one": "within one class",
+        "quadratic_kappa": "quadratic kappa",
+    }
+    for name, value in metrics.get("ordinal", {}).items():
+        table.add_row(ordinal[name], "-" if value is None else f"{value:.4f}", "")
     table.add_section()
     for name, scores in metrics["per_class"].items():
         table.add_row(visible(f"F1 {name}"), f"{scores['f1']:.4f}", f"{scores['support']} texts")
     return table
+
+
+def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each group of texts; those that are worse than all others together are marked."""
+    table = Table(title=visible(title))
+    for heading in ("", "texts", "accuracy", "95% interval", "f1 weighted", "f1 macro", "worse than the rest"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in groups:
+        low, high = row["intervals"]["accuracy"]
+        scores = [f"{row[name]:.4f}" for name in ("f1_weighted", "f1_macro")]
+        worse = f"yes, p {row['p_worse']:.2g}" if row["worse"] else ""
+        table.add_row(
+            visible(str(row["group"])),
+            str(row["n"]),
+            f"{row['accuracy']:.4f}",
+            f"{low:.4f} - {high:.4f}",
+            *scores,
+            worse,
+        )
+    return table
+
+
+def comparison_tables(told: Mapping[str, Any], texts: Sequence[str]) -> list[Table]:
+    """What `compare_predictions` found: scores, changed labels, examples."""
+    scores = Table(title=f"a beside b ({told['n']} texts, {told['agreement']:.1%} with the same label)")
+    for heading in ("", "a", "b", "a - b", "95% interval", "p"):
+        scores.add_column(heading, justify="right" if heading else "left")
+    for name in ("accuracy", "f1_weighted", "f1_macro"):
+        row = told[name]
+        low, high = row["interval"]
+        cells = [f"{row[each]:.4f}" for each in ("mean_a", "mean_b")]
+        spread = f"{low:+.4f} to {high:+.4f}"
+        scores.add_row(name.replace("_", " "), *cells, f"{row['difference']:+.4f}", spread, f"{row['p_value']:.2g}")
+    only = told["mcnemar"]
+    scores.add_row("right alone (McNemar)", str(only["b"]), str(only["c"]), "", "", f"{only['p_value']:.2g}")
+    flips = Table(title="where they part")
+    for heading in ("true", "a", "b", "texts"):
+        flips.add_column(heading, justify="right" if heading == "texts" else "left")
+    for row in told["flips"]:
+        flips.add_row(
+            *("(none)" if row[key] is None else visible(row[key]) for key in ("true", "a", "b")), str(row["count"])
+        )
+    examples = Table(title="examples, those first that the right one is surest of")
+    examples.add_column("right")
+    examples.add_column("text")
+    for key in ("a", "b"):
+        for row in told[f"only_{key}"][:5]:
+            examples.add_row(key, visible(texts[row][:200]))
+    return [scores, flips, examples]
 
 
 def confusion_table(metrics: Mapping[str, Any]) -> Table:

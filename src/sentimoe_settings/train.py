@@ -13,7 +13,7 @@ from .methods import check_settings
 Precision = Literal["auto", "bfloat16", "float32"]
 PRECISIONS = get_args(Precision)
 # no effect on the result: they may change while a run is stopped
-WITHOUT_EFFECT = ("save_minutes", "save_steps", "trust_remote_code", "verify")
+WITHOUT_EFFECT = ("save_minutes", "save_steps", "trust_remote_code", "verify", "delimiter", "encoding", "strict")
 
 in_data, in_model, in_training = panel("Data"), panel("Model"), panel("Training")
 in_distillation, in_process = panel("Distillation"), panel("Process")
@@ -37,6 +37,12 @@ class TrainConfig(Settings):
     """Column of the texts."""
     label_column: str | None = in_data(None, shown="label")
     """Column of the labels."""
+    delimiter: str | None = in_data(None, shown="found out")
+    """Character between the columns of a CSV file."""
+    encoding: str | None = in_data(None, shown="UTF-8, or found out")
+    """Encoding of a text file, such as cp1252."""
+    strict: bool = in_data(False)
+    """Refuse data in which a row lacks its text or its label; otherwise such rows are counted and left out."""
     method_settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the method, such as `num_experts`; see `METHOD_SETTINGS`."""
     head: Literal["mean", "native"] = in_model("mean")
@@ -91,6 +97,8 @@ class TrainConfig(Settings):
     """Weigh classes by inverse frequency."""
     train_limit: int | None = in_data(None, ge=2)
     """Use only that many training texts."""
+    calibrate: bool = in_training(True)
+    """Divide the logits by the temperature under which the labels of validation are likeliest."""
     merge: bool = in_training(True)
     """Add LoRA updates to the weights after training; otherwise the folder holds the adapter and its base."""
     precision: Precision = in_process("auto")

@@ -35,7 +35,7 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None) -> pd.Da
     if delimiter is None:
         delimiter = find_delimiter(text)
         if delimiter != ",":
-            logger.info("%s: columns are separated by %r", path, delimiter)
+            logger.warning("%s: columns are separated by %r", path, delimiter)
     try:
         # the names are read as a row, or pandas would number repeated ones and take longer rows for an index; blank
         # lines count as rows, so that row numbers and predictions stay aligned with the file

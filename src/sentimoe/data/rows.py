@@ -24,6 +24,8 @@ WELL_KNOWN = {  # letters and digits of names, in lower case
     },
 }
 
+FLAGS = {"text": "--text-column", "label": "--label-column", "by": "--by"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -123,15 +125,15 @@ def find_column(frame: pd.DataFrame, origin: str, column: str | None, role: str)
     tells. Raises DataError, with the columns that there are and the flag that names one.
     """
     names = list(map(str, frame.columns))
-    if column is None and role not in names:
+    if column is None and role not in names and role in WELL_KNOWN:
         known = [name for name in names if _plain(name) in WELL_KNOWN[role]]
         if len(known) == 1:
-            logger.info('%s: column "%s" holds the %ss', origin, known[0], role)
+            logger.warning('%s: column "%s" holds the %ss', origin, known[0], role)
             column = known[0]
     column = column or role
     if column not in names:
         raise DataError(
-            f'{origin}: no column "{column}"; its columns are: {listed(names)}. Name the right one with --{role}-column'
+            f'{origin}: no column "{column}"; its columns are: {listed(names)}. Name the right one with {FLAGS[role]}'
         )
     if (times := names.count(column)) > 1:
         raise DataError(f'{origin}: {times} columns are named "{column}"; rename all but one')

@@ -1,13 +1,23 @@
 """One labelled file to be scored as it is: no split, every labelled row."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from .dataset import SentimentDataset, Split, content_hash
 from .labels import label_order
 from .reading import FOUND_OUT, FileFormat, read_table
-from .rows import labelled_rows
+from .rows import find_column, labelled_rows
+from .text import is_missing
 
 WHOLE = "whole file"
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """dataset: the one split ``WHOLE``. beside: another column of its rows as text, where one was asked for."""
+
+    dataset: SentimentDataset
+    beside: list[str] | None = None
 
 
 def read_whole_file(
@@ -17,16 +27,22 @@ def read_whole_file(
     label_column: str | None = None,
     file_format: FileFormat = FOUND_OUT,
     strict: bool = False,
-) -> SentimentDataset:
-    """Every row of a file that has a text and a label as the one split ``WHOLE``, whatever its labels are.
+    beside: str | None = None,
+) -> WholeFile:
+    """Every row of a file that has a text and a label, whatever its labels are. beside: another column to read.
 
     Raises:
         ConfigError, DataError: as :func:`~sentimoe.data.reading.read_table` and
-            :func:`~sentimoe.data.rows.labelled_rows`.
+            :func:`~sentimoe.data.rows.labelled_rows`; there is no such other column.
     """
     table = read_table(path, file_format)
     rows = labelled_rows(table.frame, table.origin, text_column, label_column, strict=strict)
     names = label_order(rows.labels)
     splits = {WHOLE: Split(rows.texts, [names.index(label) for label in rows.labels])}
     warnings = (rows.skipped,) if rows.skipped else ()
-    return SentimentDataset(Path(path).stem, names, splits, content_hash(splits), warnings)
+    dataset = SentimentDataset(Path(path).stem, names, splits, content_hash(splits), warnings)
+    if beside is None:
+        return WholeFile(dataset)
+    column = find_column(table.frame, table.origin, beside, "by")
+    values = ["" if is_missing(value) else str(value) for value in table.frame[column].tolist()]
+    return WholeFile(dataset, [values[number - 1] for number in rows.numbers])

@@ -2,6 +2,7 @@
 
 from .abstention import Threshold, find_threshold, least_texts, risk_coverage
 from .calibration import calibration, fit_temperature
+from .comparison import compare_predictions
 from .cost import active_parameters, count_flops, forward_flops, peak_memory_mib
 from .groups import group_metrics, holm
 from .interleaving import interleaved, ratio, throughput
@@ -25,6 +26,7 @@ __all__ = [
     "bootstrap_intervals",
     "calibration",
     "classification_metrics",
+    "compare_predictions",
     "count_flops",
     "evaluate_predictions",
     "expected_calibration_error",

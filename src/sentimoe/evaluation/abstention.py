@@ -3,17 +3,22 @@
 Legend: B texts.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, ModelFolderError
+from ..records import read_json, write_json
 
 CONFIDENCE = 0.95
+FILE = "threshold.json"
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
 THRESHOLDS = (*(1 - step / 1000 for step in range(1, 10)), *(1 - step / 200 for step in range(2, 200)))
 
@@ -34,9 +39,30 @@ class Threshold:
     lower_bound: float
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    def __str__(self) -> str:
+        return (
+            f"answers of {self.value:g} confidence or more: {self.coverage:.1%} of {self.n} texts, {self.accuracy:.1%} "
+            f"of these right; among further texts of this kind {self.lower_bound:.1%} or more are, with 95% confidence"
+        )
+
+    def save(self, folder: Path, data: str, sha256: str) -> None:
+        """Write it into a model folder, with the texts that it was chosen on."""
+        write_json(folder / FILE, asdict(self) | {"data": data, "sha256": sha256})
+
+    @classmethod
+    def load(cls, folder: Path) -> Threshold | None:
+        """That of a model folder; None where there is none. Raises ModelFolderError when it is damaged."""
+        if not (folder / FILE).exists():
+            return None
+        try:
+            found = read_json(folder / FILE)
+            threshold = cls(**{field.name: found[field.name] for field in fields(cls)})
+            sound = 0 < threshold.value <= 1
+        except (ValueError, TypeError, KeyError):
+            sound = False
+        if not sound:
+            raise ModelFolderError(f"{folder / FILE} is damaged; remove it, or make it again: sentimoe evaluate --save")
+        return threshold
 
 
 def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: float) -> Threshold | None:

@@ -2,6 +2,7 @@
 
 from sentimoe_settings import WITHOUT_EFFECT, TrainConfig
 
+from .calibrate import calibrate
 from .fit import FitResult, fit
 from .folder import writes
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_recipe
@@ -15,6 +16,7 @@ __all__ = [
     "Stop",
     "TrainConfig",
     "TrainedModel",
+    "calibrate",
     "dataset_of",
     "evaluate_split",
     "finished",

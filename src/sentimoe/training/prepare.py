@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from sentimoe_settings import TrainConfig, check_trains, complete_settings
 
-from ..data import SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
+from ..data import FileFormat, SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
 from ..inference import position_limit
 from ..methods import (
@@ -56,7 +56,12 @@ class Prepared:
 def dataset_of(config: TrainConfig) -> SentimentDataset:
     """The checked data set that a config names. Raises DataError."""
     return load_dataset(
-        config.data, more_train=config.more_train, text_column=config.text_column, label_column=config.label_column
+        config.data,
+        more_train=config.more_train,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        file_format=FileFormat(config.encoding, config.delimiter),
+        strict=config.strict,
     )
 
 
@@ -103,7 +108,9 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         freeze_packed(model)
     parameter_groups(model, set(), config.weight_decay, config.rates)  # raises before anything is written
     if config.unlabelled is not None:
-        more = load_unlabelled(config.unlabelled, dataset, config.text_column)
+        more = load_unlabelled(
+            config.unlabelled, dataset, config.text_column, FileFormat(config.encoding, config.delimiter)
+        )
         train = Split(train.texts + more, train.labels + [NO_LABEL] * len(more))
     distillation = teacher_probs = None
     if folders:

@@ -24,6 +24,7 @@ from ..inference import Engine
 from ..methods import save_adapted
 from ..records import write_json
 from .balance import unbalanced
+from .calibrate import calibrate
 from .checkpoints import newest_first
 from .fit import FitResult, fit
 from .folder import CHECKPOINTS, FINISHED, begin, locked, writes
@@ -92,13 +93,14 @@ def train(
     """Train, evaluate on validation (and test where there is one) and write the run folder `output`.
 
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
-    (versions, data hash, hardware, parameters, history, and experts that read nearly all or next to none of the
-    tokens), `metrics.json` and `log.jsonl`. Returns what `run.json` holds and the metrics. Raises what `train_model`
-    raises.
+    (versions, data hash, hardware, parameters, history, the temperature, and experts that read nearly all or next to
+    none of the tokens), `metrics.json` and `log.jsonl`. Returns what `run.json` holds and the metrics. Raises what
+    `train_model` raises.
     """
     folder, started = Path(output), time.perf_counter()
     with locked(folder, resume), shown(progress) as seen:
         done = _train_model(config, folder, resume, seen, stop)
+        calibrated = calibrate(done.model, done.tokenizer, done.dataset, config) if config.calibrate else None
         with writes(folder):
             save_adapted(done.model, done.tokenizer, folder)
         seen.now("the saved model is measured")
@@ -107,7 +109,7 @@ def train(
             for name, split in done.dataset.splits.items()
             if name != "train"
         }
-        record = _record(done, time.perf_counter() - started)
+        record = _record(done, time.perf_counter() - started) | {"calibration": calibrated}
         with writes(folder):
             write_json(folder / "metrics.json", metrics)
             write_json(folder / FINISHED, record)

@@ -1,0 +1,73 @@
+"""`sentimoe compare`: two models on the same labelled texts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .messages import say
+from .options import (
+    AsJson,
+    Delimiter,
+    Encoding,
+    LabelColumn,
+    NoVerify,
+    Precision,
+    Strict,
+    TextColumn,
+    TrustRemoteCode,
+)
+from .places import check_model, check_standard_output
+
+Option = typer.Option
+
+
+def compare(
+    model_a: Annotated[str, typer.Argument(help="Run folder or any saved classifier.")],
+    model_b: Annotated[str, typer.Argument(help="Another one, with the same labels.")],
+    data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
+    split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    strict: Strict = False,
+    precision: Precision = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether two models differ on the same texts: paired tests, which labels change, and examples."""
+    check_standard_output()
+    check_model(model_a, model_b)
+    from sentimoe.errors import ConfigError
+    from sentimoe.evaluation import compare_predictions
+
+    from .labelled import read_labelled
+    from .models import load_model, was_trained_on
+    from .show import comparison_tables, prepare_process, print_json, print_tables
+    from .stream import predictions_with_bar
+
+    prepare_process()
+    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
+    dataset, texts = found.dataset, found.part.texts
+    names: list[str] = []
+    answers = []
+    for name in (model_a, model_b):
+        classifier = load_model(name, None, (), "calibrated", "", precision, trust_remote_code, not no_verify)
+        if not names:
+            names, dataset = classifier.label_names, dataset.with_labels_of(classifier.label_names)
+        if sorted(classifier.label_names) != sorted(names):
+            raise ConfigError(f"{model_b} has the labels {classifier.label_names}, {model_a} {names}; they must agree")
+        if was_trained_on(name, data) and (found.whole or found.split != "test"):
+            say(f"warning: {name} was trained on texts of {data}")
+        columns = [classifier.label_names.index(label) for label in names]
+        answers.append(predictions_with_bar(classifier.engine, texts).probabilities[:, columns])
+    for warning in dataset.warnings:
+        say(f"warning: {warning}")
+    told = compare_predictions(dataset.splits[found.split].labels, answers[0], answers[1], names)
+    if as_json:
+        print_json({"a": model_a, "b": model_b, "data": dataset.name, "sha256": dataset.sha256, **told})
+        return
+    print_tables(*comparison_tables(told, texts))
