@@ -12,10 +12,10 @@ import numpy as np
 from jinja2 import Template
 from transformers.utils import logging
 
-from sentimoe.bench.baselines import fit_tfidf, vader_probabilities
+from sentimoe.bench.lexicon import vader_probabilities
 from sentimoe.classifier import SentimentClassifier
 from sentimoe.data import Split, load_dataset
-from sentimoe.evaluation import evaluate_predictions, peak_memory_mib
+from sentimoe.evaluation import evaluate_predictions, fit_tfidf, peak_memory_mib
 from sentimoe.inference import Engine, keep_freed_memory
 from sentimoe.records import write_json, write_text
 from sentimoe.training import TrainConfig, train, training_texts

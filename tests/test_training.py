@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +21,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.data import Split, load_dataset
 from sentimoe.errors import ConfigError, DataError
+from sentimoe.evaluation import fit_tfidf
 from sentimoe.inference import Engine, position_limit
 from sentimoe.training import TrainConfig, fit, prepare, train, training_texts
 from sentimoe.training.balance import SHARES, unbalanced
@@ -72,6 +74,37 @@ def test_five_runs_of_a_seed_are_the_same_bit_for_bit(backbone, data):
     for answers, weights in found[1:]:
         assert (answers == found[0][0]).all()
         assert all(torch.equal(weights[name], found[0][1][name]) for name in weights)
+
+
+def test_a_run_says_what_tfidf_reaches_on_the_same_texts(run, backbone, data, tmp_path):
+    _, record = run
+    dataset = load_dataset(data)
+    pipeline = fit_tfidf(dataset.splits["train"], dataset.splits["validation"])
+    test = dataset.splits["test"]
+    right = float((pipeline.predict(test.texts) == np.array(test.labels)).mean())
+    told = record["tfidf"]
+    assert told["test"]["accuracy"] == pytest.approx(right) and told["train_used"] == 160
+    assert told["better"] == (record["metrics"]["test"]["f1_weighted"] > told["test"]["f1_weighted"])
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    for name, count in {"train": 30, "validation": 8}.items():
+        rows = [{"text": f"w{name}{i}x{i}", "label": i % 2} for i in range(count)]  # no word stands in two texts
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    assert train(settings(backbone, str(folder), epochs=1), tmp_path / "run", progress=False)["tfidf"] is None
+
+
+def test_training_calibrates_on_validation_and_every_way_of_running_agrees(run, backbone, data, tmp_path):
+    folder, record = run
+    plain = train(settings(backbone, data, calibrate=False), tmp_path / "plain", progress=False)
+    assert plain["calibration"] is None and record["calibration"]["n"] == 40
+    texts = load_dataset(data).splits["test"].texts
+    found, expected = (
+        SentimentClassifier.from_pretrained(each, precision="float32").engine for each in (folder, tmp_path / "plain")
+    )
+    temperature = record["calibration"]["temperature"]
+    np.testing.assert_allclose(found.predict_proba(texts), expected.answers_at(texts)(temperature), atol=1e-5)
+    assert abs(temperature - 1) > 0.05
+    assert record["metrics"]["test"]["accuracy"] == plain["metrics"]["test"]["accuracy"]
 
 
 def test_it_learns_and_the_folder_says_how(run, backbone, data):

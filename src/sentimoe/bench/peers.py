@@ -25,12 +25,12 @@ from transformers import AutoModelForSequenceClassification, TextClassificationP
 
 from ..data import SentimentDataset, Split
 from ..errors import ConfigError
-from ..evaluation import interleaved, ratio, throughput
+from ..evaluation import fit_tfidf, interleaved, ratio, throughput
 from ..inference import Engine, compute_dtype
 from ..model_folder import load_model, load_tokenizer
 from ..training import TrainConfig, training_texts
 from ..upcycle import backbone_path
-from .baselines import fit_tfidf, vader_probabilities
+from .lexicon import vader_probabilities
 from .onnx import OnnxClassifier
 from .speed import BenchTexts, Progress, describe, load, record
 

@@ -18,6 +18,7 @@ from .ordinal import ordinal_metrics
 from .paired import mcnemar, paired_bootstrap
 from .predictions import evaluate_predictions
 from .seeds import paired_t, summarise
+from .tfidf import fit_tfidf, label_scores
 
 __all__ = [
     "ReliabilityBin",
@@ -32,10 +33,12 @@ __all__ = [
     "expected_calibration_error",
     "find_threshold",
     "fit_temperature",
+    "fit_tfidf",
     "forward_flops",
     "group_metrics",
     "holm",
     "interleaved",
+    "label_scores",
     "least_texts",
     "mcnemar",
     "ordinal_metrics",

@@ -24,6 +24,7 @@ from ..inference import Engine
 from ..methods import save_adapted
 from ..records import write_json
 from .balance import unbalanced
+from .baseline import tfidf_baseline
 from .calibrate import calibrate
 from .checkpoints import newest_first
 from .fit import FitResult, fit
@@ -93,9 +94,9 @@ def train(
     """Train, evaluate on validation (and test where there is one) and write the run folder `output`.
 
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
-    (versions, data hash, hardware, parameters, history, the temperature, and experts that read nearly all or next to
-    none of the tokens), `metrics.json` and `log.jsonl`. Returns what `run.json` holds and the metrics. Raises what
-    `train_model` raises.
+    (versions, data hash, hardware, parameters, history, the temperature, the scores of TF-IDF, and experts that read
+    nearly all or next to none of the tokens), `metrics.json` and `log.jsonl`. Returns what `run.json` holds and the
+    metrics. Raises what `train_model` raises.
     """
     folder, started = Path(output), time.perf_counter()
     with locked(folder, resume), shown(progress) as seen:
@@ -109,7 +110,8 @@ def train(
             for name, split in done.dataset.splits.items()
             if name != "train"
         }
-        record = _record(done, time.perf_counter() - started) | {"calibration": calibrated}
+        baseline = tfidf_baseline(config, done.dataset, metrics)
+        record = _record(done, time.perf_counter() - started) | {"calibration": calibrated, "tfidf": baseline}
         with writes(folder):
             write_json(folder / "metrics.json", metrics)
             write_json(folder / FINISHED, record)
