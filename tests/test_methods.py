@@ -13,7 +13,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from sentimoe import SentimentClassifier
 from sentimoe.errors import ConfigError
 from sentimoe.methods import METHODS, adapt, freeze_packed, load_adapted, merge, round_packed, save_adapted
-from sentimoe.upcycle import moe_layers
+from sentimoe.upcycle import divide_logits, moe_layers
 
 CASES = [
     "bert",
@@ -93,6 +93,15 @@ def test_an_adapter_is_saved_with_the_model_it_belongs_to(method, tmp_path):
     save_adapted(adapted, tokenizer(), tmp_path)
     torch.testing.assert_close(load_adapted(tmp_path)(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(adapted(**inputs).logits, expected)  # saving changes nothing
+
+
+@pytest.mark.parametrize("method", ["lora", "p-tuning"])
+@torch.no_grad()
+def test_a_temperature_goes_into_the_trained_head_of_an_adapter(method):
+    inputs, adapted = batch(texts(9, 5)), adapt(dense("bert-mean"), method, settings(method)).eval()
+    before = adapted(**inputs).logits
+    divide_logits(adapted, 2.5)
+    torch.testing.assert_close(adapted(**inputs).logits * 2.5, before, rtol=1e-4, atol=1e-5)
 
 
 def test_p_tuning_from_texts_to_a_folder_and_back(tmp_path):

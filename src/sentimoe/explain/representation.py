@@ -14,10 +14,11 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..data import clean_text, token_batches
 from ..inference import Engine
-from ..upcycle import moe_layers
+from ..upcycle import logits_layer, moe_layers
 
 TOKENS_AT_ONCE = 4096
 
@@ -125,12 +126,10 @@ def pooled(engine: Engine, texts: Sequence[str]) -> np.ndarray:
 
 
 @contextmanager
-def last_input(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Inside, the list gets the input of the last linear layer with as many outputs as there are classes."""
-    labels = model.config.num_labels  # type: ignore[union-attr]
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == labels]
+def last_input(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Inside, the list gets the input of the layer that computes the logits."""
     seen: list[torch.Tensor] = []
-    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    handle = logits_layer(model).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:
         yield seen
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from ..errors import NotSupportedError
-from .head import head_modules
+from ..upcycle import head_modules
 
 
 def bitfit(model: PreTrainedModel) -> PreTrainedModel:

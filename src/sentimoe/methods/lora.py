@@ -11,8 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..config import MoEConfig
 from ..errors import NotSupportedError
-from ..upcycle import transformer_layers, upcycle
-from .head import head_modules
+from ..upcycle import head_modules, transformer_layers, upcycle
 
 
 def lora(model: PreTrainedModel, r: int, lora_alpha: int, lora_dropout: float) -> PeftModel:

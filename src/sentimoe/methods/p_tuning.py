@@ -6,7 +6,7 @@ from peft import PeftModel, PromptEncoderConfig, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
 from ..errors import NotSupportedError
-from .head import head_modules
+from ..upcycle import head_modules, reads_last_token
 
 
 def p_tuning(model: PreTrainedModel, num_virtual_tokens: int, encoder_hidden_size: int) -> PeftModel:
@@ -16,7 +16,7 @@ def p_tuning(model: PreTrainedModel, num_virtual_tokens: int, encoder_hidden_siz
     NotSupportedError for a head that reads the last token (decoders): it finds that token in the ids, which peft
     replaces by embeddings.
     """
-    if hasattr(model, "score"):
+    if reads_last_token(model):
         raise NotSupportedError(
             f"the head of {type(model).__name__} looks for the last token in input ids, which P-Tuning replaces by "
             "embeddings; use head='mean'"

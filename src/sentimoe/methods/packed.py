@@ -5,8 +5,7 @@ from __future__ import annotations
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from ..upcycle import moe_layers
-from .head import head_modules
+from ..upcycle import head_modules, moe_layers
 
 
 def freeze_packed(model: PreTrainedModel | PeftModel) -> None:

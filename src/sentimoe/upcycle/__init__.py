@@ -4,6 +4,7 @@ from .backbones import load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
 from .configuration import HEADS, SentiMoEConfig
 from .convert import upcycle
+from .head import head_modules, logits_layer, reads_last_token
 from .layout import find_layout, transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEForSequenceClassification, register
 from .names import HUB, PACKAGED, backbone_path
@@ -26,8 +27,11 @@ __all__ = [
     "collapse",
     "divide_logits",
     "find_layout",
+    "head_modules",
     "load_classifier",
+    "logits_layer",
     "moe_layers",
+    "reads_last_token",
     "register",
     "set_experts_per_token",
     "transformer_layers",

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError
 from ..model_folder import load_config, load_model
 from .configuration import HEADS
 from .frozen import frozen_weights
+from .head import logits_layer
 from .mean_head import backbone_class, without_pooler
 from .modeling import SentiMoEForSequenceClassification
 from .names import PACKAGED, backbone_path
@@ -95,10 +95,7 @@ def _label_order(name: str, config: PreTrainedConfig, label_names: Sequence[str]
 
 def _reorder(model: PreTrainedModel, order: Sequence[int]) -> None:
     """Put the rows of the layer that answers in another order."""
-    body = set(model.base_model.modules())
-    outside = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in body]
-    answers = [linear for linear in outside if linear.out_features == len(order)][-1]
-    for parameter in answers.parameters():
+    for parameter in logits_layer(model).parameters():
         parameter.data = parameter.data[list(order)]
 
 

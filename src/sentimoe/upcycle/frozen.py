@@ -10,9 +10,10 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from ..errors import ConfigError
+from .head import HEAD_NAMES
 
 
-def frozen_weights(keep_layers: Sequence[int], head: Sequence[str] = ("score", "classifier")) -> dict[str, Any]:
+def frozen_weights(keep_layers: Sequence[int]) -> dict[str, Any]:
     """Arguments of `from_pretrained`: NF4 through bitsandbytes where CUDA is there, bfloat16 otherwise.
 
     keep_layers: indices of transformer layers that stay in bfloat16, because their FFNs become experts. Source:
@@ -27,6 +28,6 @@ def frozen_weights(keep_layers: Sequence[int], head: Sequence[str] = ("score", "
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=[*head, *(rf".*\.{index}" for index in keep_layers)],
+        llm_int8_skip_modules=[*HEAD_NAMES, *(rf".*\.{index}" for index in keep_layers)],
     )
     return {"dtype": torch.bfloat16, "quantization_config": quantization}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import NotSupportedError
+from .head import logits_layer
 
 TOLERANCE = 1e-4
 
@@ -17,16 +17,13 @@ def divide_logits(model: PreTrainedModel, temperature: float) -> None:
 
     Raises NotSupportedError, and leaves the model as it was, where no linear layer has the logits as its output.
     """
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    outputs = [linear for linear in linears if linear.out_features == model.config.num_labels]
-    if not outputs:
-        raise NotSupportedError(f"{type(model).__name__} has no linear layer that computes its logits")
+    linear = logits_layer(model)
     before = _probe(model)
-    for parameter in outputs[-1].parameters():
+    for parameter in linear.parameters():
         parameter.div_(temperature)
     after = _probe(model)
     if not torch.allclose(after * temperature, before, rtol=TOLERANCE, atol=TOLERANCE * float(before.abs().max())):
-        for parameter in outputs[-1].parameters():
+        for parameter in linear.parameters():
             parameter.mul_(temperature)
         raise NotSupportedError(f"the last linear layer of {type(model).__name__} does not compute its logits")
 
