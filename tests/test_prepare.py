@@ -1,6 +1,7 @@
 """What a run is made from. Kind: a setting that reaches nothing, or reaches something else."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from sentimoe.data import Split, dataset_from_texts
 from sentimoe.errors import ModelFolderError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import save_adapted
-from sentimoe.training import TrainConfig, fit, prepare
+from sentimoe.training import TrainConfig, dataset_of, fit, prepare
 from sentimoe.training.distillation import NO_LABEL
 from sentimoe.training.tokens import tokenise
 
@@ -108,3 +109,15 @@ def test_only_texts_that_are_cut_count_as_cut():
     texts = ["good", "good good", "good good good", "good good good good"]  # and two special tokens each
     tokenised = tokenise(Split(texts, [0, 1, 0, 1]), tokenizer(), 4, "training")
     assert [len(ids) for ids in tokenised.rows["input_ids"]] == [3, 4, 4, 4] and tokenised.truncated == 2
+
+
+def test_what_is_scored_can_be_limited(told, tmp_path):
+    texts, labels = labelled_texts(200)
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "x.csv", index=False)
+    config = TrainConfig(**told, data=str(tmp_path / "x.csv"), eval_limit=7)
+    whole, limited = dataset_of(replace(config, eval_limit=None)), dataset_of(config)
+    assert {name: len(part) for name, part in limited.splits.items()} == {
+        "train": len(whole.splits["train"]), "validation": 7, "test": 7
+    }  # fmt: skip
+    assert limited.sha256 == whole.sha256 and limited == dataset_of(config)
+    assert len(prepare(config, limited).validation) == 7

@@ -52,7 +52,7 @@ def test_a_rare_class_stays_in_train_and_is_told() -> None:
         texts, labels = drawn(60, 2, seed)
         dataset = dataset_from_texts([*texts, "the only one", "The only  ONE"], [*labels, 9, 9])
         assert dataset.splits["train"].labels.count(2) == 2
-        assert "validation has no text with the label 9: its scores say nothing of it." in dataset.warnings
+        assert any("validation has no text with the label 9: its scores say" in told for told in dataset.warnings)
 
 
 def test_few_texts_do_not_depend_on_their_order_and_equal_ones_stay_together() -> None:

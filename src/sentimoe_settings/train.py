@@ -99,6 +99,8 @@ class TrainConfig(Settings):
     """Use only that many training texts."""
     calibrate: bool = in_training(True)
     """Divide the logits by the temperature under which the labels of validation are likeliest."""
+    eval_limit: int | None = in_data(None, ge=2)
+    """Use only that many validation texts, and as many test texts."""
     merge: bool = in_training(True)
     """Add LoRA updates to the weights after training; otherwise the folder holds the adapter and its base."""
     precision: Precision = in_process("auto")

@@ -54,8 +54,8 @@ class Prepared:
 
 
 def dataset_of(config: TrainConfig) -> SentimentDataset:
-    """The checked data set that a config names. Raises DataError."""
-    return load_dataset(
+    """The checked data set that a config names, what is scored limited to `eval_limit`. Raises DataError."""
+    dataset = load_dataset(
         config.data,
         more_train=config.more_train,
         text_column=config.text_column,
@@ -63,6 +63,12 @@ def dataset_of(config: TrainConfig) -> SentimentDataset:
         file_format=FileFormat(config.encoding, config.delimiter),
         strict=config.strict,
     )
+    if config.eval_limit is None:
+        return dataset
+    limited = {
+        name: split if name == "train" else split.sample(config.eval_limit) for name, split in dataset.splits.items()
+    }
+    return replace(dataset, splits=limited)
 
 
 def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
