@@ -219,7 +219,7 @@ def test_a_split_that_fails_on_its_texts_leaves_no_hook():
     odd = {"input_ids": torch.full((2, 5), 10_000), "attention_mask": torch.ones(2, 5, dtype=torch.long)}
     with pytest.raises(IndexError):
         model = upcycle(model, MoEConfig(init="split", expert="plain", num_experts=6), texts=[odd])
-    assert not any(module._forward_pre_hooks for module in model.modules()) and not moe_layers(model)
+    assert not any(module._forward_hooks for module in model.modules()) and not moe_layers(model)
 
 
 @pytest.mark.parametrize("count", [0, 6])

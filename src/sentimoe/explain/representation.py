@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,11 +13,10 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 from torch import nn
-from transformers import PreTrainedModel
 
 from ..data import clean_text, token_batches
 from ..inference import Engine
-from ..upcycle import logits_layer, moe_layers
+from ..upcycle import inputs_of_real_tokens, logits_layer, moe_layers, recorded
 
 TOKENS_AT_ONCE = 4096
 
@@ -51,24 +49,8 @@ def expert_outputs(layer: Any, tokens: torch.Tensor) -> torch.Tensor:
 @torch.inference_mode()
 def layer_inputs(engine: Engine, texts: Sequence[str]) -> list[torch.Tensor]:
     """The hidden states of real tokens that reach each MoE layer, `[T, D]` a layer."""
-    seen: list[list[torch.Tensor]] = [[] for _ in moe_layers(engine.model)]
-    mask = torch.zeros(0)
-
-    def keep(place: int):
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            seen[place].append(inputs[0][mask])
-
-        return hook
-
-    handles = [layer.register_forward_pre_hook(keep(i)) for i, layer in enumerate(moe_layers(engine.model))]
-    try:
-        for batch, _ in batches(engine, texts):
-            mask = batch["attention_mask"].bool()
-            engine.model(**batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [torch.cat(parts) for parts in seen]
+    given = (batch for batch, _ in batches(engine, texts))
+    return inputs_of_real_tokens(engine.model, moe_layers(engine.model), given)
 
 
 @torch.inference_mode()
@@ -79,13 +61,11 @@ def written(engine: Engine, texts: Sequence[str], minimum: int = 2) -> tuple[np.
     """
     layer = moe_layers(engine.model)[-1]
     count, found = layer.experts.num_experts, []
-    seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
+    with recorded([layer]) as (calls,):
         for batch, rows in batches(engine, texts):
             mask = batch["attention_mask"].bool()
             chosen = layer.choose(engine.model(**batch).router_logits[-1])[1]
-            tokens, owner = seen.pop()[mask], mask.nonzero()[:, 0]
+            tokens, owner = calls.pop()[0][mask], mask.nonzero()[:, 0]
             read = torch.zeros(len(tokens), count, device=tokens.device).scatter_(1, chosen, 1)
             total = tokens.new_zeros(len(rows), count, tokens.shape[-1], dtype=torch.float32)
             for part in torch.arange(len(tokens), device=tokens.device).split(TOKENS_AT_ONCE):
@@ -94,8 +74,6 @@ def written(engine: Engine, texts: Sequence[str], minimum: int = 2) -> tuple[np.
             for place, expert in (tokens_read >= minimum).nonzero().tolist():
                 mean = total[place, expert] / tokens_read[place, expert]
                 found.append((rows[place], expert, mean.cpu().numpy()))
-    finally:
-        handle.remove()
     found.sort(key=lambda each: each[:2])
     points = np.array([point for *_, point in found]).reshape(len(found), layer.router.weight.shape[1])
     return points, np.array([row for row, *_ in found], int), np.array([expert for _, expert, _ in found], int)
@@ -112,28 +90,17 @@ def batches(engine: Engine, texts: Sequence[str]) -> Iterator[tuple[Any, list[in
 
 @torch.inference_mode()
 def pooled(engine: Engine, texts: Sequence[str]) -> np.ndarray:
-    """What the classifier's last linear layer reads for each text, `[B, D]` float32."""
+    """What the layer that computes the logits reads for each text, `[B, D]` float32."""
     found: dict[int, np.ndarray] = {}
-    with last_input(engine.model) as seen:
+    with recorded([logits_layer(engine.model)]) as (calls,):
         for batch, rows in batches(engine, texts):
             engine.model(**batch)
-            states = seen.pop().float().cpu().numpy()
+            states = calls.pop()[0].float().cpu().numpy()
             if states.ndim == 3:  # a decoder scores every token; the answer is that of the last real one
                 last = batch["attention_mask"].shape[1] - 1 - batch["attention_mask"].flip(1).argmax(dim=1)
                 states = states[np.arange(len(states)), last.cpu().numpy()]
             found.update(zip(rows, states, strict=True))
     return np.stack([found[row] for row in range(len(texts))])
-
-
-@contextmanager
-def last_input(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Inside, the list gets the input of the layer that computes the logits."""
-    seen: list[torch.Tensor] = []
-    handle = logits_layer(model).register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 def separation(points: np.ndarray, groups: np.ndarray, seed: int = 0) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ from .layout import find_layout, transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEForSequenceClassification, register
 from .names import HUB, PACKAGED, backbone_path
 from .receipt import MoEReceipt
+from .recording import inputs_of_real_tokens, recorded
 from .single_label import check_single_label
 from .structure import moe_layers, set_experts_per_token
 from .temperature import divide_logits
@@ -28,10 +29,12 @@ __all__ = [
     "divide_logits",
     "find_layout",
     "head_modules",
+    "inputs_of_real_tokens",
     "load_classifier",
     "logits_layer",
     "moe_layers",
     "reads_last_token",
+    "recorded",
     "register",
     "set_experts_per_token",
     "transformer_layers",

@@ -16,6 +16,7 @@ from ..moe import MoE, SplitMoE, expert_load
 from .discarded import refuse_discarded_result
 from .layout import DenseFFN
 from .modeling import SentiMoEForSequenceClassification
+from .recording import recorded
 from .split import read_neurons
 from .structure import moe_layers, put_dense_ffn
 
@@ -157,19 +158,11 @@ def _fitted(model: Any, moe: MoE, batches: Sequence[Batch], native: bool) -> Den
     With hidden activations `H` `[T, F]` and residuals `R = Y - H mean^T` `[T, D]` of the experts' output `Y`:
     `down = mean + R^T H (H^T H + r I)^-1`, where `r` is a thousandth of the mean diagonal of `H^T H`.
     """
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-    def keep(module, inputs, output):
-        seen.append((inputs[0], output))
-
-    handle = moe.register_forward_hook(keep)
-    try:
+    with recorded([moe]) as calls:
         for batch in batches:
             model(**_inputs(batch))
-    finally:
-        handle.remove()
     masks = [batch["attention_mask"].bool() if "attention_mask" in batch else ... for batch in batches]
-    pairs = [(hidden[mask], output[mask]) for (hidden, output), mask in zip(seen, masks, strict=True)]
+    pairs = [(hidden[mask], output[mask]) for (hidden, output), mask in zip(calls[0], masks, strict=True)]
     tokens = torch.cat([hidden.flatten(0, -2) for hidden, _ in pairs])
     share = expert_load(moe.router(tokens).argmax(dim=-1, keepdim=True), moe.experts.num_experts)
     dense = _as_dense(moe, share, native)

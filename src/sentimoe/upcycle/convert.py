@@ -19,8 +19,9 @@ from .checkpointing import with_routing
 from .discarded import refuse_discarded_result
 from .initialise import INITIALISATIONS, add_noise
 from .layout import find_layout, read_ffn, refuse_sparse, reproduces, transformer_layers
-from .modeling import SentiMoEForSequenceClassification, real_token_mask
+from .modeling import SentiMoEForSequenceClassification
 from .receipt import MoEReceipt
+from .recording import real_tokens
 from .split import ffn_inputs
 from .structure import default_layers, install_experts, resolve_layers, set_experts_per_token
 
@@ -57,7 +58,7 @@ def upcycle(
     _refuse(model)
     check_finite(model, "the model cannot be upcycled")
     batches = _random_probe(model) if probe is None else [dict(probe)]
-    masks = [real_token_mask(*map(batch.get, ("input_ids", "inputs_embeds", "attention_mask"))) for batch in batches]
+    masks = [real_tokens(batch) for batch in batches]
     sparse = _composed(copy.deepcopy(model))
     with _float32_evaluation(sparse):
         config = replace(config, ffn=_layout(sparse, config))

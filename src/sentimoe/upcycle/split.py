@@ -23,6 +23,7 @@ from ..config import FFNLayout
 from ..errors import ConfigError
 from ..moe import MoE, SplitMoE
 from .layout import DenseFFN
+from .recording import inputs_of_real_tokens, real_tokens
 
 MAX_TOKENS = 16_384
 RIDGE = 1e-2
@@ -156,7 +157,6 @@ def read_neurons(moe: SplitMoE) -> DenseFFN:
     return DenseFFN(rows[-1], biases[-1], columns[order].T, down_bias, gate, gate_bias, experts.act_fn, 0.0, 0.0)
 
 
-@torch.no_grad()
 def ffn_inputs(
     model: PreTrainedModel,
     layers: Sequence[nn.Module],
@@ -167,29 +167,8 @@ def ffn_inputs(
 
     Raises ConfigError without texts.
     """
-    seen: list[list[torch.Tensor]] = [[] for _ in layers]
-    mask = torch.zeros(0)
-
-    def keep(place: int):
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            seen[place].append(inputs[0][mask])
-
-        return hook
-
-    name = layout.bypass or layout.replace
-    handles = [layer.get_submodule(name).register_forward_pre_hook(keep(i)) for i, layer in enumerate(layers)]
-    count = 0
-    try:
-        for batch in batches:
-            given = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
-            mask = given.get("attention_mask", torch.ones_like(given["input_ids"])).bool()
-            model(**given)
-            count += int(mask.sum())
-            if count >= MAX_TOKENS:
-                break
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not count:
+    if not any(real_tokens(batch).any() for batch in batches):
         raise ConfigError("init='split' looks at what neurons do on real text: give upcycle tokenised `texts`")
-    return [torch.cat(parts)[:MAX_TOKENS] for parts in seen]
+    modules = [layer.get_submodule(layout.bypass or layout.replace) for layer in layers]
+    given = ({name: value.to(model.device) for name, value in batch.items() if name != "labels"} for batch in batches)
+    return inputs_of_real_tokens(model, modules, given, MAX_TOKENS)
