@@ -21,6 +21,7 @@ from sentimoe_settings import METHOD_SETTINGS
 
 DATA_TITLES = {"imdb": "IMDb", "tweeteval-emotion": "TweetEval emotion", "sst5": "SST-5"}
 METHOD_ORDER = ("full", "bitfit", "lora", "p-tuning", "moe-plain", "moe-gated", "moe-lora", "zero-shot")
+MARGIN = 0.005
 Cell = tuple[str, str, str, str]  # data, model, method, recipe
 
 
@@ -179,8 +180,8 @@ def sections(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
-    """Divided models beside the dense models that they were made from: is weighted F1 lower by less than `margin`?
+def split_rows(results: Results) -> list[dict[str, Any]]:
+    """Divided models beside the dense models that they were made from: is weighted F1 lower by less than `MARGIN`?
 
     Seeds are paired. `low` is the lower end of a one-sided 95% interval of the difference.
     """
@@ -200,7 +201,7 @@ def split_rows(results: Results, margin: float = 0.005) -> list[dict[str, Any]]:
                     runs[0].labels, ours, theirs, confidence=0.9, paired_seeds=True, num_classes=classes
                 )
                 told = runs[0].record["hyperparameters"]["method_settings"]
-                row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -margin}
+                row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -MARGIN}
                 keys = ("num_shared_experts", "num_experts_per_tok", "num_experts")
                 shared, chosen, routed = ((METHOD_SETTINGS["moe-split"] | told)[key] for key in keys)
                 row["experts"] = f"{shared} + {chosen} of {routed}"
@@ -252,17 +253,16 @@ ABLATIONS = (
 )  # fmt: skip
 
 
-def ablations(
-    results: Results, data: str = "tweeteval-emotion", model: str = "all-MiniLM-L6-v2", seeds: int = 3
-) -> list[dict[str, Any]]:
+def ablations(results: Results) -> list[dict[str, Any]]:
     """One factor at a time over the first three seeds, each row beside the default recipe of gated experts."""
     found = []
+    data, model = "tweeteval-emotion", "all-MiniLM-L6-v2"
     default = (data, model, "moe-gated", "default")
     for ablation in ABLATIONS:
         rows = []
         for place, (method, recipe) in enumerate(ablation.cells):
             cell = (data, model, method, recipe)
-            row = results.row(cell, against=default, seeds=seeds, name=recipe)
+            row = results.row(cell, against=default, seeds=3, name=recipe)
             row["default"] = cell == default
             if ablation.names:
                 row["name"] = ablation.names[place]

@@ -127,12 +127,12 @@ def places(told: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(told[key])
 
 
-def json_place(rng: random.Random, folder: Path, outer: bool = False) -> tuple[Path, Any, Any, Any] | None:
+def json_place(rng: random.Random, folder: Path) -> tuple[Path, Any, Any, Any] | None:
     path = chosen(rng, folder, ".json")
     if path is None:
         return None
     told = json.loads(path.read_text(encoding="utf-8"))
-    found = [(told, key) for key in told] if outer or rng.random() < 0.6 else list(places(told))
+    found = [(told, key) for key in told] if rng.random() < 0.6 else list(places(told))
     return (path, told, *rng.choice(found)) if found else None
 
 

@@ -100,10 +100,10 @@ WRITERS = {".csv": write_csv, ".jsonl": write_jsonl, ".parquet": write_parquet}
 # --- damage
 
 
-def stretch(draw: random.Random, data: bytes, longest: int = 64) -> tuple[int, int]:
+def stretch(draw: random.Random, data: bytes) -> tuple[int, int]:
     """A place in the data, (start, end)."""
     start = draw.randrange(len(data) + 1)
-    return start, min(len(data), start + draw.randint(1, longest))
+    return start, min(len(data), start + draw.randint(1, 64))
 
 
 def flip_bits(draw: random.Random, data: bytes) -> bytes:

@@ -223,8 +223,9 @@ def table(mutants: Sequence[Mutant], record: Record) -> str:
     return "\n".join(lines)
 
 
-def write_page(block: str, page: Path = ROOT / PAGE) -> None:
+def write_page(block: str) -> None:
     """Put the table between the marks of the page. Raises MutantsError for a page without them."""
+    page = ROOT / PAGE
     text = _read(page)
     if [text.count(mark) for mark in MARKS] != [1, 1]:
         raise MutantsError(f"{page} must have the marks {' and '.join(MARKS)} once")

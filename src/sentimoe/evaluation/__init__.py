@@ -3,7 +3,7 @@
 from .abstention import Threshold, find_threshold, least_texts, risk_coverage
 from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
-from .cost import active_parameters, count_flops, forward_flops, peak_memory_mib
+from .cost import active_parameters, count_flops, peak_memory_mib
 from .groups import group_metrics, holm
 from .interleaving import interleaved, ratio, throughput
 from .intervals import bootstrap_intervals
@@ -34,7 +34,6 @@ __all__ = [
     "find_threshold",
     "fit_temperature",
     "fit_tfidf",
-    "forward_flops",
     "group_metrics",
     "holm",
     "interleaved",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,6 @@ def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
         for each, backend in zip(experts, backends, strict=True):
             each.backend = backend
     return counter.get_total_flops()
-
-
-def forward_flops(model: nn.Module, inputs: Mapping[str, torch.Tensor]) -> int:
-    """`count_flops` of a forward without gradient."""
-    with torch.no_grad():
-        return count_flops(model, lambda: model(**inputs))
 
 
 def peak_memory_mib() -> float:

@@ -7,11 +7,10 @@ from .lengths import position_limit
 from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
 from .openvino import OpenVINOClassifier
 from .precision import PRECISIONS, compute_dtype, in_precision
-from .windows import LONG_TEXTS, check_offsets, make_windows
+from .windows import check_offsets, make_windows
 
 __all__ = [
     "BACKENDS",
-    "LONG_TEXTS",
     "PRECISIONS",
     "Comparison",
     "Engine",

@@ -6,7 +6,7 @@ from .calibrate import calibrate
 from .fit import FitResult, fit
 from .folder import writes
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_recipe
-from .run import TrainedModel, evaluate_split, hardware, train, train_model, versions
+from .run import TrainedModel, hardware, train, train_model, versions
 from .stopping import Stop
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "TrainedModel",
     "calibrate",
     "dataset_of",
-    "evaluate_split",
     "finished",
     "fit",
     "hardware",

@@ -151,11 +151,10 @@ def evaluate_split(
     tokenizer: PreTrainedTokenizerBase,
     split: Split,
     label_names: tuple[str, ...],
-    precision: str = "auto",
-    long_texts: str = "windows",
+    precision: str,
 ) -> dict[str, Any]:
     """Metrics with 95% bootstrap intervals on a split."""
-    engine = Engine(model, tokenizer, precision=precision, long_texts=long_texts)
+    engine = Engine(model, tokenizer, precision=precision)
     predictions = engine.predict(split.texts)
     metrics = evaluate_predictions(split.labels, predictions.probabilities, label_names)
     return metrics | {"n_truncated": len(predictions.truncated)}

@@ -2,12 +2,12 @@
 
 from .backbones import load_classifier, with_mean_head
 from .collapse import CollapseReport, collapse
-from .configuration import HEADS, SentiMoEConfig
+from .configuration import SentiMoEConfig
 from .convert import upcycle
 from .head import head_modules, logits_layer, reads_last_token
 from .layout import find_layout, transformer_layers
 from .modeling import MoESequenceClassifierOutput, SentiMoEForSequenceClassification, register
-from .names import HUB, PACKAGED, backbone_path
+from .names import PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .recording import inputs_of_real_tokens, recorded
 from .single_label import check_single_label
@@ -15,8 +15,6 @@ from .structure import moe_layers, set_experts_per_token
 from .temperature import divide_logits
 
 __all__ = [
-    "HEADS",
-    "HUB",
     "PACKAGED",
     "CollapseReport",
     "MoEReceipt",

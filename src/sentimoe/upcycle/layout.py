@@ -18,6 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from ..config import FFNLayout
 from ..errors import ConversionError
 
+TOLERANCE = 1e-4  # relative to the largest output
+
 
 @dataclass(frozen=True)
 class DenseFFN:
@@ -137,10 +139,10 @@ def _fill(layer: nn.Module, path: str, weight: torch.Tensor, bias: torch.Tensor 
 
 
 @torch.no_grad()
-def reproduces(layer: nn.Module, layout: FFNLayout, tolerance: float = 1e-4) -> bool:
+def reproduces(layer: nn.Module, layout: FFNLayout) -> bool:
     """Whether the formula of the layout gives what the layer's own modules give, on random hidden states.
 
-    Call it in evaluation mode: dropout would differ. `tolerance` is relative to the largest output.
+    Call it in evaluation mode: dropout would differ.
     """
     ffn = read_ffn(layer, layout)
     hidden = torch.randn(1, 8, ffn.up.shape[1], generator=torch.Generator().manual_seed(0)).to(ffn.up)
@@ -149,7 +151,7 @@ def reproduces(layer: nn.Module, layout: FFNLayout, tolerance: float = 1e-4) -> 
     except (RuntimeError, TypeError):  # a candidate whose modules do not chain: not this one
         return False
     ours = ffn(hidden)
-    return own.shape == ours.shape and bool((own - ours).abs().max() <= tolerance * own.abs().max().clamp_min(1e-6))
+    return own.shape == ours.shape and bool((own - ours).abs().max() <= TOLERANCE * own.abs().max().clamp_min(1e-6))
 
 
 def _run(layer: nn.Module, layout: FFNLayout, hidden: torch.Tensor) -> torch.Tensor:
