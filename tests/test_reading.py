@@ -284,7 +284,7 @@ def test_long_headers_are_not_repeated_whole(tmp_path: Path) -> None:
     assert 'no column "text"' in message or "columns are named" in message
 
 
-def test_a_byte_order_mark_on_standard_input_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_byte_order_mark_on_standard_input_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
 
     class Engine:
@@ -295,7 +295,7 @@ def test_a_byte_order_mark_on_standard_input_is_no_text(monkeypatch: pytest.Monk
         engine, classes_, label_names = Engine(), ["a", "b"], ["a", "b"]
 
     monkeypatch.setattr("sentimoe_cli.models.load_model", lambda *_, **__: Classifier())
-    CliRunner().invoke(sentimoe_cli.app, ["predict", "--model", "m"], input=b"\xef\xbb\xbfone\ntwo\n")
+    CliRunner().invoke(sentimoe_cli.app, ["predict", "--model", str(tmp_path)], input=b"\xef\xbb\xbfone\ntwo\n")
     assert read == [["one", "two"]]
 
 

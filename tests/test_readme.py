@@ -42,14 +42,15 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         _run("sentimoe train --data reviews.csv --text-column review --label-column stars --output runs/mine")
+        shutil.copytree("runs/mine", "runs/dense")
     return folder
 
 
 @pytest.fixture
 def copied(page, folder, tmp_path, monkeypatch):
     """A copy of it for the page, without the trained model where the page trains it itself."""
-    trains = "--output runs/mine" in page.read_text(encoding="utf-8")
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mine") if trains else None)
+    trains = [name for name in ("mine", "dense") if f"--output runs/{name}" in page.read_text(encoding="utf-8")]
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*trains))
     monkeypatch.chdir(tmp_path)
 
 

@@ -132,7 +132,7 @@ def test_what_is_trained_beside_a_frozen_model_is_kept_and_goes_on(backbone, dat
         answers.append(torch.tensor(prediction.predictions).softmax(dim=-1).numpy())
         return {"f1_weighted": 1 / len(answers)}
 
-    config = settings(backbone, data, method=method, epochs=2, save_steps=3, **ADAPTERS[method])
+    config = settings(backbone, data, calibrate=False, method=method, epochs=2, save_steps=3, **ADAPTERS[method])
     with monkeypatch.context() as patch:
         patch.setattr(fit, "_selection_metrics", first_is_best)
         train(config, tmp_path / "first", progress=False)
@@ -264,7 +264,7 @@ def test_early_stopping_counts_on_and_the_best_epoch_is_what_is_kept(backbone, d
         return evaluate(self, *args, **kwargs)
 
     monkeypatch.setattr(SentimentTrainer, "evaluate", scored)
-    config, folder = settings(backbone, data, epochs=6), tmp_path / "run"
+    config, folder = settings(backbone, data, epochs=6, calibrate=False), tmp_path / "run"
     if killed_at is not None:
         killed(config, folder, killed_at)
     with monkeypatch.context() as patch, pytest.raises(Killed):

@@ -27,7 +27,7 @@ def compare(
     model_a: Annotated[str, typer.Argument(help="Run folder or any saved classifier.")],
     model_b: Annotated[str, typer.Argument(help="Another one, with the same labels.")],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
-    split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
+    split: Annotated[str | None, Option(help="Presets and folders only: train, validation or test. [test]")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,

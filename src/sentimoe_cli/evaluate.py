@@ -37,7 +37,7 @@ def evaluate(
     ] = None,
     mode: Mode = "calibrated",
     limit: Annotated[int | None, Option(help="Only that many texts, chosen at random.", min=1)] = None,
-    split: Annotated[str | None, Option(help="Of a preset or folder: train, validation or test. [test]")] = None,
+    split: Annotated[str | None, Option(help="Presets and folders only: train, validation or test. [test]")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,

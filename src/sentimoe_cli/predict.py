@@ -53,7 +53,7 @@ def predict(
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
     ] = None,
-    labels: Annotated[str | None, Option(help="Of zero-shot: the labels to choose from, with commas.")] = None,
+    labels: Annotated[str | None, Option(help="Zero-shot only: comma-separated labels to choose from.")] = None,
     mode: Mode = "calibrated",
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,

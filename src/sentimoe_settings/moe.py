@@ -66,8 +66,8 @@ class MoEConfig(Settings):
     )
     """Layers to convert, such as -2,-1; negative ones count from the end."""
     init: Literal["copy", "copy-random-gate", "split"] = in_experts("copy")
-    """How experts start: as copies of the dense FFN (copy), as copies whose new gate is random (copy-random-gate), or
-    as parts of the FFN that together are the FFN (split)."""
+    """How experts start: as copies of the dense FFN (copy), as copies whose new up projection is random (copy-random-
+    gate), or as parts of the FFN that together are the FFN (split)."""
     init_noise: float = in_experts(0.0, ge=0, le=1)
     """Noise on copied experts, relative to the deviation of each tensor."""
     router_aux_loss_coef: float = in_experts(1e-2, ge=0)

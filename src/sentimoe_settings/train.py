@@ -37,9 +37,9 @@ class TrainConfig(Settings):
     """Column of the texts."""
     label_column: str | None = in_data(None, shown="label")
     """Column of the labels."""
-    delimiter: str | None = in_data(None, shown="found out")
+    delimiter: str | None = in_data(None, shown="detected")
     """Character between the columns of a CSV file."""
-    encoding: str | None = in_data(None, shown="UTF-8, or found out")
+    encoding: str | None = in_data(None, shown="UTF-8, or detected")
     """Encoding of a text file, such as cp1252."""
     strict: bool = in_data(False)
     """Refuse data in which a row lacks its text or its label; otherwise such rows are counted and left out."""
@@ -60,7 +60,7 @@ class TrainConfig(Settings):
     router_learning_rate: float | None = in_training(None, ge=0, shown="the same")
     """Learning rate of the routers."""
     gate_learning_rate: float | None = in_training(None, ge=0, shown="the same")
-    """Learning rate of the experts' gate projections."""
+    """Learning rate of the first projections of gated experts, gate and up together."""
     weight_decay: float = in_training(0.01, ge=0)
     """Weight decay of AdamW."""
     warmup: float = in_training(0.1, ge=0, lt=1)

@@ -19,7 +19,7 @@ def copy_init(experts: Experts, ffn: DenseFFN) -> None:
     """Every expert becomes the dense FFN (Komatsuzaki et al. 2023, Sparse Upcycling).
 
     A gated expert made from a plain FFN `W2 act(W1 x + b1) + b2` starts as `gate = W1, b1`, `up = 0` with bias 1,
-    `down = W2, b2`: the gate inside it multiplies by one until training moves it.
+    `down = W2, b2`: the product with `up` changes nothing until training moves it.
     """
     if not experts.has_gate:
         first, first_bias = ffn.up, ffn.up_bias
@@ -39,7 +39,7 @@ def copy_init(experts: Experts, ffn: DenseFFN) -> None:
 
 @torch.no_grad()
 def copy_random_gate_init(experts: Experts, ffn: DenseFFN) -> None:
-    """As `copy_init`, but the added `up` is drawn at random with the deviation of `W1`, without its bias of 1.
+    """As `copy_init`, but the added projection `up` is random, with the deviation of `W1` and without its bias of 1.
 
     The control for the identity start: the model starts as another function than the dense one. Raises ConfigError
     where no gate is added (plain experts, or a dense FFN that is gated already).
