@@ -59,7 +59,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "p": lambda value: "-" if value is None else f"{value:.2g}",
         "three": lambda value: "-" if value is None else f"{value:.3f}",
         "millions": lambda value: f"{value / 1e6:.2f}",
-        "processor": lambda told: ", ".join([told["processor"], *told.get("bfloat16", [])]),
+        "processor": lambda row: ", ".join([row["processor"], *row.get("bfloat16", [])]),
         "rate": lambda row: f"{row['texts_per_second']:.0f} ({row['quartiles'][0]:.0f} - {row['quartiles'][1]:.0f})",
     }
     page = environment.get_template("results.md.jinja").render(**values)

@@ -200,10 +200,10 @@ def split_rows(results: Results) -> list[dict[str, Any]]:
                 test = paired_bootstrap(
                     runs[0].labels, ours, theirs, confidence=0.9, paired_seeds=True, num_classes=classes
                 )
-                told = runs[0].record["hyperparameters"]["method_settings"]
+                settings = runs[0].record["hyperparameters"]["method_settings"]
                 row |= {"test": test, "low": test["interval"][0], "not_worse": test["interval"][0] > -MARGIN}
                 keys = ("num_shared_experts", "num_experts_per_tok", "num_experts")
-                shared, chosen, routed = ((METHOD_SETTINGS["moe-split"] | told)[key] for key in keys)
+                shared, chosen, routed = ((METHOD_SETTINGS["moe-split"] | settings)[key] for key in keys)
                 row["experts"] = f"{shared} + {chosen} of {routed}"
                 row["gflops_dense"] = teachers[0].record["cost"]["gflops_per_text"]
             found.append(row)
@@ -267,8 +267,8 @@ def ablations(results: Results) -> list[dict[str, Any]]:
             if ablation.names:
                 row["name"] = ablation.names[place]
             elif not row["missing"]:
-                told = results.cells[cell][0].record["hyperparameters"]["method_settings"]
-                value = told.get(ablation.setting, ablation.default)
+                settings = results.cells[cell][0].record["hyperparameters"]["method_settings"]
+                value = settings.get(ablation.setting, ablation.default)
                 row["name"] = str(len(value) if isinstance(value, list) else value)
             rows.append(row)
         finished = [row for row in rows if not row["missing"]]

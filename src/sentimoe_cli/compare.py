@@ -66,8 +66,8 @@ def compare(
         answers.append(predictions_with_bar(classifier.engine, texts).probabilities[:, columns])
     for warning in dataset.warnings:
         say(f"warning: {warning}")
-    told = compare_predictions(dataset.splits[found.split].labels, answers[0], answers[1], names)
+    comparison = compare_predictions(dataset.splits[found.split].labels, answers[0], answers[1], names)
     if as_json:
-        print_json({"a": model_a, "b": model_b, "data": dataset.name, "sha256": dataset.sha256, **told})
+        print_json({"a": model_a, "b": model_b, "data": dataset.name, "sha256": dataset.sha256, **comparison})
         return
-    print_tables(*comparison_tables(told, texts))
+    print_tables(*comparison_tables(comparison, texts))

@@ -40,16 +40,16 @@ def read_labelled(
     from sentimoe.data import PRESETS, WHOLE, FileFormat, load_dataset, read_whole_file
 
     whole = data not in PRESETS and os.path.isfile(os.path.expanduser(data))
-    told: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "strict": strict}
+    options: dict[str, Any] = {"text_column": text_column, "label_column": label_column, "strict": strict}
     file_format = FileFormat(encoding, delimiter)
     if whole:
         if split is not None:
             raise ConfigError(f"{data} is one file, and every row of it is scored; --split is for presets and folders")
-        file = read_whole_file(data, **told, file_format=file_format, beside=by)
+        file = read_whole_file(data, **options, file_format=file_format, beside=by)
         return Labelled(file.dataset, WHOLE, True, file.beside)
     if by is not None:
         raise ConfigError(f"--by names a column of a file; {data} is none")
-    dataset = load_dataset(data, **told, file_format=file_format)
+    dataset = load_dataset(data, **options, file_format=file_format)
     split = split or "test"
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")

@@ -30,11 +30,11 @@ def load_model(
     from sentimoe.errors import ConfigError
     from sentimoe.methods import PROMPTS
 
-    told: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code, "verify": verify}
+    options: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code, "verify": verify}
     if method is None:
         if mode != "calibrated":
             raise ConfigError(f"--mode {mode} is of language models that are asked; add --method zero-shot")
-        return SentimentClassifier.from_pretrained(name, **told, **settings)
+        return SentimentClassifier.from_pretrained(name, **options, **settings)
     if method != "zero-shot":
         raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
     usual = {"long_texts": "windows", "backend": "torch", "num_experts_per_tok": None}
@@ -44,7 +44,7 @@ def load_model(
         )
     if len(labels) < 2:
         raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
-    return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **told)
+    return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **options)
 
 
 def was_trained_on(model: str, data: str) -> bool:

@@ -80,9 +80,9 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     flags = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
     help_text = f"{' '.join((field.description or '').split())} [{extra['shown'] or _default(name, field)}]"
     metavar = "<str>" if kind == list[str] else None
-    told = typer.Option(flags, metavar=metavar, help=help_text.removesuffix(" []"), rich_help_panel=extra["panel"])
+    option = typer.Option(flags, metavar=metavar, help=help_text.removesuffix(" []"), rich_help_panel=extra["panel"])
     return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, told]
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
 
 

@@ -76,23 +76,23 @@ def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def comparison_tables(told: Mapping[str, Any], texts: Sequence[str]) -> list[Table]:
+def comparison_tables(comparison: Mapping[str, Any], texts: Sequence[str]) -> list[Table]:
     """What `compare_predictions` found: scores, changed labels, examples."""
-    scores = Table(title=f"a beside b ({told['n']} texts, {told['agreement']:.1%} with the same label)")
+    scores = Table(title=f"a beside b ({comparison['n']} texts, {comparison['agreement']:.1%} with the same label)")
     for heading in ("", "a", "b", "a - b", "95% interval", "p"):
         scores.add_column(heading, justify="right" if heading else "left")
     for name in ("accuracy", "f1_weighted", "f1_macro"):
-        row = told[name]
+        row = comparison[name]
         low, high = row["interval"]
         cells = [f"{row[each]:.4f}" for each in ("mean_a", "mean_b")]
         spread = f"{low:+.4f} to {high:+.4f}"
         scores.add_row(name.replace("_", " "), *cells, f"{row['difference']:+.4f}", spread, f"{row['p_value']:.2g}")
-    only = told["mcnemar"]
+    only = comparison["mcnemar"]
     scores.add_row("right alone (McNemar)", str(only["b"]), str(only["c"]), "", "", f"{only['p_value']:.2g}")
     flips = Table(title="where they part")
     for heading in ("true", "a", "b", "texts"):
         flips.add_column(heading, justify="right" if heading == "texts" else "left")
-    for row in told["flips"]:
+    for row in comparison["flips"]:
         flips.add_row(
             *("(none)" if row[key] is None else visible(row[key]) for key in ("true", "a", "b")), str(row["count"])
         )
@@ -100,7 +100,7 @@ def comparison_tables(told: Mapping[str, Any], texts: Sequence[str]) -> list[Tab
     examples.add_column("right")
     examples.add_column("text")
     for key in ("a", "b"):
-        for row in told[f"only_{key}"][:5]:
+        for row in comparison[f"only_{key}"][:5]:
             examples.add_row(key, visible(texts[row][:200]))
     return [scores, flips, examples]
 
@@ -125,7 +125,7 @@ BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "precision": ("precision", str),
     "texts_per_second": ("texts/s", "{:.0f}".format),
     "quartiles": ("quartiles", lambda pair: " - ".join(f"{each:.0f}" for each in pair)),
-    "speed_up": ("times dense", lambda told: f"{told['ratio']:.2f}"),
+    "speed_up": ("times dense", lambda row: f"{row['ratio']:.2f}"),
     "gflops_per_text": ("GFLOPs/text", "{:.3f}".format),
     "mib": ("peak MiB", "{:.0f}".format),
     "f1_weighted": ("weighted F1", "{:.4f}".format),

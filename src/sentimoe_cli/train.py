@@ -55,8 +55,8 @@ def train(
 def _beside_tfidf(record: dict[str, Any]) -> str:
     name = list(record["metrics"])[-1]
     ours, theirs = record["metrics"][name]["f1_weighted"], record["tfidf"][name]["f1_weighted"]
-    told = f"TF-IDF and logistic regression on the same {name}: weighted F1 {theirs:.4f}, this model {ours:.4f}"
-    return told if record["tfidf"]["better"] else f"warning: {told}: it is not better; give more texts or more epochs"
+    line = f"TF-IDF and logistic regression on the same {name}: weighted F1 {theirs:.4f}, this model {ours:.4f}"
+    return line if record["tfidf"]["better"] else f"warning: {line}: it is not better; give more texts or more epochs"
 
 
 def _settings(file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -109,8 +109,8 @@ def _skipped(origin: str, rows: int, blank: list[int], unlabelled: list[int]) ->
         for what, numbers in (("text", blank), ("label", unlabelled))
         if numbers
     ]
-    told = f"{len(blank) + len(unlabelled)} of {rows} rows of {origin} skipped: {', '.join(reasons)}."
-    return told if reasons else ""
+    summary = f"{len(blank) + len(unlabelled)} of {rows} rows of {origin} skipped: {', '.join(reasons)}."
+    return summary if reasons else ""
 
 
 def _all(blank: list[int], unlabelled: list[int]) -> str:

@@ -95,9 +95,9 @@ def shown(value: Any) -> str:
     return f"{type(value).__name__} {one_line(written)}"
 
 
-def one_line(told: object) -> str:
+def one_line(message: object) -> str:
     """What an error message quotes, such as another error: without line breaks and control characters."""
-    return " ".join("".join(each if each.isprintable() else " " for each in str(told)).split())
+    return " ".join("".join(each if each.isprintable() else " " for each in str(message)).split())
 
 
 def listed(names: Collection[str]) -> str:

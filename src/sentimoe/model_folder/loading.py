@@ -49,9 +49,9 @@ def load_config(name: str | Path, *, trust_remote_code: bool = False, labelled: 
     """
     if is_model_folder(name):
         check_files(Path(name))
-        told = read_config(Path(name), trusted=trust_remote_code)
+        config = read_config(Path(name), trusted=trust_remote_code)
         if labelled:
-            check_labels(Path(name), told)
+            check_labels(Path(name), config)
     with _told(name):
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
@@ -84,25 +84,25 @@ def load_model(
     verify: compare a folder with its manifest, where it has one. labelled: its label maps must be right. options: of
     `from_pretrained`. Raises ModelFolderError, or ConfigError where there is no such model.
     """
-    told: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     checked = is_model_folder(name) and "gguf_file" not in options
     if checked:
         check_files(Path(name))
         check_whole(Path(name))
         if verify:
             check_hashes(Path(name))
-        told = read_config(Path(name), trusted=trust_remote_code)
+        config = read_config(Path(name), trusted=trust_remote_code)
         if labelled:
-            check_labels(Path(name), told)
+            check_labels(Path(name), config)
         check_weights(Path(name))
     with _told(name):
         model, info = model_class.from_pretrained(
             name, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True, **options
         )
     check_finite(model, str(name))
-    if checked and is_own(Path(name)) and told.get("quantization_config") is None:
+    if checked and is_own(Path(name)) and config.get("quantization_config") is None:
         check_as_saved(Path(name), model.config)
-        saved = told.get("architectures") or [type(model).__name__]
+        saved = config.get("architectures") or [type(model).__name__]
         if type(model).__name__ in saved:  # not its backbone alone
             check_surplus(Path(name), info)
         if "dtype" not in options:

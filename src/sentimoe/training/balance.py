@@ -55,15 +55,15 @@ class WarnOfImbalance(TrainerCallback):
     """Tells in the log, once of each expert, when it reads nearly all tokens or has read next to none for long."""
 
     def __init__(self) -> None:
-        self.told: set[tuple[int, int, str]] = set()
+        self.reported: set[tuple[int, int, str]] = set()
 
     def on_log(self, args, state, control, **kwargs):
         if SHARES not in state.log_history[-1]:
             return
         for found in unbalanced([row for row in state.log_history if SHARES in row][-STARVED_ROWS:]):
             key = (found["layer"], found["expert"], found["reads"])
-            if key not in self.told:
-                self.told.add(key)
+            if key not in self.reported:
+                self.reported.add(key)
                 logger.warning(
                     "expert %d of MoE layer %d reads %s of the tokens (%.1f%%, step %d); a larger router_aux_loss_coef "
                     "or a smaller router_learning_rate spreads them",
