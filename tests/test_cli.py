@@ -289,7 +289,7 @@ def test_info_names_experts_receipt_and_data(made):
     ("arguments", "reason"),
     [
         (["train", "--output", "{tmp}/x", "--method", "magic"], "choose one of"),
-        (["train", "--output", "{tmp}/x", "--data", "{tmp}/none.csv"], "not found"),
+        (["train", "--output", "{tmp}/x", "--data", "{tmp}/none.csv"], "no such file; check the path"),
         (["train", "--output", "{tmp}/x", "--method", "full", "--num-experts", "4"], "has no settings"),
         (["train", "--output", "{tmp}/x", "--layers", "last"], "a whole number"),
         (["train", "--output", "{tmp}/x", "--config", "{tmp}/none.yaml"], "does not exist"),

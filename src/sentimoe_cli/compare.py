@@ -18,7 +18,7 @@ from .options import (
     TextColumn,
     TrustRemoteCode,
 )
-from .places import check_model, check_standard_output
+from .places import check_data, check_model, check_standard_output
 
 Option = typer.Option
 
@@ -41,6 +41,7 @@ def compare(
     """Whether two models differ on the same texts: paired tests, which labels change, and examples."""
     check_standard_output()
     check_model(model_a, model_b)
+    check_data(data)
     from sentimoe.errors import ConfigError
     from sentimoe.evaluation import compare_predictions
 

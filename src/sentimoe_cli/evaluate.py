@@ -24,7 +24,7 @@ from .options import (
     TextColumn,
     TrustRemoteCode,
 )
-from .places import check_model, check_standard_output
+from .places import check_data, check_model, check_standard_output
 
 Option = typer.Option
 
@@ -67,6 +67,7 @@ def evaluate(
         raise Mistake(f"--target-accuracy {target_accuracy:g} must lie between 0 and 1, such as 0.95")
     if method is None:
         check_model(model)
+    check_data(data)
     import numpy as np
 
     from sentimoe.data import absence_warnings

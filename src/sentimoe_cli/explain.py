@@ -9,7 +9,7 @@ import typer
 
 from .messages import Mistake
 from .options import LabelColumn, NoVerify, TextColumn, TrustRemoteCode
-from .places import check_file, check_folder, check_model
+from .places import check_data, check_file, check_folder, check_model
 
 if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
@@ -46,6 +46,7 @@ def explain(
         record.parent.mkdir(parents=True, exist_ok=True)
         check_file(record)
     check_model(folder, dense)
+    check_data(data)
 
     from dataclasses import replace
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from .messages import Mistake
+
+FILE = re.compile(r"\.(csv|tsv|jsonl?|parquet|xlsx?|ods)(\.gz|\.zst)?$", re.IGNORECASE)
 
 
 def check_file(path: Path, suffixes: tuple[str, ...] = (), overwrite: bool = True) -> None:
@@ -40,6 +43,15 @@ def check_model(*folders: Path | str | None) -> None:
     for folder in folders:
         if folder is not None and not Path(folder).is_dir():
             raise Mistake(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+
+
+def check_data(*sources: Path | str | None) -> None:
+    """Raise Mistake when a data file is not there; a preset, a folder or a hub id is looked for when it is loaded."""
+    for source in sources:
+        if source is None or not FILE.search(str(source)):
+            continue
+        if not Path(os.path.expanduser(source)).exists():
+            raise Mistake(f"{source}: no such file; check the path")
 
 
 def check_standard_output() -> None:

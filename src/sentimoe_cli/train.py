@@ -11,7 +11,7 @@ from sentimoe_settings import ConfigError, TrainConfig, check_trains, method_fie
 
 from .messages import say
 from .options import AsJson, with_options
-from .places import check_folder
+from .places import check_data, check_folder
 
 Option = typer.Option
 OF_METHOD = method_fields()
@@ -32,6 +32,7 @@ def train(
     check_folder(output)
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     check_trains(settings.method)
+    check_data(settings.data, settings.more_train, settings.unlabelled)
     from sentimoe.training import train as run
 
     from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
