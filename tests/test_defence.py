@@ -88,8 +88,10 @@ def test_the_loosest_threshold_before_the_first_failure():
     right[400:460] = False  # of the least sure ones 60 are wrong
     found = find_threshold(sure, right, 0.95)
     assert found.value == pytest.approx(0.605) and found.coverage == pytest.approx(2 / 3) and found.accuracy == 1
-    right[:40] = False  # now the surest ones are wrong, and nothing looser may be looked at
-    assert find_threshold(sure, right, 0.95) is None
+    sure = np.repeat([0.97, 0.8], [100, 1000])
+    right = np.ones(1100, dtype=bool)
+    right[:10] = False  # the surest ones fail; the others would pass, and may not be looked at any more
+    assert find_threshold(sure, right, 0.95) is None and find_threshold(sure[50:], right[50:], 0.95) is not None
 
 
 def test_unanswered_texts_are_below_every_threshold():
