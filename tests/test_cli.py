@@ -18,6 +18,7 @@ from language_models import language_model, tokenizer
 
 import sentimoe_cli
 import sentimoe_cli.stream
+from sentimoe import SentimentClassifier
 from sentimoe.data import write_table
 from sentimoe.predictions import Predictions
 from sentimoe_cli.columns import probability_names, with_predictions
@@ -528,6 +529,16 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     queue = pd.read_csv(tmp_path / "queue.csv")
     assert queue["score"].is_monotonic_increasing and len(queue) == low.sum()
     assert f"{int(low.sum())} are doubtful" in result.stderr and 0 < value < 1
+    same = ("--output", tmp_path / "o.csv", "--doubtful", tmp_path / "o.csv")
+    assert "give two files" in invoke(*asked, *same).error
+    assert (
+        "as `predict` runs it"
+        in invoke(*told, "--data", folder / "right.csv", "--save", "--experts-per-token", 1).error
+    )
+    again = SentimentClassifier.from_pretrained(folder / "run")
+    over = shutil.copytree(model, tmp_path / "over", ignore=shutil.ignore_patterns("run.json"))
+    again.save_pretrained(over)
+    assert not (over / "threshold.json").exists()  # it was another model's
     (model / "threshold.json").write_text('{"value": 7}')
     assert "threshold.json is damaged" in invoke(*asked).error
 

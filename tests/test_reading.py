@@ -99,8 +99,9 @@ def test_the_delimiter_is_that_of_the_column_names(tmp_path: Path, delimiter: st
     assert texts_of(tmp_path / "z.csv", "text\na;b\n") == ["a;b"]
     (tmp_path / "w.csv").write_text("text#n\na, b; c#1\n")
     assert read_texts(tmp_path / "w.csv", file_format=FileFormat(delimiter="#"))[1] == ["a, b; c"]
-    with pytest.raises(ConfigError, match="delimiter='##' must be one character"):
-        read_texts(tmp_path / "w.csv", file_format=FileFormat(delimiter="##"))
+    for wrong in ("##", "", "\n", '"', "é"):
+        with pytest.raises(ConfigError, match="must be one ASCII character"):
+            read_texts(tmp_path / "w.csv", file_format=FileFormat(delimiter=wrong))
 
 
 EXPORT = "Review Text;Stars\nTrès bon, l’écran est génial;5\nGröße paßt nicht – müde;1\n"

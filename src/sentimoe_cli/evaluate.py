@@ -24,7 +24,7 @@ from .options import (
     TextColumn,
     TrustRemoteCode,
 )
-from .places import check_data, check_model, check_standard_output
+from .places import check_data, check_folder, check_model, check_standard_output
 
 Option = typer.Option
 
@@ -63,6 +63,10 @@ def evaluate(
     check_standard_output()
     if save and target_accuracy is None:
         raise Mistake("--save keeps the threshold of --target-accuracy; give that too")
+    if save and (method is not None or experts_per_token is not None):
+        raise Mistake("--save is for a trained model as `predict` runs it; leave out --method and --experts-per-token")
+    if save:
+        check_folder(Path(model))
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise Mistake(f"--target-accuracy {target_accuracy:g} must lie between 0 and 1, such as 0.95")
     if method is None:

@@ -80,6 +80,8 @@ def predict(
         check_file(output, (".csv", ".jsonl", ".parquet"), overwrite)
     if doubtful is not None:
         check_file(doubtful, (".csv", ".jsonl", ".parquet"), overwrite)
+        if output is not None and doubtful.resolve() == output.resolve():
+            raise Mistake(f"--output and --doubtful are both {output}; give two files")
 
     if method is None:
         check_model(model)
@@ -125,13 +127,13 @@ def predict(
         say(
             f"{len(frame) - int(frame['label'].isna().sum())} of {len(frame)} rows have a label; {int(low.sum())} are doubtful"
         )
-        if doubtful is not None:
-            write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful)
     if output is None:
         sys.stdout.writelines(json_lines(frame, ascii_only=not takes_unicode(sys.stdout)))
     else:
         write_table(frame, output)
         say(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}")
+    if doubtful is not None:
+        write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful)
 
 
 def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str]]:

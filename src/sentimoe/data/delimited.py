@@ -26,8 +26,10 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None) -> pd.Da
         ConfigError: a delimiter that is not one character.
         DataError: malformed, or no column names.
     """
-    if delimiter is not None and len(delimiter) != 1:
-        raise ConfigError(f"delimiter={delimiter!r} must be one character, such as ';' (a tab is '\\t' in Python)")
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'):
+        raise ConfigError(
+            f"delimiter={delimiter!r} must be one ASCII character, such as ';', and no quote or line break"
+        )
     text = text.rstrip("\r\n")
     first, _, rest = text.partition("\n")
     if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:  # what Excel writes for itself

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
 
 from ..errors import ConfigError, DataError, ModelFolderError
+from ..model_folder import THRESHOLD
 from ..records import read_json, write_json
 
 CONFIDENCE = 0.95
-FILE = "threshold.json"
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
 THRESHOLDS = (*(1 - step / 1000 for step in range(1, 10)), *(1 - step / 200 for step in range(2, 200)))
 
@@ -47,21 +47,23 @@ class Threshold:
 
     def save(self, folder: Path, data: str, sha256: str) -> None:
         """Write it into a model folder, with the texts that it was chosen on."""
-        write_json(folder / FILE, asdict(self) | {"data": data, "sha256": sha256})
+        write_json(folder / THRESHOLD, asdict(self) | {"data": data, "sha256": sha256})
 
     @classmethod
     def load(cls, folder: Path) -> Threshold | None:
         """That of a model folder; None where there is none. Raises ModelFolderError when it is damaged."""
-        if not (folder / FILE).exists():
+        if not (folder / THRESHOLD).exists():
             return None
         try:
-            found = read_json(folder / FILE)
+            found = read_json(folder / THRESHOLD)
             threshold = cls(**{field.name: found[field.name] for field in fields(cls)})
             sound = 0 < threshold.value <= 1
         except (ValueError, TypeError, KeyError):
             sound = False
         if not sound:
-            raise ModelFolderError(f"{folder / FILE} is damaged; remove it, or make it again: sentimoe evaluate --save")
+            raise ModelFolderError(
+                f"{folder / THRESHOLD} is damaged; remove it, or make it again: sentimoe evaluate --save"
+            )
         return threshold
 
 

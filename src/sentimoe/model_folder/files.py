@@ -22,6 +22,7 @@ VOCABULARIES = (
     *("vocab.txt", "vocab.json", "vocab.bpe", "bpe.codes", "encoder.json", "tekken.json", "tiktoken.model"),
     *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model"),
 )
+THRESHOLD = "threshold.json"  # of one model: from what confidence on it answers
 # all that transformers, peft or sentimoe would read, had somebody put it there
 DECISIVE = (
     *(CONFIG, "generation_config.json", WEIGHTS, INDEX, ADAPTER, ADAPTER_WEIGHTS, TOKENIZER, TOKENIZER_CONFIG),
