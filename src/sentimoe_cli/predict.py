@@ -110,6 +110,8 @@ def predict(
     engine, classes = classifier.engine, classifier.classes_
     stored = Threshold.load(Path(model)) if method is None and not all_answers else None
     threshold = None if stored is None else stored.value
+    if threshold is not None and experts_per_token is not None:
+        say("warning: the threshold was found with the model's own number of experts; its promise does not hold here")
     if doubtful is not None and threshold is None:
         raise ConfigError(
             f"--doubtful writes the rows below the threshold of {model}, which has none: sentimoe evaluate {model} --data "
