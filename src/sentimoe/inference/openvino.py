@@ -45,6 +45,7 @@ class OpenVINOClassifier:
 
 
 def import_openvino() -> Any:
+    """The package. Raises ConfigError, which says how to install it, where it is missing."""
     if find_spec("openvino") is None:
         raise ConfigError("backend 'openvino' is not installed: pip install 'sentimoe[openvino]'")
     import openvino
