@@ -28,6 +28,7 @@ SENTENCES = (
     "The parcel arrived on Tuesday.",
     "Honestly the best phone I have ever owned, I love it.",
 )
+LOAD_TEXTS = 512
 CONFIG = TrainConfig(
     data="tweets", method="moe-gated", epochs=3, train_limit=8000, max_length=64, method_settings={"init_noise": 0.05}
 )
@@ -55,7 +56,7 @@ Macro F1 of the experts minus that of TF-IDF + logistic regression: {{ '%+.1f' %
 {% endfor %}
 ## Expert load
 
-Share of the work (token and choice pairs) of each expert on {{ load_texts }} test tweets. An even share would be
+Share of the work (token and choice pairs) of each expert on {{ load_texts }} test tweets chosen at random. An even share would be
 {{ '%.3f' % (1 / load[0] | length) }}.
 
 | MoE layer |{% for e in load[0] %} expert {{ loop.index0 }} |{% endfor %}
@@ -83,6 +84,7 @@ def demo(folder: Path) -> dict[str, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     shutil.rmtree(folder, ignore_errors=True)
+    tell(f"training on {CONFIG.train_limit:,} texts; a line every 30 seconds says how far it is")
     record = train(CONFIG, folder / "model")
     dataset = load_dataset(CONFIG.data)
     used: Split = training_texts(dataset.splits["train"], CONFIG)
@@ -90,17 +92,19 @@ def demo(folder: Path) -> dict[str, Any]:
     classifier = SentimentClassifier.from_pretrained(folder / "model")
     engine = classifier.engine
     assert isinstance(engine, Engine)
+    tell(f"answering {len(test):,} test texts, then the two baselines")
     probabilities = {
         "moe": classifier.predict_proba(test.texts),
         "tfidf_lr": fit_tfidf(used, dataset.splits["validation"]).predict_proba(test.texts),
         "vader": vader_probabilities(test, dataset.label_names),
     }
+    tell("computing intervals")
     metrics = {name: evaluate_predictions(test.labels, p, dataset.label_names) for name, p in probabilities.items()}
     confusion_picture(
         np.array(metrics["moe"]["confusion_matrix"]), dataset.label_names, folder / "confusion.png", "Test tweets"
     )
     model = engine.model
-    sample = test.texts[:512]
+    sample = test.sample(LOAD_TEXTS).texts
     report = REPORT.render(
         data=record["data"],
         used=record["data"]["train_used"],
@@ -122,7 +126,13 @@ def demo(folder: Path) -> dict[str, Any]:
     )
     write_text(folder / "report.md", report)
     write_json(folder / "metrics.json", metrics)
+    tell(f"done after {time.perf_counter() - started:.0f} s")
     return metrics
+
+
+def tell(line: str) -> None:
+    """What is done now, on standard error, in a log too."""
+    print(f"demo: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

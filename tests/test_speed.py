@@ -1,6 +1,7 @@
 """`sentimoe bench`: what is timed, what is counted, and what is said of tools that are not there."""
 
 import json
+import shutil
 import time
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import yaml
 from backbone import labelled_texts, write_backbone
+from command import invoke
 from typer.testing import CliRunner
 
 import sentimoe_cli
@@ -20,7 +22,9 @@ from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
 from sentimoe.evaluation import count_flops, interleaved, ratio, throughput
+from sentimoe.manifest import MANIFEST
 from sentimoe.training import TrainConfig, train
+from sentimoe_cli.show import bench_lines, times_as_fast
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +53,11 @@ def folders(tmp_path_factory):
 
 def bench(folders, tmp_path, *options):
     arguments = ["bench", str(folders / "dense"), str(folders / "split"), "--data", str(folders / "toy")]
-    arguments += ["--rounds", "3", "--results", str(tmp_path), "--name", "toy", *options]
+    path = tmp_path / "found.json"
+    arguments += ["--rounds", "3", "--output", str(path), *options]
     done = CliRunner().invoke(sentimoe_cli.app, arguments)
     assert done.exit_code == 0, done.output
-    (path,) = (tmp_path / "bench").glob("*__toy.json")
-    return path.name, json.loads(path.read_text()), done.output
+    return json.loads(path.read_text()), done.output
 
 
 def test_turns_alternate_and_are_compared_round_by_round():
@@ -66,8 +70,7 @@ def test_turns_alternate_and_are_compared_round_by_round():
 
 
 def test_experts_beside_their_dense_model(folders, tmp_path):
-    name, found, output = bench(folders, tmp_path, "--backend", "torch")
-    assert name == "compare__toy.json"
+    found, output = bench(folders, tmp_path, "--backend", "torch")
     dense, experts = found["rows"]
     assert (found["texts"], dense["name"], experts["name"]) == (40, "dense", "experts")
     assert found["experts"] == {
@@ -80,10 +83,38 @@ def test_experts_beside_their_dense_model(folders, tmp_path):
     assert min(dense["mib"], experts["mib"]) > 100
 
 
+def test_a_ratio_that_says_nothing_is_not_printed():
+    """Kind: 1.9 times as fast, with quartiles from 0.67 to 5.83."""
+    row = {"backend": "torch", "ratio": 1.9, "quartiles": [0.67, 5.83], "flop_ratio": 2.0}
+    (line,) = bench_lines({"ratios": [row]})
+    assert "1.90" not in line and line.startswith("torch: too noisy to compare") and "(quartiles 0.67 - 5.83)" in line
+    assert times_as_fast(row) == "too noisy (0.67 - 5.83)" and times_as_fast(row | {"quartiles": [1.5, 2.2]}) == "1.90"
+
+
+def test_every_labelled_row_of_a_file_in_the_folder_where_one_is(folders, tmp_path, monkeypatch):
+    """Any delimiter and column names, rows without a label left out, the file written here and not over another."""
+    texts, labels = labelled_texts(60)
+    rows = [f"{text};{label}" for text, label in zip(texts, labels, strict=True)]
+    file = tmp_path / "reviews.csv"
+    file.write_bytes("\n".join(["Caf\xe9;stars", *rows, "no label;"]).encode("cp1252"))
+    monkeypatch.chdir(tmp_path)
+    told = ["bench", str(folders / "dense"), "--scale", "--data", "reviews.csv", "--text-column", "Caf\xe9"]
+    told += ["--label-column", "stars", "--delimiter", ";", "--encoding", "cp1252", "--backend", "torch"]
+    monkeypatch.setattr(
+        speed, "scale", lambda model, texts, backend, say: {"texts": texts.texts, "rows": [], "data": ""}
+    )
+    monkeypatch.setattr("sentimoe_cli.show.bench_table", lambda found: "")
+    done = invoke(*told)
+    assert done.exit_code == 0 and "1 without a label" in done.stderr, done.stderr
+    assert json.loads((tmp_path / "bench-scale.json").read_text())["texts"] == texts
+    assert "bench-scale.json exists" in invoke(*told).error
+    assert "1 without a label" in invoke(*told, "--overwrite", "--strict").error
+
+
 def test_the_dial_ends_at_the_dense_model(folders, tmp_path):
     """With all experts active a divided model is the dense one, so its scores are too."""
-    name, found, _ = bench(folders, tmp_path, "--dial", "--backend", "torch")
-    assert name == "dial__toy.json"
+    found, output = bench(folders, tmp_path, "--dial", "--backend", "torch")
+    assert "40 texts, torch, " in output
     assert [row["experts_per_token"] for row in found["rows"]] == ["dense", "1", "2", "3"]
     dense, *_, last = found["rows"]
     work = [row["gflops_per_text"] for row in found["rows"]]
@@ -105,7 +136,7 @@ def test_peers_answer_the_same_texts(folders, tmp_path):
 
     chosen.append(replace(chosen[0], name="slow", build=sleepy))
     said = []
-    found = peers.compare_peers(folders / "dense", None, dataset, texts, said.append, rounds=3, peers=chosen)
+    found = peers.compare_peers(folders / "dense", None, texts, said.append, rounds=3, peers=chosen)
     rows = {row["name"]: row for row in found["rows"]}
     assert rows["absent"]["missing"] == "not installed: no_such_package (pip install 'sentimoe[bench]')"
     assert rows["VADER"]["missing"] == "knows only negative, neutral, positive"
@@ -117,7 +148,7 @@ def test_peers_answer_the_same_texts(folders, tmp_path):
 
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "peers__toy.json").write_text(json.dumps(found))
-    dial = bench(folders, tmp_path / "dial", "--dial", "--backend", "torch")[1]
+    dial = bench(folders, tmp_path, "--dial", "--backend", "torch")[0]
     (tmp_path / "bench" / "dial__toy.json").write_text(json.dumps(dial))
     copies = {"hardware": found["hardware"], "versions": found["versions"], "memory": []}
     speeds = {"pairs": 1, "backbone": "b", "mode": "m", "texts": 1, "tokens": 1, "experts_per_token": 1, "dense_ms": 1}
@@ -174,15 +205,17 @@ def test_onnx_runtime_gives_the_same_logits(folders, folder):
 
 
 def test_folders_that_do_not_fit_are_refused(folders, tmp_path):
-    dataset = load_dataset(str(folders / "toy"))
-    texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
     with pytest.raises(ConfigError, match="is a model with experts; give the dense model first"):
-        speed.check_pair(folders / "split", folders / "dense", texts)
+        speed.labels_of_pair(folders / "split", folders / "dense")
     with pytest.raises(ConfigError, match="is a dense model"):
-        speed.check_pair(folders / "dense", folders / "dense", texts)
-    with pytest.raises(ConfigError, match="has the labels"):
-        speed.check_pair(folders / "dense", None, replace(texts, label_names=("bad", "good")))
-    speed.check_pair(folders / "dense", folders / "split", texts)
+        speed.labels_of_pair(folders / "dense", folders / "dense")
+    other = shutil.copytree(folders / "split", tmp_path / "other")
+    config = (other / "config.json").read_text(encoding="utf-8").replace('"positive"', '"good"')
+    (other / "config.json").write_text(config, encoding="utf-8")
+    (other / MANIFEST).unlink()
+    with pytest.raises(ConfigError, match="give two models of one task"):
+        speed.labels_of_pair(folders / "dense", other)
+    assert speed.labels_of_pair(folders / "dense", folders / "split") == ["negative", "positive"]
 
 
 def test_a_peer_that_fails_has_a_row_that_says_so(folders):
@@ -192,13 +225,13 @@ def test_a_peer_that_fails_has_a_row_that_says_so(folders):
     dataset = load_dataset(str(folders / "toy"))
     texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
     tool = peers.Peer("broken", "", fails)
-    found = peers.compare_peers(folders / "dense", None, dataset, texts, lambda line: None, rounds=3, peers=[tool])
+    found = peers.compare_peers(folders / "dense", None, texts, lambda line: None, rounds=3, peers=[tool])
     assert found["rows"][0]["missing"] == "failed: RuntimeError: no such luck"
 
 
 def test_some_tools_by_name(folders, tmp_path):
     chosen = ("--peers", "--peer", "dense, torch", "--peer", "TF-IDF")
-    _, found, output = bench(folders, tmp_path, *chosen)
+    found, output = bench(folders, tmp_path, *chosen)
     assert "TF-IDF + LR" in output and "weighted F1" in output and "missing" not in output
     assert [row["name"] for row in found["rows"]] == ["sentimoe, dense, torch", "TF-IDF + LR"]
     with pytest.raises(ConfigError, match=r"no tool is named BERTopic; there are sentimoe, experts, OpenVINO; "):
@@ -221,8 +254,12 @@ def test_texts_of_one_length_are_counted_once_and_all_count(folders, folder):
 
 
 def test_peers_train_on_the_texts_that_the_dense_model_had(folders, tmp_path):
-    dataset = load_dataset(str(folders / "toy"))
-    config = TrainConfig(model=str(folders / "backbone"), train_limit=12, seed=3)
+    """Whatever the texts are that are scored; of each class some at random."""
+    config = TrainConfig(model=str(folders / "backbone"), data=str(folders / "toy"), train_limit=12, seed=3)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
-    task = peers.Task(tmp_path, None, dataset, [])
-    assert task.train.texts == dataset.splits["train"].sample(12, seed=3).texts
+    task, train = peers.Task(tmp_path, None, ("positive", "negative"), []), load_dataset(config.data).splits["train"]
+    assert task.train.texts == train.sample(12, seed=3).texts
+    assert task.train.labels == [1 - label for label in train.sample(12, seed=3).labels]
+    few = peers._per_class(train, 5)
+    assert sorted(few.labels) == [0] * 5 + [1] * 5 and set(few.texts) <= set(train.texts)
+    assert few.texts[:5] != [text for text, label in zip(train.texts, train.labels, strict=True) if label == 0][:5]

@@ -74,7 +74,7 @@ def main() -> None:
 def real_texts(root: Path | None, count: int) -> list[str]:
     """Short and long ones: tweets, sentences and a twentieth of reviews; without a folder the embedded tweets."""
     if root is None:
-        return load_dataset("tweets").splits["test"].texts[:count]
+        return load_dataset("tweets").splits["test"].sample(count).texts
     sources = {"tweeteval-emotion": count // 2, "imdb": count // 20}
     sources["sst5"] = count - sum(sources.values())
     found = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .messages import Mistake, say
-from .places import check_folder, check_model
+from .options import Delimiter, Encoding, LabelColumn, Strict, TextColumn
+from .places import check_data, check_file, check_model
 
 Option = typer.Option
 
@@ -16,11 +18,16 @@ Option = typer.Option
 def bench(
     dense: Annotated[Path, typer.Argument(help="Run folder of the dense model.")],
     experts: Annotated[Path | None, typer.Argument(help="Run folder of the model with experts made from it.")] = None,
-    data: Annotated[str, Option(help="A preset, folder or file; its test texts are measured on.")] = "tweets",
+    data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    strict: Strict = False,
     mix: Annotated[
-        list[str] | None, Option(help="More data whose test texts are shuffled in, for speed alone (repeatable).")
+        list[str] | None, Option(help="More data whose texts are shuffled in, for speed alone (repeatable).")
     ] = None,
-    limit: Annotated[int | None, Option(help="Only that many test texts of each data set.", min=16)] = None,
+    limit: Annotated[int | None, Option(help="Only that many texts of each data set, at random.", min=16)] = None,
     backend: Annotated[
         list[str] | None, Option(help="torch or openvino (repeatable). [all that are installed]")
     ] = None,
@@ -31,72 +38,76 @@ def bench(
     ] = None,
     scale: Annotated[bool, Option("--scale", help="Texts/s and memory at 10,000 and 100,000 texts.")] = False,
     rounds: Annotated[int, Option(help="How often each takes its turn.", min=3)] = 9,
-    name: Annotated[str, Option(help="Name of the record; its file is WHAT__NAME.json.")] = "bench",
-    results: Annotated[Path, Option(help="Where results are written.")] = Path("results"),
+    output: Annotated[
+        Path | None, Option(help="JSON file to write. [bench-compare.json, bench-dial.json, ...]")
+    ] = None,
+    overwrite: Annotated[bool, Option(help="Replace a file that exists.")] = False,
 ) -> None:
     """Measured in turns in one process, same texts, precision and threads; wants a quiet machine.
 
-    Without --dial, --peers or --scale: both models on every backend, texts/s and memory, beside the FLOP ratio.
+    Without --dial, --peers or --scale: both models on every backend, texts/s and memory, beside the FLOP ratio. Every
+    row of a file that has a text and a label is read; of a preset or a folder the test texts.
     """
-    check_folder(results)
     if dial + peers + scale > 1:
         raise Mistake("choose one of --dial, --peers and --scale; each has a record of its own")
     if peer and not peers:
         raise Mistake("--peer chooses among the tools of --peers; add --peers")
     if experts is None and not (peers or scale):
         raise Mistake("give two folders: the dense model, and the model with experts that was made from it")
-    if Path(name).name != name:
-        raise Mistake(f"--name {name!r} is part of a file name; leave out what makes it a path")
+    what = next((name for name, wanted in (("dial", dial), ("peers", peers), ("scale", scale)) if wanted), "compare")
+    output = output or Path(f"bench-{what}.json")
+    check_file(output, (".json",), overwrite)
     check_model(dense, experts)
+    check_data(data, *(mix or ()))
     from importlib.util import find_spec
 
     from sentimoe.bench import peers as others
     from sentimoe.bench import speed
-    from sentimoe.data import load_dataset
-    from sentimoe.errors import ConfigError, DataError
+    from sentimoe.errors import ConfigError
     from sentimoe.inference import BACKENDS
     from sentimoe.records import write_json
 
-    from .show import bench_table, prepare_process, print_tables
+    from .labelled import read_labelled
+    from .models import was_trained_on
+    from .show import bench_lines, bench_table, prepare_process, print_tables
 
     prepare_process()
     for folder in filter(None, (dense, experts)):
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
-    sets = [load_dataset(each) for each in (data, *(mix or ()))]
-    if any("test" not in each.splits for each in sets):
-        raise DataError("every data set of a benchmark needs a test split")
-    tests = [each.splits["test"] if limit is None else each.splits["test"].sample(limit) for each in sets]
+    found = read_labelled(data, None, text_column, label_column, delimiter, encoding, strict)
+    more = [read_labelled(each, None, None, None, None, None, strict) for each in mix or ()]
+    names = speed.labels_of_pair(dense, experts)
+    if not more:
+        found = replace(found, dataset=found.dataset.with_labels_of(names))
+    parts = [each.part if limit is None else each.part.sample(limit) for each in (found, *more)]
     texts = speed.BenchTexts.of(
-        " + ".join(each.name for each in sets),
-        tests[0],
-        sets[0].label_names,
-        [t for part in tests[1:] for t in part.texts],
+        " + ".join(each.dataset.name for each in (found, *more)),
+        parts[0],
+        names,
+        [text for part in parts[1:] for text in part.texts],
     )
-    speed.check_pair(dense, experts, texts)
     if dial and texts.labels is None:
         raise ConfigError("--dial draws F1 against speed, and --mix adds texts for speed alone; leave one out")
     if peers and not (dense / "config.yaml").is_file():
         raise ConfigError(f"{dense} has no config.yaml, which names the backbone for the peers; give a run folder")
+    for warning in found.dataset.warnings:
+        say(f"warning: {warning}")
+    if found.whole and any(was_trained_on(str(folder), data) for folder in filter(None, (dense, experts))):
+        say(f"warning: a model was trained on rows of {data}, so that its F1 is too high; speed is not affected")
     compared = experts or dense
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
 
     if peers:
-        found = others.compare_peers(dense, experts, sets[0], texts, say, rounds, others.named(peer or []))
+        measured = others.compare_peers(dense, experts, texts, say, rounds, others.named(peer or []))
     elif scale:
-        found = speed.scale(compared, texts, backends[-1], say)
+        measured = speed.scale(compared, texts, backends[-1], say)
     elif dial:
-        found = speed.dial(compared, dense, texts, backends[-1], say, rounds)
+        measured = speed.dial(compared, dense, texts, backends[-1], say, rounds)
     else:
-        found = speed.compare(compared, dense, texts, backends, say, rounds)
-    path = results / "bench" / f"{found['what']}__{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, found)
-    print_tables(bench_table(found))
-    for row in found.get("ratios", ()):
-        low, high = row["quartiles"]
-        typer.echo(
-            f"{row['backend']}: {row['ratio']:.2f} times as fast as the dense model (quartiles {low:.2f} - {high:.2f}); "
-            f"the FLOP ratio is {row['flop_ratio']:.2f}"
-        )
-    typer.echo(f"written to {path}")
+        measured = speed.compare(compared, dense, texts, backends, say, rounds)
+    write_json(output, measured)
+    print_tables(bench_table(measured))
+    for line in bench_lines(measured):
+        typer.echo(line)
+    typer.echo(f"written to {output}")

@@ -125,7 +125,7 @@ BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "precision": ("precision", str),
     "texts_per_second": ("texts/s", "{:.0f}".format),
     "quartiles": ("quartiles", lambda pair: " - ".join(f"{each:.0f}" for each in pair)),
-    "speed_up": ("times dense", lambda row: f"{row['ratio']:.2f}"),
+    "speed_up": ("times dense", lambda row: times_as_fast(row)),
     "gflops_per_text": ("GFLOPs/text", "{:.3f}".format),
     "mib": ("peak MiB", "{:.0f}".format),
     "f1_weighted": ("weighted F1", "{:.4f}".format),
@@ -135,10 +135,35 @@ BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
+def times_as_fast(timed: Mapping[str, Any]) -> str:
+    """A ratio of speeds, or why there is none to print."""
+    from sentimoe.evaluation import is_noisy
+
+    low, high = timed["quartiles"]
+    return f"too noisy ({low:.2f} - {high:.2f})" if is_noisy(timed) else f"{timed['ratio']:.2f}"
+
+
+def bench_lines(found: Mapping[str, Any]) -> list[str]:
+    """For each backend how many times as fast the model with experts is."""
+    from sentimoe.evaluation import is_noisy
+
+    lines = []
+    for row in found.get("ratios", ()):
+        low, high = row["quartiles"]
+        spread, flops = f"(quartiles {low:.2f} - {high:.2f})", f"the FLOP ratio is {row['flop_ratio']:.2f}"
+        said = f"{row['ratio']:.2f} times as fast as the dense model {spread}; {flops}"
+        if is_noisy(row):
+            said = f"too noisy to compare with the dense model {spread}; {flops}. Try a quiet machine or more --rounds"
+        lines.append(f"{row['backend']}: {said}")
+    return lines
+
+
 def bench_table(found: Mapping[str, Any]) -> Table:
     """A row for everything that `sentimoe bench` measured; columns that no row fills are left out."""
     shown = [key for key in BENCH_COLUMNS if any(row.get(key) not in (None, "") for row in found["rows"])]
-    table = Table(title=visible(f"{found['data']}: {found['texts']:,} texts, {found['hardware']['processor']}"))
+    engine = f", {found['backend']}" if "backend" in found else ""
+    title = f"{found['data']}: {found['texts']:,} texts{engine}, {found['hardware']['processor']}"
+    table = Table(title=visible(title))
     for key in shown:
         table.add_column(BENCH_COLUMNS[key][0])
     for row in found["rows"]:

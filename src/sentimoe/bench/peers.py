@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..errors import ConfigError
 from ..evaluation import fit_tfidf, interleaved, ratio, throughput
 from ..inference import Engine, compute_dtype
 from ..model_folder import load_model, load_tokenizer
-from ..training import TrainConfig, training_texts
+from ..training import TrainConfig, dataset_of, training_texts
 from ..upcycle import backbone_path
 from .lexicon import vader_probabilities
 from .onnx import OnnxClassifier
@@ -42,11 +43,11 @@ SETFIT_TEXTS, SETFIT_STEPS = 16, 100  # per class; its few-shot setting
 
 @dataclass(frozen=True)
 class Task:
-    """What a peer may use: folders of the dense model and of the one with experts, the data, texts to try sizes on."""
+    """What a peer may use: folders of the dense model and of the one with experts, labels, texts to try sizes on."""
 
     dense: Path
     experts: Path | None
-    dataset: SentimentDataset
+    label_names: tuple[str, ...]
     trial: list[str]
 
     @property
@@ -58,6 +59,11 @@ class Task:
     def backbone(self) -> str:
         """Folder or hub id of the model that the dense one was fine-tuned from."""
         return backbone_path(self.config.model)
+
+    @cached_property
+    def dataset(self) -> SentimentDataset:
+        """The data that the dense model was trained on, with its labels. Raises DataError where they are gone."""
+        return dataset_of(self.config).with_labels_of(self.label_names)
 
     @property
     def train(self) -> Split:
@@ -197,8 +203,7 @@ def tfidf(task: Task) -> tuple[Answer, str]:
 
 def vader(task: Task) -> tuple[Answer, str]:
     """A lexicon."""
-    names = task.dataset.label_names
-    return lambda texts: vader_probabilities(Split(list(texts), [0] * len(texts)), names), ""
+    return lambda texts: vader_probabilities(Split(list(texts), [0] * len(texts)), task.label_names), ""
 
 
 PEERS = (
@@ -227,7 +232,6 @@ def named(parts: Sequence[str]) -> list[Peer]:
 def compare_peers(
     dense: Path,
     experts: Path | None,
-    dataset: SentimentDataset,
     texts: BenchTexts,
     progress: Progress,
     rounds: int = 9,
@@ -239,8 +243,7 @@ def compare_peers(
     """
     if torch.cuda.is_available():
         raise ConfigError("tools are compared on the processor; hide the GPU: CUDA_VISIBLE_DEVICES= sentimoe bench ...")
-    trial = Split(texts.texts, [0] * len(texts.texts)).sample(TRIAL_TEXTS).texts
-    task = Task(dense, experts, dataset, trial)
+    task = Task(dense, experts, tuple(texts.label_names), texts.sample(TRIAL_TEXTS))
     ours = str(engine_dtype()).removeprefix("torch.")
     answers: dict[str, Answer] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -273,7 +276,7 @@ def _missing(peer: Peer, task: Task) -> str:
     absent = [name for name in peer.packages if find_spec(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)} (pip install 'sentimoe[bench]')"
-    if peer.labels is not None and task.dataset.label_names != peer.labels:
+    if peer.labels is not None and task.label_names != peer.labels:
         return f"knows only {', '.join(peer.labels)}"
     if peer.experts and task.experts is None:
         return "no model with experts was given"
@@ -293,9 +296,10 @@ def _at_best_size(answer: Callable[[Sequence[str], int], np.ndarray], trial: Seq
 
 
 def _per_class(split: Split, count: int) -> Split:
-    """The first `count` texts of every class."""
-    kept: dict[int, list[int]] = {}
-    for index, label in enumerate(split.labels):
-        kept.setdefault(label, []).append(index)
-    chosen = [index for indices in kept.values() for index in indices[:count]]
-    return Split([split.texts[i] for i in chosen], [split.labels[i] for i in chosen])
+    """`count` texts of every class, at random."""
+    classes = [
+        Split([text for text, own in zip(split.texts, split.labels, strict=True) if own == label], [label] * size)
+        for label, size in sorted(Counter(split.labels).items())
+    ]
+    few = [each.sample(count) for each in classes]
+    return Split([text for each in few for text in each.texts], [label for each in few for label in each.labels])

@@ -54,6 +54,10 @@ class BenchTexts:
         order = np.random.default_rng(0).permutation(len(mixed))
         return cls(name, [mixed[index] for index in order], None, label_names)
 
+    def sample(self, count: int) -> list[str]:
+        """That many of the texts at random, always the same ones: files may be sorted by label or length."""
+        return Split(self.texts, [0] * len(self.texts)).sample(count).texts
+
     def scores(self, probabilities: np.ndarray) -> dict[str, float]:
         """Weighted and macro F1; nothing where there are no labels."""
         if self.labels is None:
@@ -62,17 +66,21 @@ class BenchTexts:
         return {key: scores[key] for key in ("f1_weighted", "f1_macro")}
 
 
-def check_pair(dense: Path, experts: Path | None, texts: BenchTexts) -> None:
-    """Raises ConfigError unless one is dense, the other has experts, and both answer the labels of the texts."""
+def labels_of_pair(dense: Path, experts: Path | None) -> list[str]:
+    """The labels that both answer. Raises ConfigError unless one is dense, the other has experts, with these labels."""
+    answered: list[list[str]] = []
     for folder, wanted in ((dense, "a dense model"), (experts, "a model with experts")):
         if folder is None:
             continue
         found = "a dense model" if describe(folder) is None else "a model with experts"
         if found != wanted:
             raise ConfigError(f"{folder} is {found}; give the dense model first, then the one with experts")
-        labels = load(folder, "torch").label_names
-        if texts.labels is not None and labels != list(texts.label_names):
-            raise ConfigError(f"{folder} answers {labels}, {texts.name} has the labels {list(texts.label_names)}")
+        answered.append(load(folder, "torch").label_names)
+    if answered[0] != answered[-1]:
+        raise ConfigError(
+            f"{experts} answers {answered[-1]}, {dense} answers {answered[0]}; give two models of one task"
+        )
+    return answered[0]
 
 
 def load(folder: Path, backend: str, experts_per_token: int | None = None, precision: str = "auto") -> Engine:
@@ -93,11 +101,11 @@ def compare(
     scores = {key: texts.scores(engine.predict_proba(texts.texts)) for key, engine in engines.items()}
     calls = {key: partial(engine.predict_proba, texts.texts) for key, engine in engines.items()}
     seconds = interleaved({f"{b} {n}": call for (b, n), call in calls.items()}, rounds, progress)
-    flops = {name: gflops_per_text(load(folder, "torch"), texts.texts[:FLOP_TEXTS]) for name, folder in folders.items()}
+    flops = {name: gflops_per_text(load(folder, "torch"), texts.sample(FLOP_TEXTS)) for name, folder in folders.items()}
     rows, ratios = [], []
     for backend, name in engines:
         timed = throughput(seconds[f"{backend} {name}"], len(texts.texts))
-        memory = fresh_peak(folders[name], backend, texts.texts[:MEMORY_TEXTS])
+        memory = fresh_peak(folders[name], backend, texts.sample(MEMORY_TEXTS))
         rows.append(
             {"backend": backend, "name": name, **timed, "gflops_per_text": flops[name], "mib": memory}
             | scores[backend, name]
@@ -120,7 +128,7 @@ def dial(
         {name: partial(e.predict_proba, texts.texts) for name, e in engines.items()}, rounds, progress
     )
     counted = {"dense": load(dense, "torch")} | {name: load(model, "torch", int(name)) for name in list(engines)[1:]}
-    flops = {name: gflops_per_text(each, texts.texts[:FLOP_TEXTS]) for name, each in counted.items()}
+    flops = {name: gflops_per_text(each, texts.sample(FLOP_TEXTS)) for name, each in counted.items()}
     rows = [
         {
             "experts_per_token": name,
@@ -139,7 +147,7 @@ def scale(
 ) -> dict:
     """Texts/s and resident memory over more and more texts, streamed: the texts again and again."""
     engine = load(model, backend)
-    engine.predict_proba(texts.texts[:MEMORY_TEXTS])
+    engine.predict_proba(texts.sample(MEMORY_TEXTS))
     rows = []
     for count in counts:
         started = time.perf_counter()

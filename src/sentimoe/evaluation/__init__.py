@@ -5,7 +5,7 @@ from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
 from .cost import active_parameters, count_flops, peak_memory_mib
 from .groups import group_metrics, holm
-from .interleaving import interleaved, ratio, throughput
+from .interleaving import interleaved, is_noisy, ratio, throughput
 from .intervals import bootstrap_intervals
 from .metrics import (
     ReliabilityBin,
@@ -37,6 +37,7 @@ __all__ = [
     "group_metrics",
     "holm",
     "interleaved",
+    "is_noisy",
     "label_scores",
     "least_texts",
     "mcnemar",

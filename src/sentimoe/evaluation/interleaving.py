@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
+NOISY = 1.5
+
 
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], rounds: int = 9, progress: Callable[[str], None] = lambda line: None
@@ -28,6 +30,12 @@ def throughput(seconds: Sequence[float], count: int) -> dict[str, Any]:
     rates = [count / each for each in seconds]
     low, _, high = quantiles(rates, n=4)
     return {"texts_per_second": median(rates), "quartiles": [low, high]}
+
+
+def is_noisy(timed: Mapping[str, Any]) -> bool:
+    """Whether a `ratio` says nothing: its upper quartile is over 1.5 times the lower one."""
+    low, high = timed["quartiles"]
+    return high > NOISY * low
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> dict[str, Any]:

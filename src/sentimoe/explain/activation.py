@@ -5,7 +5,7 @@ All counts are of mass: a token is 1, shared among its experts by their weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,14 @@ from .words import LEXICON, PARTS, lexicon_groups, part_groups, spread, words_of
 class Activation:
     """Filled trace by trace; memory grows by `N * E` numbers a text.
 
-    num_experts: E. vocabulary: V. tag_texts: the first so many texts have their parts of speech tagged (the tagger is
-    slow); 0: none.
+    num_experts: E. vocabulary: V. tagged: rows of the texts whose parts of speech are tagged (the tagger is slow).
 
     by_token `[V, N, E]`, tokens `[V]`: mass and count of each token. by_text `[B, N, E]`, lengths `[B]`: of each text.
     by_lexicon `[3, N, E]`, by_part `[13, N, E]`: mass of the tokens of words of each group.
     """
 
-    def __init__(self, num_layers: int, num_experts: int, vocabulary: int, tag_texts: int = 0):
-        self.num_experts, self.tag_texts = num_experts, tag_texts
+    def __init__(self, num_layers: int, num_experts: int, vocabulary: int, tagged: Iterable[int] = ()):
+        self.num_experts, self.tagged = num_experts, frozenset(tagged)
         self.by_token = np.zeros((vocabulary, num_layers, num_experts), dtype=np.float64)
         self.tokens = np.zeros(vocabulary, dtype=np.int64)
         self.by_lexicon = np.zeros((len(LEXICON), num_layers, num_experts))
@@ -54,7 +53,7 @@ class Activation:
             tokens = slice(ends[row], ends[row + 1])
             self._by_text.append(mass[tokens].sum(axis=0, dtype=np.float64).astype(np.float32))
             self._lengths.append(int(ends[row + 1] - ends[row]))
-            self._add_words(text, mass[tokens], part.start[tokens], part.end[tokens], part.first + row < self.tag_texts)
+            self._add_words(text, mass[tokens], part.start[tokens], part.end[tokens], part.first + row in self.tagged)
 
     def _add_words(self, text: str, mass: np.ndarray, start: np.ndarray, end: np.ndarray, tagged: bool) -> None:
         spans = words_of(text)

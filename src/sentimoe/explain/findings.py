@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -73,7 +73,8 @@ def find(
     part = dataset.splits[split]
     labels = np.asarray(part.labels)
     progress(f"tracing {len(part)} texts")
-    activation = _activation(engine, sizes.tagged if has_tagger() else 0)
+    tagged = np.random.default_rng(0).permutation(len(part))[: sizes.tagged] if has_tagger() else ()
+    activation = _activation(engine, tagged)
     traces = passed(trace(engine, part.texts))
     answers, truncated = [], 0
     for each in write_trace(traces, trace_path) if trace_path else traces:
@@ -132,14 +133,14 @@ def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _activation(engine: Engine, tagged: int) -> Activation:
+def _activation(engine: Engine, tagged: Iterable[int] = ()) -> Activation:
     layers = moe_layers(engine.model)
     vocabulary = max(len(engine.tokenizer), engine.model.config.get_text_config().vocab_size)
     return Activation(len(layers), layers[0].experts.num_experts, vocabulary, tagged)
 
 
 def _counted(engine: Engine, texts: Sequence[str]) -> Activation:
-    counted = _activation(engine, 0)
+    counted = _activation(engine)
     for part in trace(engine, texts):
         counted.add(part)
     return counted
