@@ -31,8 +31,7 @@ classifier.fit(known[arguments.text], known[arguments.label])
 classifier.save_pretrained("my-classifier")
 
 new = pd.read_csv(arguments.unlabelled)
-answers = classifier.predict(new[arguments.text])
-new["predicted"] = [answer["label"] for answer in answers]
-new["score"] = [answer["score"] for answer in answers]
+new["predicted"] = classifier.predict(new[arguments.text])
+new["score"] = classifier.predict_proba(new[arguments.text]).max(axis=1)
 new.to_csv(arguments.output, index=False)
 print(new["predicted"].value_counts().to_string())

@@ -29,5 +29,5 @@ for token, experts in zip(tokens, best.tolist(), strict=True):
 
 for count in range(1, classifier.model.config.moe["num_experts_per_tok"] + 1):
     fewer = SentimentClassifier.from_pretrained(arguments.folder, num_experts_per_tok=count)
-    (answer,) = fewer.predict([arguments.text])
+    (answer,) = fewer(arguments.text)
     print(f"{count} experts per token: {answer['label']} {answer['score']:.3f}")

@@ -118,7 +118,7 @@ def demo(folder: Path) -> dict[str, Any]:
             ("VADER (lexicon, untrained)", metrics["vader"]),
         ],
         gain=100 * (metrics["moe"]["f1_macro"] - metrics["tfidf_lr"]["f1_macro"]),
-        sentences=list(zip(SENTENCES, classifier.predict(SENTENCES), strict=True)),
+        sentences=list(zip(SENTENCES, classifier(SENTENCES), strict=True)),
         load=mean_expert_load(engine, sample).tolist(),
         load_texts=len(sample),
         layers=model.config.moe["layers_to_transform"],

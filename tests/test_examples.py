@@ -42,7 +42,7 @@ def test_a_file_is_labelled_and_experts_are_shown(run, tmp_path):
     shown = run("who_reads_what.py", "my-classifier", "a lovely thing").splitlines()
     assert [line.split()[0] for line in shown[1:6]] == ["[CLS]", "a", "lovely", "thing", "[SEP]"]
     classifier = SentimentClassifier.from_pretrained("my-classifier")
-    (answer,) = classifier.predict(["a lovely thing"])
+    (answer,) = classifier("a lovely thing")
     routing = classifier.model(**classifier.tokenizer(["a lovely thing"], return_tensors="pt")).routing
     best = [[str(int(row.argmax())) for row in logits] for logits in routing.router_logits]
     assert [line.split()[1:] for line in shown[1:6]] == [list(row) for row in zip(*best, strict=True)]

@@ -47,8 +47,7 @@ def test_a_slow_tokenizer_trains_answers_and_comes_back(classifier, tmp_path):
     assert not classifier.tokenizer.is_fast
     texts, labels = labelled_texts(80)
     long = " ".join(texts[:9])
-    answers = classifier.predict([*texts, long])
-    assert np.mean([row["label"] == label for row, label in zip(answers, labels, strict=False)]) > 0.9
+    assert np.mean(classifier.predict([*texts, long])[:-1] == labels) > 0.9
     classifier.save_pretrained(tmp_path / "model")
     again = SentimentClassifier.from_pretrained(tmp_path / "model", precision="float32")
     np.testing.assert_array_equal(again.predict_proba([*texts, long]), classifier.predict_proba([*texts, long]))

@@ -125,7 +125,7 @@ def test_the_folder_loads_everywhere_and_agrees(run):
     folder, record = run
     texts, labels = labelled_texts(240)
     classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
-    answers = classifier.predict(texts[200:])
+    answers = classifier(texts[200:])
     accuracy = sum(answer["label"] == label for answer, label in zip(answers, labels[200:], strict=True)) / 40
     assert accuracy == record["metrics"]["test"]["accuracy"]
     pipe = pipeline("text-classification", model=str(folder))
@@ -318,7 +318,7 @@ def test_fit_predict_save(backbone, tmp_path):
     with pytest.raises(ConfigError, match="not trained"):
         classifier.predict(texts)
     classifier.fit(texts, labels)
-    found = classifier.predict([texts[0], "", texts[1]])
+    found = classifier([texts[0], "", texts[1]])
     assert [answer["label"] for answer in found] == ["positive", None, "negative"] and math.isnan(found[1]["score"])
     classifier.save_pretrained(tmp_path / "saved")
     loaded = SentimentClassifier.from_pretrained(tmp_path / "saved", precision="float32")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
 from transformers import PreTrainedTokenizerBase
 
 from .data import dataset_from_texts
@@ -24,15 +25,15 @@ from .upcycle import set_experts_per_token
 logger = logging.getLogger(__name__)
 
 
-class SentimentClassifier:
-    """A text classifier with experts, or dense.
+class SentimentClassifier(ClassifierMixin, BaseEstimator):
+    """A text classifier with experts, or dense; an estimator of scikit-learn whose X is a column of texts.
 
     A fresh one takes the settings of `TrainConfig` (`model`, `method`, `epochs`, ...) and is trained with `fit`; a
-    trained one is loaded with `from_pretrained`. Blank text has no answer: label None, score NaN.
+    trained one is loaded with `from_pretrained`. Blank text has no answer: label None, probabilities NaN.
     """
 
     def __init__(self, **settings: Any):
-        self.config: TrainConfig | None = TrainConfig.from_dict(settings)
+        self.config: TrainConfig | None = _config_of(settings)
         self._settings = settings
         self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
@@ -132,7 +133,8 @@ class SentimentClassifier:
         labels: strings or integers, in which form `predict` answers. What a reader of the results should know of the
         data, such as repeated texts, is logged as warnings.
 
-        Raises DataError for blank texts, missing labels or a single class, ConfigError for the setting `more_train`.
+        Raises DataError where more than a fifth of the texts are blank or there is a single class, ConfigError for the
+        setting `more_train`.
         """
         if self.config is None:
             raise ConfigError(
@@ -154,8 +156,9 @@ class SentimentClassifier:
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """All settings as they were given, or their defaults; with `set_params` for `sklearn.base.clone`."""
-        self._check_fresh("get_params")
+        """All settings as they were given, or their defaults; none of a loaded classifier, which fit cannot train."""
+        if self.config is None:
+            return {}
         defaults = {name: field.get_default(call_default_factory=True) for name, field in TrainConfig.fields().items()}
         return defaults | self._settings
 
@@ -163,8 +166,19 @@ class SentimentClassifier:
         """Change settings for the next `fit`. Raises ConfigError."""
         self._check_fresh("set_params")
         changed = self._settings | settings
-        self.config, self._settings = TrainConfig.from_dict(changed), changed
+        self.config, self._settings = _config_of(changed), changed
         return self
+
+    def __sklearn_clone__(self) -> SentimentClassifier:
+        self._check_fresh("clone")
+        return super().__sklearn_clone__()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._engine is not None
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
+        return f"SentimentClassifier({settings if self.config else f'labels {self.label_names}, trained'})"
 
     def _check_fresh(self, name: str) -> None:
         if self.config is None:
@@ -183,10 +197,14 @@ class SentimentClassifier:
         return self.engine.label_names
 
     @property
-    def classes_(self) -> list[str] | list[int]:
-        """The C classes in the form in which they were given to `fit`: integers where all were. In the same order."""
+    def classes_(self) -> np.ndarray:
+        """The C classes in the form in which they were given to `fit`: integers where all were. In the same order.
+
+        Names are in natural order ("2 stars" before "10 stars"); the few metrics of scikit-learn that read
+        probabilities, such as log loss, expect alphabetical order.
+        """
         names = self.label_names
-        return [int(name) for name in names] if _label_type(self.engine.model) == "int" else names
+        return np.array([int(name) for name in names] if _label_type(self.engine.model) == "int" else names)
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Class probabilities `[B, C]`; a row of NaN for a blank text.
@@ -197,9 +215,16 @@ class SentimentClassifier:
         """
         return self.engine.predict_proba(texts)
 
-    def predict(self, texts: Iterable[Any]) -> list[dict[str, Any]]:
-        """`[{"label", "score"}]`, one for every text, with a label of `classes_`; a blank text has None and NaN."""
-        return answers(self.predict_proba(texts), self.classes_)
+    def predict(self, texts: Iterable[Any]) -> np.ndarray:
+        """The label of each text, `[B]`, in the form of `classes_`; None for a blank text, in an array of objects."""
+        probabilities, classes = self.predict_proba(texts), self.classes_
+        best = predicted_labels(probabilities) if len(probabilities) else np.empty(0, dtype=np.int64)
+        return classes[best] if (best >= 0).all() else np.array([*classes.tolist(), None], dtype=object)[best]
+
+    def __call__(self, texts: str | Iterable[Any]) -> list[dict[str, Any]]:
+        """`[{"label", "score"}]`, one for every text, as a pipeline of transformers answers; blank: None and NaN."""
+        probabilities = self.predict_proba([texts] if isinstance(texts, str) else texts)
+        return answers(probabilities, self.classes_.tolist())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model and tokenizer as a Hugging Face folder."""
@@ -217,6 +242,12 @@ def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dic
         {"label": None, "score": float("nan")} if index < 0 else {"label": classes[index], "score": float(row[index])}
         for index, row in zip(best, probabilities, strict=True)
     ]
+
+
+def _config_of(settings: dict[str, Any]) -> TrainConfig:
+    """Numbers of NumPy, which searches of scikit-learn try, become plain ones."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
+    return TrainConfig.from_dict(plain)
 
 
 def _label_type(model: Any) -> str:

@@ -120,7 +120,7 @@ def evaluate(
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
     metrics |= {"n_truncated": len(predictions.truncated), "warnings": warnings}
     metrics["risk_coverage"] = risk_coverage(probabilities.max(axis=1), answers == labels)
-    if isinstance(classifier.classes_[0], int):
+    if classifier.classes_.dtype.kind == "i":
         metrics["ordinal"] = ordinal_metrics(labels, answers, len(dataset.label_names))
     if isinstance(classifier.engine, ZeroShot):
         metrics["off_label"] = dict(predictions.off_label.most_common())

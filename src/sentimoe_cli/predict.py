@@ -107,7 +107,7 @@ def predict(
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
-    engine, classes = classifier.engine, classifier.classes_
+    engine, classes = classifier.engine, classifier.classes_.tolist()
     stored = Threshold.load(Path(model)) if method is None and not all_answers else None
     threshold = None if stored is None else stored.value
     if threshold is not None and experts_per_token is not None:
