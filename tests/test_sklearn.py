@@ -67,6 +67,6 @@ def test_a_loaded_classifier_is_shown_and_not_copied(classifier):
     loaded = clone(classifier)
     loaded.config = None
     loaded._engine = type("Engine", (), {"label_names": ["bad", "good"]})()
-    assert repr(loaded) == "SentimentClassifier(labels ['bad', 'good'], trained)" and loaded._repr_mimebundle_()
+    assert repr(loaded) == "SentimentClassifier(labels ['bad', 'good'], trained)"
     with pytest.raises(ConfigError, match="was loaded"):
         clone(loaded)

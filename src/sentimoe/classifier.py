@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -10,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
 from transformers import PreTrainedTokenizerBase
 
-from .data import dataset_from_texts
+from .data import dataset_from_texts, values_of
 from .errors import ConfigError
 from .evaluation import predicted_labels
 from .inference import Comparison, Engine, compute_dtype, export, is_exported, load_exported
@@ -25,7 +25,7 @@ from .upcycle import set_experts_per_token
 logger = logging.getLogger(__name__)
 
 
-class SentimentClassifier(ClassifierMixin, BaseEstimator):
+class SentimentClassifier:
     """A text classifier with experts, or dense; an estimator of scikit-learn whose X is a column of texts.
 
     A fresh one takes the settings of `TrainConfig` (`model`, `method`, `epochs`, ...) and is trained with `fit`; a
@@ -169,14 +169,25 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):
         self.config, self._settings = _config_of(changed), changed
         return self
 
+    def score(self, texts: Iterable[Any], labels: Iterable[str | int]) -> float:
+        """The accuracy on labelled texts."""
+        found, given = self.predict(texts), list(values_of(labels, "labels"))
+        return sum(label == true for label, true in zip(found, given, strict=True)) / len(given)
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # loaded already where it is asked for
+
+        read = InputTags(two_d_array=False, string=True)
+        return Tags("classifier", TargetTags(required=True), classifier_tags=ClassifierTags(), input_tags=read)
+
     def __sklearn_clone__(self) -> SentimentClassifier:
         self._check_fresh("clone")
-        return super().__sklearn_clone__()
+        return type(self)(**copy.deepcopy(self._settings))
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._engine is not None
 
-    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+    def __repr__(self) -> str:
         settings = ", ".join(f"{name}={value!r}" for name, value in self._settings.items())
         return f"SentimentClassifier({settings if self.config else f'labels {self.label_names}, trained'})"
 
@@ -217,9 +228,9 @@ class SentimentClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, texts: Iterable[Any]) -> np.ndarray:
         """The label of each text, `[B]`, in the form of `classes_`; None for a blank text, in an array of objects."""
-        probabilities, classes = self.predict_proba(texts), self.classes_
-        best = predicted_labels(probabilities) if len(probabilities) else np.empty(0, dtype=np.int64)
-        return classes[best] if (best >= 0).all() else np.array([*classes.tolist(), None], dtype=object)[best]
+        classes = self.classes_
+        found = [answer["label"] for answer in answers(self.predict_proba(texts), classes.tolist())]
+        return np.array(found, dtype=object if None in found else classes.dtype)
 
     def __call__(self, texts: str | Iterable[Any]) -> list[dict[str, Any]]:
         """`[{"label", "score"}]`, one for every text, as a pipeline of transformers answers; blank: None and NaN."""
