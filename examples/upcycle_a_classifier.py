@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sentimoe import MoEConfig, upcycle
+from sentimoe.upcycle import layer_numbers
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("model", help="folder or hub id of a sequence classifier")
@@ -34,8 +35,8 @@ print(f"parameters: {dense.num_parameters():,} before, {model.num_parameters():,
 
 with torch.no_grad():
     output = model(**batch)
-for layer, shares in enumerate(output.expert_load):
-    print(f"MoE layer {layer}: load of each expert", [round(float(share), 2) for share in shares])
+for layer, shares in zip(layer_numbers(model), output.expert_load, strict=True):
+    print(f"layer {layer}: load of each expert", [round(float(share), 2) for share in shares])
 
 model.save_pretrained(arguments.output)
 tokenizer.save_pretrained(arguments.output)

@@ -10,6 +10,7 @@ import argparse
 import torch
 
 from sentimoe import SentimentClassifier
+from sentimoe.upcycle import layer_numbers
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("folder", help="run folder of a model with experts")
@@ -23,7 +24,7 @@ with torch.no_grad():
 
 tokens = classifier.tokenizer.convert_ids_to_tokens(batch["input_ids"][0])
 best = torch.stack([logits.argmax(dim=-1) for logits in output.router_logits], dim=1)  # one row for each token
-print("best expert of each token, one column for each MoE layer")
+print("best expert of each token in layers", *layer_numbers(classifier.model))
 for token, experts in zip(tokens, best.tolist(), strict=True):
     print(f"{token:>16}", *experts)
 

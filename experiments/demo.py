@@ -19,6 +19,7 @@ from sentimoe.evaluation import evaluate_predictions, fit_tfidf, peak_memory_mib
 from sentimoe.inference import Engine, keep_freed_memory
 from sentimoe.records import write_json, write_text
 from sentimoe.training import TrainConfig, train, training_texts
+from sentimoe.upcycle import layer_numbers
 
 from .load import mean_expert_load
 from .pictures import confusion_picture
@@ -59,7 +60,7 @@ Macro F1 of the experts minus that of TF-IDF + logistic regression: {{ '%+.1f' %
 Share of the work (token and choice pairs) of each expert on {{ load_texts }} test tweets chosen at random. An even share would be
 {{ '%.3f' % (1 / load[0] | length) }}.
 
-| MoE layer |{% for e in load[0] %} expert {{ loop.index0 }} |{% endfor %}
+| layer |{% for e in load[0] %} expert {{ loop.index0 }} |{% endfor %}
 |---|{% for e in load[0] %}---|{% endfor %}
 {% for row in load %}| {{ layers[loop.index0] }} |{% for share in row %} {{ '%.3f' % share }} |{% endfor %}
 {% endfor %}
@@ -121,7 +122,7 @@ def demo(folder: Path) -> dict[str, Any]:
         sentences=list(zip(SENTENCES, classifier(SENTENCES), strict=True)),
         load=mean_expert_load(engine, sample).tolist(),
         load_texts=len(sample),
-        layers=model.config.moe["layers_to_transform"],
+        layers=layer_numbers(model),
         receipt=model.moe_receipt,
     )
     write_text(folder / "report.md", report)

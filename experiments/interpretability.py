@@ -34,12 +34,12 @@ def preferred(record: dict[str, Any]) -> list[dict[str, Any]]:
     """For every class and layer the expert that reads most of it, where shuffled labels do not explain it."""
     rows = []
     for c, label in enumerate(record["data"]["labels"]):
-        for layer in range(record["model"]["moe_layers"]):
-            shares, p_values = record["by_class"][c][layer], record["class_p"][c][layer]
+        for place, layer in enumerate(record["model"]["layers"]):
+            shares, p_values = record["by_class"][c][place], record["class_p"][c][place]
             able = [expert for expert, p in enumerate(p_values) if p < ALPHA and shares[expert] is not None]
             if able:
                 expert = max(able, key=lambda e: shares[e])
-                beside = [row[layer][expert] for k, row in enumerate(record["by_class"]) if k != c]
+                beside = [row[place][expert] for k, row in enumerate(record["by_class"]) if k != c]
                 others = np.mean([share for share in beside if share is not None])
                 rows.append(
                     {"label": label, "layer": layer, "expert": expert, "share": shares[expert], "others": float(others)}
@@ -52,26 +52,26 @@ def reads(record: dict[str, Any]) -> list[list[str]]:
     """For every expert, in the order of `experts`, the classes whose tokens it reads beyond chance."""
     labels, p_values = record["data"]["labels"], np.array(record["class_p"])
     return [
-        [label for c, label in enumerate(labels) if p_values[c, row["layer"], row["expert"]] < ALPHA]
-        for row in record["experts"]
+        [label for c, label in enumerate(labels) if p_values[c, place, expert] < ALPHA]
+        for place, expert in np.ndindex(p_values.shape[1:])
     ]
 
 
 def unread(record: dict[str, Any]) -> list[str]:
     """Classes and layers for which no expert is beyond chance, and experts that no class prefers."""
-    layers, experts = record["model"]["moe_layers"], record["model"]["experts"]
+    layers, experts = record["model"]["layers"], record["model"]["experts"]
     p_values = np.array(record["class_p"])
     found = [
         f"layer {layer}: no expert reads more of {label} than chance explains"
-        for layer in range(layers)
+        for place, layer in enumerate(layers)
         for c, label in enumerate(record["data"]["labels"])
-        if (p_values[c, layer] >= ALPHA).all()
+        if (p_values[c, place] >= ALPHA).all()
     ]
     found += [
         f"layer {layer}: expert {expert} is preferred by no class"
-        for layer in range(layers)
+        for place, layer in enumerate(layers)
         for expert in range(experts)
-        if (p_values[:, layer, expert] >= ALPHA).all()
+        if (p_values[:, place, expert] >= ALPHA).all()
     ]
     return found
 
@@ -115,14 +115,14 @@ def closing(record: dict[str, Any]) -> dict[str, Any] | None:
 
 def class_picture(record: dict[str, Any], path: Path) -> None:
     """Figure 4: share of each class's tokens that every expert reads, a panel for each layer."""
-    layers, labels = record["model"]["moe_layers"], record["data"]["labels"]
-    figure = Figure(figsize=(1.2 + 3.2 * layers, 1.2 + 0.45 * len(labels)), layout="constrained")
-    for layer, axes in enumerate(np.atleast_1d(figure.subplots(1, layers, sharey=True))):
-        shares = np.array([row[layer] for row in record["by_class"]], dtype=float)
+    layers, labels = record["model"]["layers"], record["data"]["labels"]
+    figure = Figure(figsize=(1.2 + 3.2 * len(layers), 1.2 + 0.45 * len(labels)), layout="constrained")
+    for place, axes in enumerate(np.atleast_1d(figure.subplots(1, len(layers), sharey=True))):
+        shares = np.array([row[place] for row in record["by_class"]], dtype=float)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), share in np.ndenumerate(shares):
             axes.text(column, row, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else "black")
-        axes.set(xlabel="expert", title=f"MoE layer {layer}", xticks=range(shares.shape[1]))
+        axes.set(xlabel="expert", title=f"layer {layers[place]}", xticks=range(shares.shape[1]))
         axes.set_yticks(range(len(labels)), literal(labels))
     save_picture(figure, path, dpi=130)
 

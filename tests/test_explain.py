@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from backbone import write_backbone
+from command import invoke
 from sklearn.metrics import f1_score
 from tiny import batch, dense, scatter, sparse, texts
 from tokenizers.processors import Sequence
@@ -33,6 +34,7 @@ from sentimoe.explain import (
     knock_out_each,
     knocked_out,
     label_suspects,
+    mistakes,
     mutual_information,
     neighbours,
     project,
@@ -46,9 +48,10 @@ from sentimoe.explain import (
 )
 from sentimoe.explain.controls import changed, controls, mean_expert, other_router
 from sentimoe.explain.findings import Sizes, find, without_texts
-from sentimoe.explain.report import fitting, pieces, read_part, report_html, write_report
+from sentimoe.explain.report import caveat, fitting, pieces, read_part, report_html, write_report
+from sentimoe.explain.summary import answer, listed, signed, things_to_know
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
-from sentimoe.inference import Engine
+from sentimoe.inference import Engine, in_precision
 from sentimoe.methods import adapt
 from sentimoe.moe import EXPERTS_BACKENDS, mask_experts
 from sentimoe.training import TrainConfig, train
@@ -279,6 +282,7 @@ def test_a_trace_in_parquet(engine, dataset, tmp_path):
     assert table.num_rows == sum(len(each.text) for each in traces)  # one MoE layer
     assert table["text"].to_numpy()[-1] == len(given) - 1
     assert table["experts"].to_pylist()[:3] == traces[0].experts[:3, 0].tolist()
+    assert set(table["layer"].to_pylist()) == {1}  # the second of two
 
 
 def test_a_dense_model_has_no_trace(tmp_path):
@@ -321,17 +325,20 @@ def test_knock_out_takes_the_next_best_expert(engine):
     others = set(range(4)) - {first}
     with pytest.raises(ValueError, match="cannot be closed"), mask_experts({layer: [*others, first]}):
         pass
-    with pytest.raises(ConfigError, match="numbered from 0"), knocked_out(engine, [(0, 9)]):
+    with pytest.raises(ConfigError, match="numbered from 0"), knocked_out(engine, [(1, 9)]):
         pass
-    with pytest.raises(ConfigError, match="no MoE layer 3"), knocked_out(engine, [(3, 0)]):
+    with (
+        pytest.raises(ConfigError, match="layer 0 of this model has no experts; layers with experts: 1"),
+        knocked_out(engine, [(0, 0)]),
+    ):
         pass
 
 
 def test_knock_out_closes_the_expert_of_the_layer_that_is_named():
-    model = sparse("bert", layers_to_transform=[-2, -1])
+    model = sparse("bert", layers_to_transform=[-3, -1])  # of three
     given = batch(texts(9, 6))
     engine = SimpleNamespace(model=model)
-    with torch.no_grad(), knocked_out(engine, [(1, 2)]):
+    with torch.no_grad(), knocked_out(engine, [(2, 2)]):
         chosen = [layer.experts for layer in model(**given).routing.layers]
     assert (chosen[0] == 2).any() and not (chosen[1] == 2).any()
 
@@ -341,7 +348,7 @@ def test_closing_an_expert_is_of_one_thread(engine):
 
     text = ["fire in the house"]
     before = engine.predict_proba(text)
-    with knocked_out(engine, [(0, 0), (0, 1), (0, 2)]):
+    with knocked_out(engine, [(1, 0), (1, 1), (1, 2)]):
         inside = engine.predict_proba(text)
         with ThreadPoolExecutor(1) as pool:
             np.testing.assert_array_equal(pool.submit(engine.predict_proba, text).result(), before)
@@ -476,7 +483,7 @@ def test_attribution_adds_up_for_decoders(family):
 def test_the_page_shows_as_many_texts_as_fit():
     token = {"start": 0, "end": 1, "experts": [[0]] * 12, "weights": [[1.0]] * 12}
     text = {"text": "a", "tokens": [token] * 256, "probabilities": [0.5, 0.5], "knock_out": [[[0.0, 0.0]] * 8] * 12}
-    found = {"model": {"moe_layers": 12, "experts": 8}, "texts": [text] * 100}
+    found = {"model": {"layers": list(range(12)), "experts": 8}, "texts": [text] * 100}
     assert 5 < fitting(found) < 20 and fitting(found | {"texts": [text] * 3}) == 3
 
 
@@ -533,6 +540,93 @@ def test_label_suspects_by_confident_learning():
     assert [row["answer"] for row in found["rows"]] == ["yes", "no"]
 
 
+def test_one_table_of_doubtful_labels_and_confident_errors():
+    """Each text once, however many tables it would have stood in."""
+    labels = np.array([0] * 5 + [1] * 5)
+    probabilities = np.array([[0.9, 0.1]] * 5 + [[0.2, 0.8]] * 5)
+    probabilities[2], probabilities[7], probabilities[9] = [0.05, 0.95], [0.6, 0.4], [0.93, 0.07]
+    counts, rows = mistakes(list("abcdefghij"), labels, probabilities, ["no", "yes"])
+    assert counts == {"wrong": 3, "suspects": {"count": 2}}
+    assert [(row["text"], row["suspect"]) for row in rows] == [("c", True), ("j", True), ("h", False)]
+    assert len(mistakes(list("abcdefghij"), labels, probabilities, ["no", "yes"], count=2)[1]) == 2
+
+
+def test_a_report_opens_with_the_answer(findings):
+    """Beside the dense model where there is one, else beside equal experts; what is not shown is not claimed."""
+
+    def beside(name, difference, *interval):
+        return {"name": name, "test": {"difference": difference, "interval": interval}}
+
+    rows = [beside("as it is", 0, 0, 0), beside("another router", 0.5, 0.4, 0.6)]
+    said = answer({"controls": [*rows, beside("the dense model", 0.008, -0.015, 0.031)]})
+    assert said["headline"] == "No: −0.8 points, −3.1 to +1.5" and "dense model" in said["sentence"]
+    assert "includes 0" in said["sentence"]
+    meant = [*rows, beside("their mean in place of all experts", -0.02, -0.03, -0.01)]
+    assert answer({"controls": meant})["headline"] == "Yes: +2.0 points, +1.0 to +3.0"
+    assert answer({"controls": [rows[0], beside("another router", -0.02, -0.05, 0.01)]})["headline"].startswith(
+        "Not sh"
+    )
+    assert answer({"controls": rows})["headline"].startswith("No: −50.0 points, −60.0 to −40.0")
+
+    page = report_html(findings)
+    body = page[page.index("<body>") :]
+    assert body.index("Do the experts help here?") < body.index("Five things to know") < body.index("<table>")
+    told = things_to_know(findings)
+    assert len(told) == 5 and all(f'id="in-{section}"' in page for section, _ in told)
+    assert f"expert {findings['experts'][0]['expert']}" in page and "layer 1" in page and "Layer 0" not in page
+    names = [
+        name
+        for module in sys.modules.values()
+        if getattr(module, "__name__", "").startswith("sentimoe")
+        for name in vars(module)
+    ]
+    ours = {name for name in names if name[0].isupper() and name[1:].lower() != name[1:] and not name.isupper()}
+    assert "SentiMoEForSequenceClassification" in ours and not [name for name in ours if name in page]
+
+
+def test_layers_are_named_as_a_person_would():
+    assert [listed(layers) for layers in ([5], [4, 5], [0, 1, 2], [0, 4, 5])] == [
+        "5",
+        "4 and 5",
+        "0 to 2",
+        "0, 4 and 5",
+    ]
+    assert signed(-0.25) == "−0.2" and signed(3) == "+3.0" and caveat(0.1) == "" and "60%" in caveat(0.6)
+
+
+def test_the_dense_model_stands_beside_in_any_order_of_its_labels(engine, dataset):
+    """The same answers under swapped labels are no difference."""
+    part = dataset.splits["test"]
+    swapped = copy.copy(engine)
+    swapped.model = copy.deepcopy(engine.model)
+    head = swapped.model.classifier
+    with torch.no_grad():
+        head.weight.copy_(head.weight.flip(0))
+        head.bias.copy_(head.bias.flip(0))
+    swapped.label_names = engine.label_names[::-1]
+    row = controls(engine, part.texts, part.labels, dense=swapped)[1]
+    assert row["name"] == "the dense model" and row["flipped"] == 0 and row["test"]["difference"] == 0
+
+
+def test_colours_that_the_model_contradicts_are_told(findings, engine, monkeypatch):
+    """Kind: "furious" painted as against negative, though the answer is less sure without it."""
+    captum = pytest.importorskip("captum.attr")
+    exact, text = in_precision(engine.model, torch.float32), "the fire went home today"
+    hot = int(engine.predict_proba([text])[0].argmax())
+    assert 2 not in attribute(engine, exact, text, hot)["disputed"]  # [CLS] the fire
+    right = captum.LayerIntegratedGradients.attribute
+    monkeypatch.setattr(captum.LayerIntegratedGradients, "attribute", lambda *given, **how: -right(*given, **how))
+    turned = attribute(engine, exact, text, hot)
+    assert turned["tokens"][2]["score"] < 0 and 2 in turned["disputed"]
+    told = copy.deepcopy(findings)
+    told["texts"][0] |= {"disputed": [1], "gap": 0.6}
+    told["texts"][0]["tokens"][1]["score"] = -0.4
+    page = report_html(told)
+    word = told["texts"][0]["text"][slice(*(told["texts"][0]["tokens"][1][key] for key in ("start", "end")))]
+    assert f"“<bdi>{word}</bdi>” is red, but without it <bdi>{told['texts'][0]['answer']}</bdi> would be less" in page
+    assert page.count("rough guide") == 1
+
+
 def test_pieces_are_the_text_again():
     tokens = [{"start": 0, "end": 0}, {"start": 0, "end": 2}, {"start": 3, "end": 5}, {"start": 4, "end": 6}]
     assert "".join(piece for piece, _ in pieces("ab cdef!", tokens)) == "ab cdef!"
@@ -586,7 +680,7 @@ def test_a_report_shows_hostile_text_and_runs_nothing(secret, tmp_path):
     )  # fmt: skip
     train(config, tmp_path / "model", progress=False)
     told = ["explain", str(tmp_path / "model"), "--data", str(folder), "--text-column", "<b>text</b>"]
-    told += ["--out", str(tmp_path / "report"), "--shown", "100", "--limit", "200"]
+    told += ["--out", str(tmp_path / "report"), "--shown", "100", "--limit", "200", "--full"]
     done = CliRunner().invoke(sentimoe_cli.app, told)
     assert done.exit_code == 0, done.output
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
@@ -612,7 +706,7 @@ def test_a_report_shows_hostile_text_and_runs_nothing(secret, tmp_path):
 def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, tmp_path):
     """What `--record` keeps, and the statements and pictures that results make of it."""
     classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
-    sizes = Sizes(shown=5, knocked_out=60, projected=60, compared=20, tagged=10, training=40, permutations=200)
+    sizes = Sizes(shown=5, knocked_out=60, projected=60, compared=20, tagged=10, permutations=200)
     found = find(classifier.engine, classifier.model, dataset, "test", sizes=sizes)
     kept = without_texts(found)
     written = json.dumps(kept)
@@ -630,7 +724,7 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     assert hot["p"] < 0.05 and hot["share"] > hot["others"]
     assert all(row["p"] < 0.05 for row in record["preferred"])
     p_values = np.array(record["class_p"])
-    idle = [f"layer 0: expert {e} is preferred by no class" for e in range(4) if (p_values[:, 0, e] >= 0.05).all()]
+    idle = [f"layer 1: expert {e} is preferred by no class" for e in range(4) if (p_values[:, 0, e] >= 0.05).all()]
     assert [line for line in record["unread"] if "preferred by no class" in line] == idle
     alike = np.array(record["similarity"][0])[~np.eye(4, dtype=bool)]
     assert record["likeness"] == [[alike.min(), alike.max()]]
@@ -641,8 +735,8 @@ def test_a_record_keeps_no_text_and_says_what_is_there(secret, engine, dataset, 
     assert (said["worst"]["points"], said["best"]["points"]) == (changes.min(), changes.max())
     assert changes[said["worst"]["expert"], record["data"]["labels"].index(said["worst"]["label"])] == changes.min()
     routed = found["controls"][1]
-    low, high = (100 * bound for bound in routed["test"]["interval"])
-    shown = f"<td>{100 * routed['test']['difference']:+.2f} ({low:+.2f} to {high:+.2f})</td>"
+    low, high = (signed(100 * bound, 2) for bound in routed["test"]["interval"])
+    shown = f"<td>{signed(100 * routed['test']['difference'], 2)} ({low} to {high})</td>"
     assert shown in report_html(found) and f"<td>{100 * routed['flipped']:.1f}%</td>" in report_html(found)
 
 
@@ -651,7 +745,7 @@ def test_a_text_without_a_token_changes_no_label(secret, dataset):
     classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
     some = dataset.splits["test"].sample(20)
     part = Split([*some.texts, *["\u200b"] * 40], [*some.labels, *[0] * 40])
-    sizes = Sizes(shown=1, knocked_out=60, projected=20, compared=5, tagged=5, training=10, permutations=9)
+    sizes = Sizes(shown=1, knocked_out=60, projected=20, compared=5, tagged=5, permutations=9)
     found = find(
         classifier.engine,
         classifier.model,
@@ -666,9 +760,7 @@ def test_a_text_without_a_token_changes_no_label(secret, dataset):
 @pytest.fixture(scope="module")
 def findings(secret, dataset):
     classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
-    sizes = Sizes(
-        shown=3, knocked_out=30, projected=30, written=20, compared=20, tagged=10, training=40, permutations=99
-    )
+    sizes = Sizes(shown=3, knocked_out=30, projected=30, written=20, compared=20, tagged=10, permutations=99)
     return find(classifier.engine, classifier.model, dataset, "test", sizes=sizes)
 
 
@@ -689,9 +781,7 @@ def test_hostile_names_of_everything(findings):
         told["data"] |= {"name": name, "split": split, "labels": [one, two]}
         told["experts"][0]["tokens"][0]["token"] = token
         told["experts"][0]["texts"][0]["text"] = said
-        told["errors"] = told["suspects"]["rows"] = [
-            {"text": mistaken, "label": one, "answer": two, "probability": 0.9}
-        ]
+        told["mistakes"] = [{"text": mistaken, "label": one, "answer": two, "probability": 0.9, "suspect": True}]
         for text in told["texts"]:
             text |= {"text": said + text["text"], "label": one, "answer": two, "near": [{"text": near, "label": one}]}
         found = read(told)
@@ -704,7 +794,7 @@ def test_names_that_are_no_text_can_be_written(secret, dataset, tmp_path):
     """A folder whose name is not UTF-8, and half a character in a label."""
     broken = replace(dataset, name="d\udcff", label_names=("calm\ud83d", "hot"))
     classifier = SentimentClassifier.from_pretrained(secret / "model", precision="float32", long_texts="truncate")
-    sizes = Sizes(shown=2, knocked_out=10, projected=10, written=5, compared=5, tagged=5, training=10, permutations=9)
+    sizes = Sizes(shown=2, knocked_out=10, projected=10, written=5, compared=5, tagged=5, permutations=9)
     found = find(classifier.engine, classifier.model, broken, "test", sizes=sizes)
     assert write_report(found, tmp_path).is_file() and found["data"]["name"].startswith("d")
 
@@ -721,6 +811,22 @@ def test_long_texts_keep_the_page_small(findings):
     read = [{**longest["tokens"][1], "start": place, "end": place + 50} for place in range(0, 2000, 50)]
     told["texts"] = [longest | {"text": whole, "tokens": read}] * 99
     assert 0 < fitting(told) < 99 and len(report_html(told).encode()) < 5_000_000
+
+
+def test_every_labelled_row_of_a_file_is_explained(secret, tmp_path):
+    """Any delimiter, encoding and column names, as `evaluate` reads it; labels in the order of the model."""
+    rows = planted(60).sort_values("label")
+    lines = [f"{text};{label}" for text, label in zip(rows.text, rows.label, strict=True)]
+    file = tmp_path / "reviews.csv"
+    file.write_bytes("\n".join(["Caf\xe9;kind", *lines, "no label;"]).encode("cp1252"))
+    told = ["explain", secret / "model", "--data", file, "--text-column", "Caf\xe9", "--label-column", "kind"]
+    told += ["--delimiter", ";", "--encoding", "cp1252", "--shown", "1", "--out", tmp_path / "report"]
+    assert "1 without a label" in invoke(*told, "--strict").error
+    done = invoke(*told)
+    assert done.exit_code == 0 and "1 without a label" in done.stderr, done.stderr
+    found = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert found["data"]["texts"] == len(rows) and found["model"]["name"] == "model (backbone, moe-gated)"
+    assert f"Do the experts help here? {answer(found)['headline']}" in done.stdout
 
 
 def test_explain_bounds_its_memory(secret, tmp_path, monkeypatch):

@@ -52,8 +52,8 @@ def client(classifiers):
 def test_what_the_models_are(client):
     experts, dense = client.get("/api/models").json()
     keys = ("name", "layers", "experts", "experts_per_token")
-    assert tuple(experts[key] for key in keys) == ("experts", 2, 4, 2)
-    assert dense["layers"] == 0 and dense["labels"] == ["negative", "positive"]
+    assert tuple(experts[key] for key in keys) == ("experts", [0, 1], 4, 2)
+    assert dense["layers"] == [] and dense["labels"] == ["negative", "positive"]
 
 
 def test_several_people_at_once_get_the_answers_of_one(client, classifiers):
@@ -120,7 +120,11 @@ def test_attribution_explains_the_answer_that_is_shown(client):
         ({"text": "  ", "model": "experts"}, 422, "blank"),
         ({"text": "x", "model": "other"}, 404, "there is no model 'other'"),
         ({"text": "x", "model": "experts", "closed": [[0, 0], [0, 1], [0, 2]]}, 400, "2 of them must read each token"),
-        ({"text": "x", "model": "experts", "closed": [[7, 0]]}, 400, "no MoE layer 7"),
+        (
+            {"text": "x", "model": "experts", "closed": [[7, 0]]},
+            400,
+            "layer 7 of this model has no experts; layers with experts: 0, 1",
+        ),
         ({"text": "x" * (MAX_CHARACTERS + 1), "model": "experts"}, 422, "at most"),
     ],
 )

@@ -355,11 +355,11 @@ def test_an_expert_that_reads_nearly_all_tokens_or_none_for_long_is_told(backbon
     record = train(config, tmp_path / "run", progress=False)
     found = {each["expert"]: (each["reads"], each["share"]) for each in record["unbalanced_experts"]}
     assert sorted(found.values()) == [("nearly all", 1.0)] * 2 + [("next to none", 0.0)] * 2 and len(found) == 4
-    assert {(e["layer"], e["first_step"], e["last_step"]) for e in record["unbalanced_experts"]} == {(0, 10, 100)}
-    told = [each.getMessage() for each in caplog.records if "of MoE layer 0 reads" in each.getMessage()]
+    assert {(e["layer"], e["first_step"], e["last_step"]) for e in record["unbalanced_experts"]} == {(1, 10, 100)}
+    told = [each.getMessage() for each in caplog.records if "of layer 1 reads" in each.getMessage()]
     assert len(told) == 4  # each once
     for expert, (reads, share) in found.items():
-        assert f"expert {expert} of MoE layer 0 reads {reads} of the tokens ({100 * share:.1f}%, " in "".join(told)
+        assert f"expert {expert} of layer 1 reads {reads} of the tokens ({100 * share:.1f}%, " in "".join(told)
 
 
 def test_experts_in_use_are_no_warning(run):
@@ -373,11 +373,11 @@ def test_what_counts_as_unbalanced():
     def rows(*shares):
         return [{"step": 10 * (place + 1), SHARES: [list(row)]} for place, row in enumerate(shares)]
 
-    assert unbalanced([{"step": 1, "loss": 1.0}]) == []
-    assert unbalanced(rows(*[(1.0, 1.0)] * 20)) == []  # both read every token, as they must
-    (found,) = unbalanced(rows((0.5, 0.5, 1.0), (0.92, 0.5, 0.58), (0.5, 0.5, 1.0), (0.95, 0.5, 0.55))[1::2])
+    assert unbalanced([{"step": 1, "loss": 1.0}], [5]) == []
+    assert unbalanced(rows(*[(1.0, 1.0)] * 20), [5]) == []  # both read every token, as they must
+    (found,) = unbalanced(rows((0.5, 0.5, 1.0), (0.92, 0.5, 0.58), (0.5, 0.5, 1.0), (0.95, 0.5, 0.55))[1::2], [5])
     assert found == {
-        "layer": 0,
+        "layer": 5,
         "expert": 0,
         "reads": "nearly all",
         "share": 0.95,
@@ -385,8 +385,8 @@ def test_what_counts_as_unbalanced():
         "last_step": 40,
     }
     little = (0.7, 0.3, 0.002)
-    assert unbalanced(rows(*[little] * 9, (0.4, 0.3, 0.3), *[little] * 9)) == []
-    (found,) = unbalanced(rows((0.4, 0.3, 0.3), *[little] * 10, (0.4, 0.3, 0.3)))
+    assert unbalanced(rows(*[little] * 9, (0.4, 0.3, 0.3), *[little] * 9), [5]) == []
+    (found,) = unbalanced(rows((0.4, 0.3, 0.3), *[little] * 10, (0.4, 0.3, 0.3)), [5])
     assert (found["expert"], found["reads"], found["first_step"], found["last_step"]) == (2, "next to none", 20, 110)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from .messages import Mistake
-from .options import LabelColumn, NoVerify, TextColumn, TrustRemoteCode
+from .messages import Mistake, say
+from .options import Delimiter, Encoding, LabelColumn, NoVerify, Strict, TextColumn, TrustRemoteCode
 from .places import check_data, check_file, check_folder, check_model
 
 if TYPE_CHECKING:
@@ -24,20 +24,29 @@ def explain(
     out: Annotated[Path, Option(help="Folder to write report.html, report.json and trace.parquet to.")] = Path(
         "report"
     ),
-    split: Annotated[str, Option(help="train, validation or test.")] = "test",
-    dense: Annotated[
-        Path | None, Option(help="Run folder of the dense model, to compare what both have learnt.")
+    split: Annotated[str | None, Option(help="Presets and folders only: train, validation or test. [test]")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    strict: Strict = False,
+    dense: Annotated[Path | None, Option(help="Run folder of the dense model: do the experts help beside it?")] = None,
+    full: Annotated[bool, Option("--full", help="All texts and larger samples: minutes in place of one.")] = False,
+    limit: Annotated[
+        int | None, Option(help="Only that many texts, chosen at random. [500; all with --full]", min=20)
     ] = None,
-    shown: Annotated[int, Option(help="Texts explained one by one.", min=1, max=100)] = 40,
-    limit: Annotated[int | None, Option(help="Only that many texts of the split, chosen at random.", min=20)] = None,
+    shown: Annotated[
+        int | None, Option(help="Texts explained one by one. [10; 40 with --full]", min=1, max=100)
+    ] = None,
     record: Annotated[Path | None, Option(help="JSON file for the measures without any text, to keep.")] = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
     overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
 ) -> None:
-    """Trace every token (long texts are cut), measure what the experts specialise in, and write one self-contained page."""
+    """Do the experts help, and what do they specialise in? Answered on labelled texts, in one self-contained page.
+
+    Every row of a file that has a text and a label is used; of a preset or a folder one split. Long texts are cut.
+    """
     check_folder(out)
     if (out / "report.html").exists() and not overwrite:
         raise Mistake(f"{out} holds a report already; choose another folder or add --overwrite")
@@ -50,32 +59,39 @@ def explain(
 
     from dataclasses import replace
 
-    from sentimoe.data import load_dataset
-    from sentimoe.errors import ConfigError, DataError
-    from sentimoe.explain.findings import Sizes, find, without_texts
+    from sentimoe.errors import ConfigError
+    from sentimoe.explain.findings import FIRST, FIRST_TEXTS, Sizes, find, without_texts
     from sentimoe.explain.report import write_report
+    from sentimoe.explain.summary import answer
     from sentimoe.inference import keep_few_kernels, return_freed_memory
     from sentimoe.records import write_json
 
+    from .labelled import read_labelled
+    from .models import model_name, was_trained_on
     from .show import prepare_process
     from .stream import counted
 
     prepare_process()
     keep_few_kernels()
-    dataset = load_dataset(data, text_column=text_column, label_column=label_column)
-    if split not in dataset.splits:
-        raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
-    if limit is not None:
-        dataset = replace(dataset, splits=dataset.splits | {split: dataset.splits[split].sample(limit)})
+    labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
     classifier, engine = _load(folder, trust_remote_code, not no_verify)
     if classifier.model is None:
         raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
-    dataset = dataset.with_label_order(classifier.label_names)
+    dataset = labelled.dataset.with_labels_of(classifier.label_names)
+    for warning in dataset.warnings:
+        say(f"warning: {warning}")
+    if was_trained_on(str(folder), data) and (labelled.whole or labelled.split != "test"):
+        say(f"warning: the model was trained on rows of {data}, so it looks better than it is; give other texts")
+    whole = dataset.splits[labelled.split]
+    part = whole if full and limit is None else whole.sample(limit or FIRST_TEXTS)
+    sizes = Sizes() if full else FIRST
     beside = None if dense is None else _load(dense, trust_remote_code, not no_verify)
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")
+    if beside is not None and sorted(beside[0].label_names) != sorted(classifier.label_names):
+        raise ConfigError(f"--dense {dense} answers {beside[0].label_names}, {folder} answers {classifier.label_names}")
     out.mkdir(parents=True, exist_ok=True)
-    with counted(len(dataset.splits[split]), "tracing") as update:
+    with counted(len(part), "tracing") as update:
 
         def passed(traces):
             for part in traces:
@@ -86,14 +102,18 @@ def explain(
         found = find(
             engine,
             classifier.model,
-            dataset,
-            split,
+            replace(dataset, splits={labelled.split: part}),
+            labelled.split,
             trace_path=out / "trace.parquet",
             dense=None if beside is None else beside[1],
-            sizes=Sizes(shown=shown),
+            sizes=sizes if shown is None else replace(sizes, shown=shown),
+            name=model_name(folder),
             progress=lambda line: update(0, line),
             passed=passed,
         )
+    typer.echo(f"Do the experts help here? {answer(found)['headline']}")
+    if len(part) < len(whole):
+        say(f"{len(part):,} of {len(whole):,} texts, chosen at random; --full reads all, in minutes")
     typer.echo(f"written to {write_report(found, out)}")
     if record is not None:
         write_json(record, without_texts(found))

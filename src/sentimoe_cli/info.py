@@ -53,6 +53,7 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
     from sentimoe.errors import ModelFolderError
     from sentimoe.evaluation import active_parameters
     from sentimoe.methods.storage import RUN
+    from sentimoe.upcycle import layer_numbers
 
     model = classifier.engine.model
     moe = getattr(model.config, "moe", None)
@@ -63,7 +64,7 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
         "max_length": classifier.engine.max_length,
         "parameters": model.num_parameters(),
         "active_parameters": active_parameters(model),
-        "experts": None if moe is None else {name: moe[name] for name in SHOWN},
+        "experts": None if moe is None else {name: moe[name] for name in SHOWN} | {"layers": layer_numbers(model)},
         "receipt": getattr(model.config, "moe_receipt", None),
     }
     if not (folder / RUN).is_file():  # written last: without it other files may be of a run that was killed
@@ -82,5 +83,5 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
         ) from error
 
 
-SHOWN = ("expert", "num_experts", "num_experts_per_tok", "layers_to_transform")
+SHOWN = ("expert", "num_experts", "num_experts_per_tok")
 SCORES = ("accuracy", "f1_weighted", "f1_macro")

@@ -47,6 +47,13 @@ def load_model(
     return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **options)
 
 
+def model_name(folder: Path) -> str:
+    """What a person would call it: its folder and, of a run folder, what was trained and how."""
+    config = beside_model(folder, "run.json").get("config", {})
+    facts = [Path(config["model"]).name, config["method"]] if {"model", "method"} <= config.keys() else []
+    return folder.resolve().name + (f" ({', '.join(facts)})" if facts else "")
+
+
 def was_trained_on(model: str, data: str) -> bool:
     """Whether a run folder says that it was trained on this file."""
     trained_on = beside_model(Path(model), "run.json").get("config", {}).get("data", "")

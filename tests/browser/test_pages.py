@@ -23,6 +23,23 @@ from sentimoe.pages import create_app
 from sentimoe.training import TrainConfig, train
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SECTIONS = ("classes", "load", "words", "answers", "knock-out", "similarity", "clusters", "quality", "check", "texts")
+# numbers, with their signs, that stand on more than one line; texts of the data are left out
+BROKEN_NUMBERS = """() => {
+  const broken = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode;
+    if (node.parentElement.closest("bdi")) continue;
+    for (const found of node.data.matchAll(/[+\\u2212-]?\\d[\\d.,]*%?/g)) {
+      const range = document.createRange();
+      range.setStart(node, found.index);
+      range.setEnd(node, found.index + found[0].length);
+      const lines = new Set([...range.getClientRects()].map((each) => Math.round(each.top)));
+      if (lines.size > 1) broken.push(found[0]);
+    }
+  }
+  return broken;
+}"""
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> <script>document.title='owned'</script> great"
 
 
@@ -44,7 +61,7 @@ def run(tmp_path_factory):
     )  # fmt: skip
     train(config, root / "model", progress=False)
     train(replace(config, method="full", method_settings={}), root / "dense", progress=False)
-    told = ["explain", str(root / "model"), "--data", str(root / "data"), "--out", str(root / "report")]
+    told = ["explain", str(root / "model"), "--data", str(root / "data"), "--out", str(root / "report"), "--full"]
     told += ["--dense", str(root / "dense")]
     done = CliRunner().invoke(sentimoe_cli.app, told)
     assert done.exit_code == 0, done.output
@@ -183,11 +200,22 @@ def test_the_report_from_disk_without_a_network(browser, run):
     file = run / "report" / "report.html"
     page.goto(file.as_uri())
     assert said == [] and asked_for == [file.as_uri()] and file.stat().st_size < 5_000_000
-    for section in ("load", "classes", "words", "answers", "knock-out", "similarity", "clusters", "quality", "texts"):
+    assert page.locator("h1").inner_text().startswith("Do the experts help here? ")
+    for width in (390, 1280):  # what is folded takes no room
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollHeight") < 6_500
+    page.locator("li a").nth(3).click()  # opens what it leads to
+    assert page.locator("#knock-out table").first.is_visible()
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    for section in SECTIONS:
         assert page.locator(f"section#{section}").is_visible(), section
         assert page.locator(f"section#{section} :is(table, svg, article)").count() > 0, section
     clusters = json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))["clusters"]
     assert [each["title"] for each in clusters] == ["experts", "dense", "expert outputs"]
+    for width in (320, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(BROKEN_NUMBERS) == []
+    page.set_viewport_size({"width": 1280, "height": 800})
     figures = ["experts: texts by class", "experts: texts by dominant expert", "dense: texts by class"]
     figures += ["expert outputs: texts by class", "expert outputs: texts by expert", "Reliability diagram"]
     assert [
@@ -212,6 +240,7 @@ def test_the_report_from_disk_without_a_network(browser, run):
     background = "getComputedStyle(document.body).backgroundColor"
     page.emulate_media(color_scheme="dark")
     assert page.evaluate(background) == "rgb(22, 22, 26)"
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = false")
     page.emulate_media(media="print")  # white paper, nothing behind a scroll bar, and what is folded is printed
     assert page.evaluate(background) == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.querySelector('.wide')).overflowX") == "visible"

@@ -5,7 +5,7 @@ from .attribution import attribute
 from .controls import controls
 from .information import class_preferences, information_with_baseline, mutual_information
 from .knockout import knock_out_each, knocked_out
-from .mistakes import confident_errors, label_suspects
+from .mistakes import confident_errors, label_suspects, mistakes
 from .representation import expert_similarity, neighbours, pooled, project, separation, written
 from .trace import Trace, trace, write_trace
 
@@ -23,6 +23,7 @@ __all__ = [
     "knock_out_each",
     "knocked_out",
     "label_suspects",
+    "mistakes",
     "mutual_information",
     "neighbours",
     "pooled",

@@ -37,11 +37,14 @@ def other_router(layer: MoE, place: int, draw: int = 0) -> None:
         layer.router.bias.zero_()
 
 
-def controls(engine: Engine, texts: Sequence[str], labels: Sequence[int], draws: int = 3) -> list[dict[str, Any]]:
+def controls(
+    engine: Engine, texts: Sequence[str], labels: Sequence[int], draws: int = 3, dense: Engine | None = None
+) -> list[dict[str, Any]]:
     """The engine beside copies of its model in which one thing is taken away.
 
-    Returns rows: the model as it is, with another router (mean of `draws`), and with the mean expert (not of a divided
-    FFN, whose experts are different neurons, nor under LoRA that is not merged). A row has `name`, `f1_weighted`,
+    Returns rows: the model as it is, the dense model where it is given, the model with another router (mean of
+    `draws`), and with the mean expert (not of a divided FFN, whose experts are different neurons, nor under LoRA that
+    is not merged). A row has `name`, `f1_weighted`,
     `log_loss` and `flipped`, the share of texts whose label is another than the model's, and `test`, the paired
     bootstrap over texts of its weighted F1 less the model's (None: the model itself). Texts without an answer are left
     out.
@@ -55,8 +58,8 @@ def controls(engine: Engine, texts: Sequence[str], labels: Sequence[int], draws:
         raise DataError(f"none of the {len(texts)} texts has an answer; give texts with at least one token")
     known, whole = np.asarray(labels)[able], answers[able]
 
-    def row(name: str, *changes: Change) -> dict[str, Any]:
-        others = [changed(engine, change).predict_proba(texts)[able] for change in changes] or [whole]
+    def row(name: str, *engines: Engine) -> dict[str, Any]:
+        others = [_answers(each, texts, engine.label_names)[able] for each in engines] or [whole]
         found, before = np.stack([predicted_labels(each) for each in others]), predicted_labels(whole)
         exact = [each.astype(np.float64) / each.sum(axis=1, keepdims=True, dtype=np.float64) for each in others]
         classes = whole.shape[1]
@@ -66,13 +69,22 @@ def controls(engine: Engine, texts: Sequence[str], labels: Sequence[int], draws:
             "f1_weighted": test["mean_a"],
             "log_loss": float(np.mean([log_loss(known, each, labels=range(classes)) for each in exact])),
             "flipped": float((found != before).mean()),
-            "test": test if changes else None,
+            "test": test if engines else None,
         }
 
-    rows = [row("as it is"), row("another router", *(partial(other_router, draw=draw) for draw in range(draws)))]
+    rows = [row("as it is")]
+    if dense is not None:
+        rows.append(row("the dense model", dense))
+    routers = (changed(engine, partial(other_router, draw=draw)) for draw in range(draws))
+    rows.append(row("another router", *routers))
     if all(isinstance(layer.experts, Experts) and not isinstance(layer, SplitMoE) for layer in layers):
-        rows.append(row("their mean in place of all experts", mean_expert))
+        rows.append(row("their mean in place of all experts", changed(engine, mean_expert)))
     return rows
+
+
+def _answers(engine: Engine, texts: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Probabilities `[B, C]` in the order of these classes."""
+    return engine.predict_proba(texts)[:, [engine.label_names.index(name) for name in names]]
 
 
 def changed(engine: Engine, change: Change) -> Engine:

@@ -15,13 +15,13 @@ from ..data import SentimentDataset, Split, clean_text
 from ..errors import ConfigError
 from ..evaluation import classification_metrics, predicted_labels, reliability_bins
 from ..inference import Engine, in_precision
-from ..upcycle import moe_layers
+from ..upcycle import layer_numbers, moe_layers
 from .activation import Activation, by_class, entropy, shares, top_texts, top_tokens
 from .attribution import attribute, has_captum
 from .controls import controls
 from .information import class_preferences, information_with_baseline
 from .knockout import can_close, knock_out_each
-from .mistakes import confident_errors, label_suspects
+from .mistakes import mistakes
 from .representation import expert_similarity, neighbours, pooled, project, separation, written
 from .trace import Trace, trace, write_trace
 from .words import LEXICON, PARTS, has_tagger
@@ -33,18 +33,23 @@ Progress = Callable[[str], None]
 class Sizes:
     """How many texts each measure looks at, chosen at random with seed 0; routing is traced for all of them.
 
-    shown: texts shown one by one (100 at most), two thirds of them errors and doubtful ones, see `choose`.
-    permutations: shuffles of the labels.
+    shown: texts shown one by one (100 at most), two thirds of them errors and doubtful ones, see `choose`. answered:
+    for whether the experts help. routers: drawn at random in their place. permutations: shuffles of the labels.
     """
 
     shown: int = 40
+    answered: int = 1000
+    routers: int = 3
     knocked_out: int = 1000
     projected: int = 800
     written: int = 200
     compared: int = 256
     tagged: int = 2000
-    training: int = 5000
     permutations: int = 1000
+
+
+FIRST_TEXTS = 500
+FIRST = Sizes(shown=8, answered=500, routers=1, knocked_out=150, projected=300, written=100, compared=100, tagged=300)
 
 
 def find(
@@ -56,14 +61,15 @@ def find(
     trace_path: Path | None = None,
     dense: Engine | None = None,
     sizes: Sizes = Sizes(),
+    name: str = "",
     progress: Progress = lambda line: None,
     passed: Callable[[Iterator[Trace]], Iterator[Trace]] = lambda traces: traces,
 ) -> dict[str, Any]:
     """Measure everything on one split.
 
     engine: of a model with experts, on torch. model: the same model, from which attribution makes a float32 one.
-    trace_path: a Parquet file for the whole routing trace. dense: the dense model, to compare representations with.
-    passed: sees every trace go by, for a progress bar. Raises ConfigError for a dense model.
+    trace_path: a Parquet file for the whole routing trace. dense: the dense model, to compare with. name: of the model,
+    for people. passed: sees every trace go by, for a progress bar. Raises ConfigError for a dense model.
     """
     if not moe_layers(engine.model):
         raise ConfigError("the model has no experts, so there is nothing to explain; give one trained with moe-*")
@@ -84,46 +90,43 @@ def find(
     probabilities = np.concatenate(answers)
     found: dict[str, Any] = {
         "data": {"name": dataset.name, "split": split, "texts": len(part), "labels": names, "sha256": dataset.sha256},
-        "model": _described(engine),
+        "model": _described(engine, name),
         "scores": classification_metrics(labels, probabilities, names),
-        "sizes": {key: min(value, len(part)) for key, value in vars(sizes).items() if key != "permutations"},
+        "sizes": {key: min(value, len(part)) for key, value in vars(sizes).items()},
         "truncated": {"texts": truncated, "tokens": engine.max_length},
         "tagger": has_tagger(),
         "captum": has_captum(),
     }
-    found["sizes"] |= {
-        "permutations": sizes.permutations,
-        "training": min(sizes.training, len(dataset.splits["train"])),
-    }
+    found["sizes"] |= {"permutations": sizes.permutations, "routers": sizes.routers}
     progress("counting")
     found |= _routing(activation, engine, labels, len(names), part.texts, sizes)
-    sample = _sample(part, sizes.compared)
+    _, sample = _sample(part, sizes.compared)
     progress("comparing the experts")
     found["similarity"] = expert_similarity(engine, sample.texts).tolist()
     progress("taking the experts away")
-    some = _sample(part, sizes.knocked_out)
-    found["controls"] = controls(engine, some.texts, some.labels)
+    _, some = _sample(part, sizes.answered)
+    found["controls"] = controls(engine, some.texts, some.labels, sizes.routers, dense)
     progress("projecting")
-    found["clusters"] = _clusters(engine, dense, part, sizes)
+    found["clusters"] = _clusters(engine, dense, part, activation, sizes)
     found["knock_out"] = found["flipped_by_some_expert"] = None
     if can_close(engine):
         progress("knocking out each expert")
+        rows, some = _sample(part, sizes.knocked_out)
         without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), progress)
-        whole = predicted_labels(engine.predict_proba(some.texts))
+        whole = predicted_labels(probabilities[rows])
         labelled = [predicted_labels(probabilities) for layer in without for probabilities in layer]
         found["flipped_by_some_expert"] = float((np.stack(labelled) != whole).any(axis=0).mean())
     found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
-    found["errors"] = confident_errors(part.texts, labels, probabilities, names)
-    found["suspects"] = label_suspects(part.texts, labels, probabilities, names)
+    counts, found["mistakes"] = mistakes([clean_text(text) for text in part.texts], labels, probabilities, names)
+    found |= counts
     progress(f"explaining {min(sizes.shown, len(part))} texts one by one")
-    found["texts"] = _texts(engine, model, activation, dataset, split, probabilities, sizes, progress)
+    found["texts"] = _texts(engine, model, activation.by_text, part, names, probabilities, sizes, progress)
     return found
 
 
 def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
     """The measures alone, with no text of the data in them, to be kept with results."""
-    kept = {key: value for key, value in findings.items() if key not in ("texts", "errors")}
-    kept["suspects"] = {"count": findings["suspects"]["count"]}
+    kept = {key: value for key, value in findings.items() if key not in ("texts", "mistakes")}
     kept["experts"] = [{key: row[key] for key in row if key != "texts"} for row in findings["experts"]]
     shown = findings["texts"]
     kept["shown"] = {
@@ -133,33 +136,27 @@ def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _activation(engine: Engine, tagged: Iterable[int] = ()) -> Activation:
+def _activation(engine: Engine, tagged: Iterable[int]) -> Activation:
     layers = moe_layers(engine.model)
     vocabulary = max(len(engine.tokenizer), engine.model.config.get_text_config().vocab_size)
     return Activation(len(layers), layers[0].experts.num_experts, vocabulary, tagged)
 
 
-def _counted(engine: Engine, texts: Sequence[str]) -> Activation:
-    counted = _activation(engine)
-    for part in trace(engine, texts):
-        counted.add(part)
-    return counted
-
-
-def _described(engine: Engine) -> dict[str, Any]:
+def _described(engine: Engine, name: str) -> dict[str, Any]:
     layers = moe_layers(engine.model)
     return {
-        "class": type(engine.model).__name__,
-        "moe_layers": len(layers),
+        "name": clean_text(name) or engine.model.config.base_config.model_type,
+        "layers": layer_numbers(engine.model),
         "experts": layers[0].experts.num_experts,
         "experts_per_token": layers[0].num_experts_per_tok,
     }
 
 
-def _sample(part: Split, count: int) -> Split:
-    """That many texts that are not blank."""
-    rows = [row for row, text in enumerate(part.texts) if clean_text(text).strip()]
-    return Split([part.texts[row] for row in rows], [part.labels[row] for row in rows]).sample(count)
+def _sample(part: Split, count: int) -> tuple[np.ndarray, Split]:
+    """That many texts that are not blank, at random: their rows and the texts."""
+    able = np.array([row for row, text in enumerate(part.texts) if clean_text(text).strip()], dtype=int)
+    rows = able[np.sort(np.random.default_rng(0).permutation(len(able))[:count])]
+    return rows, Split([part.texts[row] for row in rows], [part.labels[row] for row in rows])
 
 
 def _routing(
@@ -170,14 +167,16 @@ def _routing(
     load = load / load.sum(axis=-1, keepdims=True)
     words = engine.tokenizer.convert_ids_to_tokens(range(len(engine.tokenizer)))
     words += [""] * (len(activation.tokens) - len(words))
+    numbers = layer_numbers(engine.model)
     information = information_with_baseline(activation.by_text, labels, classes, sizes.permutations)
+    information = [row | {"layer": layer} for row, layer in zip(information, numbers, strict=True)]
     preferences = class_preferences(activation.by_text, labels, classes, sizes.permutations)
     experts = []
     for layer, expert in product(*map(range, load.shape)):
         answered = top_texts(activation, layer, expert)
         experts.append(
             {
-                "layer": layer,
+                "layer": numbers[layer],
                 "expert": expert,
                 "load": float(load[layer, expert]),
                 "tokens": top_tokens(activation, words, layer, expert),
@@ -201,10 +200,12 @@ def _plain(values: np.ndarray) -> list:
     return np.where(np.isnan(values), None, values).tolist()  # type: ignore[call-overload]
 
 
-def _clusters(engine: Engine, dense: Engine | None, part: Split, sizes: Sizes) -> list[dict[str, Any]]:
+def _clusters(
+    engine: Engine, dense: Engine | None, part: Split, activation: Activation, sizes: Sizes
+) -> list[dict[str, Any]]:
     """The pooled representation of texts, and what the experts of the last layer write for some of them."""
-    sample, few = _sample(part, sizes.projected), _sample(part, sizes.written)
-    dominant = _counted(engine, sample.texts).by_text[:, -1].argmax(axis=-1)
+    (rows, sample), (_, few) = _sample(part, sizes.projected), _sample(part, sizes.written)
+    dominant = activation.by_text[rows, -1].argmax(axis=-1)
     labels = np.asarray(sample.labels)
     found = [_cluster("experts", pooled(engine, sample.texts), labels, dominant)]
     if dense is not None:
@@ -235,20 +236,18 @@ def _cluster(title: str, points: np.ndarray, labels: np.ndarray, expert: np.ndar
 def _texts(
     engine: Engine,
     model: Any,
-    activation: Activation,
-    dataset: SentimentDataset,
-    split: str,
+    by_text: np.ndarray,
+    part: Split,
+    names: Sequence[str],
     probabilities: np.ndarray,
     sizes: Sizes,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Texts one by one: tokens with experts and attribution, each expert knocked out, neighbours by routing."""
-    part, train = dataset.splits[split], dataset.splits["train"].sample(sizes.training)
     labels = np.asarray(part.labels)
     rows = choose(labels, probabilities, min(sizes.shown, 100))
     texts = [clean_text(part.texts[row]) for row in rows]
-    known = [clean_text(text) for text in train.texts]
-    near = neighbours(_counted(engine, known).by_text, activation.by_text[rows], count=20)
+    near = neighbours(by_text, by_text[rows], count=20)
     without = None
     if can_close(engine):
         without = knock_out_each(engine, texts, labels[rows])[0]
@@ -259,14 +258,14 @@ def _texts(
         shown = {
             "row": int(row),
             "text": texts[place],
-            "label": dataset.label_names[labels[row]],
-            "answer": dataset.label_names[answer],
+            "label": names[labels[row]],
+            "answer": names[answer],
             "probabilities": probabilities[row].tolist(),
             "tokens": routed,
             "near": [
-                {"text": known[n], "label": dataset.label_names[train.labels[n]]}
+                {"text": clean_text(part.texts[n]), "label": names[labels[n]]}
                 for n in near[place]
-                if known[n] != texts[place]
+                if clean_text(part.texts[n]) != texts[place]
             ][:3],
         }
         if without is not None:
@@ -275,7 +274,7 @@ def _texts(
             shown["flips"] = (without[:, :, place].argmax(axis=-1) != answer).tolist()
         if has_captum():
             scores = attribute(engine, exact, texts[place], answer)
-            shown["gap"] = scores["gap"]
+            shown |= {"gap": scores["gap"], "disputed": scores["disputed"]}
             for token, score in zip(routed, scores["tokens"], strict=True):
                 token["score"] = score["score"]
         found.append(shown)

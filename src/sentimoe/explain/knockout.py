@@ -13,17 +13,21 @@ from ..errors import ConfigError
 from ..evaluation import predicted_labels
 from ..inference import Engine
 from ..moe import mask_experts
-from ..upcycle import moe_layers
+from ..upcycle import layer_numbers, moe_layers
 
 
 @contextmanager
 def knocked_out(engine: Engine, closed: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Inside, the engine answers without these (MoE layer, expert) pairs. Raises ConfigError when too few are left."""
-    layers = moe_layers(engine.model)
+    """Inside, the engine answers without these (layer, expert) pairs; layers are numbered as by `layer_numbers`.
+
+    Raises ConfigError when too few experts are left, or the layer has none.
+    """
+    layers = dict(zip(layer_numbers(engine.model), moe_layers(engine.model), strict=True))
     masked: dict[Any, list[int]] = {}
     for layer, expert in closed:
-        if not 0 <= layer < len(layers):
-            raise ConfigError(f"there is no MoE layer {layer}; the model has {len(layers)}, numbered from 0")
+        if layer not in layers:
+            having = ", ".join(map(str, layers)) or "none"
+            raise ConfigError(f"layer {layer} of this model has no experts; layers with experts: {having}")
         masked.setdefault(layers[layer], []).append(expert)
     with ExitStack() as stack:
         try:
@@ -46,18 +50,18 @@ def knock_out_each(
     Returns probabilities `[N, E, B, C]` and, for each layer and expert: `change` of every class's F1 (points, negative:
     the class got worse), of weighted F1, and `flipped`, the share of texts whose label changed.
     """
-    layers = moe_layers(engine.model)
+    layers, count = layer_numbers(engine.model), moe_layers(engine.model)[0].experts.num_experts
     classes = list(range(engine.num_labels))
     whole = predicted_labels(engine.predict_proba(texts))
     scores = f1_score(labels, whole, labels=classes, average=None, zero_division=0)
     weighted = f1_score(labels, whole, labels=classes, average="weighted", zero_division=0)
-    probabilities = np.empty((len(layers), layers[0].experts.num_experts, len(texts), engine.num_labels), np.float32)
+    probabilities = np.empty((len(layers), count, len(texts), engine.num_labels), np.float32)
     rows = []
-    for layer in range(len(layers)):
-        for expert in range(layers[0].experts.num_experts):
+    for place, layer in enumerate(layers):
+        for expert in range(count):
             with knocked_out(engine, [(layer, expert)]):
-                probabilities[layer, expert] = engine.predict_proba(texts)
-            found = predicted_labels(probabilities[layer, expert])
+                probabilities[place, expert] = engine.predict_proba(texts)
+            found = predicted_labels(probabilities[place, expert])
             without = f1_score(labels, found, labels=classes, average=None, zero_division=0)
             change = f1_score(labels, found, labels=classes, average="weighted", zero_division=0) - weighted
             rows.append(

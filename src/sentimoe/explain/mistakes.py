@@ -8,6 +8,21 @@ from typing import Any
 import numpy as np
 
 
+def mistakes(
+    texts: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], count: int = 30
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One table of `label_suspects` and then `confident_errors`, a text once: half of the rows at most are suspects.
+
+    Returns how many there are, `wrong` and `suspects` (`count`), and the rows, each with `suspect`.
+    """
+    errors = confident_errors(texts, labels, probabilities, names, len(texts))
+    doubted = label_suspects(texts, labels, probabilities, names, count // 2)
+    listed = {row["row"] for row in doubted["rows"]}
+    rows = [row | {"suspect": True} for row in doubted["rows"]]
+    rows += [row | {"suspect": False} for row in errors if row["row"] not in listed]
+    return {"wrong": len(errors), "suspects": {"count": doubted["count"]}}, rows[:count]
+
+
 def confident_errors(
     texts: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], count: int = 30
 ) -> list[dict[str, Any]]:

@@ -12,8 +12,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..records import write_text
+from .summary import answer, listed, signed, things_to_know
 
 PAGE_BYTES = 3_500_000  # of the texts one by one
+LARGE_GAP = 0.2  # of what an attribution should add up to
 WIDTH, HEIGHT, MARGIN = 640, 440, 12  # of a scatter plot, in its own units
 
 
@@ -37,15 +39,17 @@ def report_html(findings: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "percent": lambda value: "-" if value is None else f"{100 * value:.0f}%",
-        "three": lambda value: "-" if value is None else f"{value:.3f}",
+        "three": lambda value: "-" if value is None else signed(value, 3).removeprefix("+"),
+        "signed": signed,
     }
     environment.globals |= {"place": place, "pieces": pieces, "read_part": read_part, "strongest": strongest}
+    environment.globals |= {"caveat": caveat, "listed": listed}
     return environment.get_template("report.html.jinja").render(found=_for_the_page(findings))
 
 
 def _for_the_page(findings: dict[str, Any]) -> dict[str, Any]:
     """The findings with the rows of each heat map: by layer, then a row for each group."""
-    layers, experts = findings["model"]["moe_layers"], findings["model"]["experts"]
+    layers, experts = len(findings["model"]["layers"]), findings["model"]["experts"]
     most = math.log2(experts) or 1.0
     even = [[*row, bits / most] for row, bits in zip(findings["load"], findings["entropy"], strict=True)]
 
@@ -60,6 +64,8 @@ def _for_the_page(findings: dict[str, Any]) -> dict[str, Any]:
         "part_rows": by_layer(findings["by_part"]["shares"]),
         "confusion_rows": confusion,
         "fitting": fitting(findings),
+        "answer": answer(findings),
+        "things": things_to_know(findings),
     }
 
 
@@ -68,7 +74,7 @@ def fitting(findings: dict[str, Any]) -> int:
 
     A token takes some 80 bytes a line and a row of the table; each line holds the text, escaped.
     """
-    layers, experts = findings["model"]["moe_layers"], findings["model"]["experts"]
+    layers, experts = len(findings["model"]["layers"]), findings["model"]["experts"]
     room = PAGE_BYTES
     for count, text in enumerate(findings["texts"]):
         changes = layers * experts * len(text["probabilities"]) if "knock_out" in text else 0
@@ -113,6 +119,13 @@ def read_part(text: str, tokens: Sequence[dict[str, Any]]) -> str:
     """A text up to its last token: of one that was cut, what the model read."""
     end = max((token["end"] for token in tokens), default=0)
     return text if not text[end:].strip() else text[:end]
+
+
+def caveat(gap: float) -> str:
+    """What to say of an attribution whose scores do not add up to what they explain."""
+    return (
+        "" if gap < LARGE_GAP else f"The colours are a rough guide: {gap:.0%} of what they should add up to is missing."
+    )
 
 
 def strongest(tokens: Sequence[dict[str, Any]]) -> float:

@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from ..inference import Engine, check_offsets, make_windows
 from ..predictions import check_finite
 from ..records import written_aside
-from ..upcycle import moe_layers
+from ..upcycle import layer_numbers, moe_layers
 
 TEXTS_PER_CHUNK = 1024
 
@@ -32,7 +32,8 @@ class Trace:
     texts: B strings, first: the row of the first of them. text `[T]`: the row of each token's text. token_id `[T]`.
     start, end `[T]`: the token's characters in its text (both 0 for a special token). experts `[T, N, K]` int16, the
     best one first; weights `[T, N, K]` float32, what each counts, as the layer used them; probabilities `[B, C]`: the
-    model's answer, NaN for a blank text. truncated: how many of the texts were cut.
+    model's answer, NaN for a blank text. layers: the numbers of the N layers, see `layer_numbers`. truncated: how many
+    of the texts were cut.
     """
 
     texts: list[str]
@@ -44,6 +45,7 @@ class Trace:
     experts: np.ndarray
     weights: np.ndarray
     probabilities: np.ndarray
+    layers: list[int]
     truncated: int = 0
 
     def mass(self, num_experts: int) -> np.ndarray:
@@ -105,7 +107,7 @@ def _table(part: Trace) -> pa.Table:
             "token_id": pa.array(per_layer(part.token_id), pa.int32()),
             "start": pa.array(per_layer(part.start), pa.int32()),
             "end": pa.array(per_layer(part.end), pa.int32()),
-            "layer": pa.array(np.tile(np.arange(layers), count), pa.int8()),
+            "layer": pa.array(np.tile(part.layers, count), pa.int8()),
             "experts": chosen(part.experts, pa.int16()),
             "weights": chosen(part.weights, pa.float32()),
         }
@@ -140,6 +142,7 @@ def _traced(engine: Engine, texts: list[str], first: int, k: int) -> Trace:
         experts=np.concatenate([part[0] for part in parts] or none).astype(np.int16),
         weights=np.concatenate([part[1] for part in parts] or none).astype(np.float32),
         probabilities=probabilities,
+        layers=layer_numbers(engine.model),
         truncated=len(windows.truncated),
     )
 

@@ -25,7 +25,7 @@ from ..explain.attribution import has_captum
 from ..explain.report import pieces
 from ..inference import Engine, in_precision, make_windows
 from ..moe import mask_experts
-from ..upcycle import moe_layers
+from ..upcycle import layer_numbers, moe_layers
 from .body_limit import BodyLimit
 
 STATIC = Path(__file__).parent / "static"
@@ -35,7 +35,7 @@ POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src '
 
 
 class Question(BaseModel):
-    """A text for one of the models; closed: (MoE layer, expert) pairs that may not be used."""
+    """A text for one of the models; closed: (layer, expert) pairs that may not be used, see `knocked_out`."""
 
     text: str = Field(max_length=MAX_CHARACTERS)
     model: str
@@ -109,7 +109,7 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
             model = exact[question.model]
             masked = {
                 layer: [expert for number, expert in question.closed if number == place]
-                for place, layer in enumerate(moe_layers(model))
+                for place, layer in zip(layer_numbers(model), moe_layers(model), strict=True)
             }
             with knocked_out(engine, question.closed), mask_experts(masked):
                 target = int(engine.predict_proba([text])[0].argmax())
@@ -141,7 +141,7 @@ def _described(name: str, classifier: SentimentClassifier) -> dict[str, Any]:
     return {
         "name": name,
         "labels": classifier.label_names,
-        "layers": len(layers),
+        "layers": layer_numbers(engine.model),
         "experts": layers[0].experts.num_experts if layers else 0,
         "experts_per_token": layers[0].num_experts_per_tok if layers else 0,
         "attribution": has_captum() and engine.tokenizer.is_fast,

@@ -23,6 +23,7 @@ from ..evaluation import evaluate_predictions
 from ..inference import Engine
 from ..methods import save_adapted
 from ..records import write_json
+from ..upcycle import layer_numbers
 from .balance import unbalanced
 from .baseline import tfidf_baseline
 from .calibrate import calibrate
@@ -141,7 +142,7 @@ def _record(done: TrainedModel, seconds: float) -> dict[str, Any]:
         "seconds": {"training": round(done.fitted.seconds, 1), "all": round(seconds, 1)},
         "versions": versions(),
         "hardware": hardware(),
-        "unbalanced_experts": unbalanced(done.fitted.history),
+        "unbalanced_experts": unbalanced(done.fitted.history, layer_numbers(done.model)),
         "history": done.fitted.history,
     }
 

@@ -11,7 +11,7 @@ from .names import PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .recording import inputs_of_real_tokens, recorded
 from .single_label import check_single_label
-from .structure import moe_layers, set_experts_per_token
+from .structure import layer_numbers, moe_layers, set_experts_per_token
 from .temperature import divide_logits
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "find_layout",
     "head_modules",
     "inputs_of_real_tokens",
+    "layer_numbers",
     "load_classifier",
     "logits_layer",
     "moe_layers",

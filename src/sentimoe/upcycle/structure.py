@@ -62,6 +62,12 @@ def moe_layers(model: nn.Module) -> list[MoE]:
     return [module for module in model.modules() if isinstance(module, MoE)]
 
 
+def layer_numbers(model: Any) -> list[int]:
+    """For each MoE layer of a model its place among all layers, counted from 0 as in `layers_to_transform`."""
+    config = getattr(model.config, "moe_config", None)
+    return [] if config is None else resolve_layers(config, model.config.get_text_config().num_hidden_layers)
+
+
 def install_experts(model: Any, config: MoEConfig) -> list[tuple[MoE, DenseFFN]]:
     """Replace the FFNs named by `config.ffn` with MoE layers whose weights are not filled yet.
 

@@ -57,8 +57,8 @@ class Panel {
   restart() {
     this.closed = new Set();
     this.found = undefined; // of another model, with other layers
-    this.part("routing").hidden = this.model.layers === 0;
-    this.part("layer").max = Math.max(0, this.model.layers - 1);
+    this.part("routing").hidden = this.model.layers.length === 0;
+    this.part("layer").max = Math.max(0, this.model.layers.length - 1);
     this.part("layer").value = this.part("layer").max;
     this.part("why").hidden = !this.model.attribution;
     this.answer();
@@ -111,8 +111,9 @@ class Panel {
   }
 
   showRouting() {
-    if (!this.found || this.model.layers === 0) return;
-    const layer = Number(this.part("layer").value);
+    if (!this.found || this.model.layers.length === 0) return;
+    const place = Number(this.part("layer").value);
+    const layer = this.model.layers[place];
     this.part("shown").textContent = layer;
     const focused = document.activeElement?.dataset?.expert;
     const buttons = Array.from({ length: this.model.experts }, (_, expert) => {
@@ -128,9 +129,9 @@ class Panel {
     if (inside && focused !== undefined) buttons[Number(focused)]?.focus();
     const tokens = this.found.pieces.map((piece) => {
       if (!piece.experts) return document.createTextNode(piece.text);
-      const expert = piece.experts[layer][0];
+      const expert = piece.experts[place][0];
       const token = element("span", `tok e${expert % 8}`, piece.text);
-      const shares = piece.experts[layer].map((each, k) => `expert ${each}: ${piece.weights[layer][k].toFixed(2)}`);
+      const shares = piece.experts[place].map((each, k) => `expert ${each}: ${piece.weights[place][k].toFixed(2)}`);
       token.title = shares.join(", ");
       token.append(element("sub", "", String(expert)));
       return token;
