@@ -107,7 +107,7 @@ def trained(run: Run, config: TrainConfig, folder: Path, keep: Path | None = Non
 def _keep(done: TrainedModel, folder: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    save_adapted(done.model, done.tokenizer, partial)
+    save_adapted(done.model, done.tokenizer, partial, done.seen)
     (partial / "config.yaml").write_text(yaml.safe_dump(done.config.to_dict(), sort_keys=False), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

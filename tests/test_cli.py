@@ -348,10 +348,18 @@ def test_evaluate_of_a_file_has_no_split_and_says_what_the_model_has_seen(made):
     assert trained.exit_code == 0, trained.stderr
     told = ("evaluate", folder / "of-file", "--data", folder / "data.csv", *COLUMNS)
     assert "--split is for presets and folders" in invoke(*told, "--split", "test").error
-    assert (
-        "trained on rows of" in invoke(*told).stderr
-        and "trained on" not in invoke("evaluate", folder / "run", *told[2:]).stderr
-    )
+    renamed = folder / "renamed.jsonl"
+    frame = pd.read_csv(folder / "data.csv")
+    frame = pd.concat([frame, frame[:60].assign(review=[f"New {text}" for text in frame["review"][:60]])])
+    frame.assign(review=frame["review"].str.upper()).to_json(renamed, orient="records", lines=True)
+    result = invoke("evaluate", folder / "of-file", "--data", renamed, *COLUMNS, "--json")
+    metrics = json.loads(result.stdout)
+    held_out = json.loads((folder / "of-file" / "run.json").read_text())["data"]["splits"]["test"]["rows"]
+    assert metrics["n_seen"] == 240 - held_out and metrics["unseen"]["n"] == 60 + held_out
+    assert f"the model has seen {240 - held_out} of the 300 texts in training" in result.stderr
+    assert "texts not seen in training" in invoke("evaluate", folder / "of-file", "--data", renamed, *COLUMNS).stdout
+    other = invoke("compare", folder / "of-file", folder / "run", "--data", renamed, *COLUMNS)
+    assert f"{folder / 'run'} has seen 200 of the 300" in other.stderr and "that neither has seen" in other.stdout
 
 
 MARKUP = ["[neg]", "[/neg]", ":smile:", "[red]a\x1b[31m"]
@@ -497,7 +505,7 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     model = tmp_path / "run"
     shutil.copytree(folder / "run", model)
     told = ("evaluate", model, *COLUMNS, "--target-accuracy", 0.9)
-    assert "trained on texts of" in invoke(*told, "--data", folder / "data", "--split", "train").error
+    assert "0 of the 180 labelled texts are new" in invoke(*told, "--data", folder / "data", "--split", "train").error
     nothing = invoke(*told, "--data", folder / "scored.csv", "--save")
     assert nothing.exit_code == 0 and "nothing is promised, nothing saved" in nothing.stderr
     assert not (model / "threshold.json").exists()
@@ -505,7 +513,7 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     result = invoke(*told, "--data", folder / "right.csv", "--save")
     assert result.exit_code == 0 and "with 95% confidence; saved" in result.stdout, result.stderr
     stored = json.loads((model / "threshold.json").read_text())
-    assert stored["n"] == 300 and stored["lower_bound"] >= 0.9 and len(stored["sha256"]) == 64
+    assert stored["n"] == 300 and stored["lower_bound"] >= 0.9 and len(stored["sha256"]) == 64 and stored["estimated"]
     value = stored["value"]
     stored["value"] = 0.97
     (model / "threshold.json").write_text(json.dumps(stored))

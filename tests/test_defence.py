@@ -77,7 +77,7 @@ def test_how_many_texts_a_promise_takes():
     with pytest.raises(DataError, match=r"58 labelled texts cannot show an accuracy of 0\.95: .* it takes 59"):
         find_threshold(np.ones(58), np.ones(58, dtype=bool), 0.95)
     found = find_threshold(np.ones(59), np.ones(59, dtype=bool), 0.95)
-    assert found.coverage == found.accuracy == 1 and found.lower_bound >= 0.95
+    assert found.n == 59 and found.lower_bound >= 0.95
     with pytest.raises(ConfigError, match="target_accuracy=95"):
         find_threshold(np.ones(59), np.ones(59, dtype=bool), 95)
 
@@ -92,6 +92,22 @@ def test_the_loosest_threshold_before_the_first_failure():
     right = np.ones(1100, dtype=bool)
     right[:10] = False  # the surest ones fail; the others would pass, and may not be looked at any more
     assert find_threshold(sure, right, 0.95) is None and find_threshold(sure[50:], right[50:], 0.95) is not None
+
+
+def test_of_few_texts_accuracy_and_coverage_are_cross_fitted():
+    """Kind: the accuracy of texts that the threshold was chosen on is told as if it were that of others."""
+    rng = np.random.default_rng(3)
+    sure = rng.uniform(0.4, 1, size=1000)
+    right = rng.random(1000) < sure**0.2
+    few, many = find_threshold(sure[:300], right[:300], 0.9), find_threshold(sure, right, 0.9)
+    assert few.estimated and not many.estimated and "cross-fitted estimate" in str(few) and "estimate" not in str(many)
+    answered = np.zeros(300, dtype=bool)
+    for chosen_on, held_out in KFold(5, shuffle=True, random_state=0).split(sure[:300]):
+        part = find_threshold(sure[chosen_on], right[chosen_on], 0.9)
+        answered[held_out] = part is not None and sure[held_out] >= part.value
+    assert few.coverage == answered.mean() != (sure[:300] >= few.value).mean()
+    assert few.accuracy == right[:300][answered].mean() and many.coverage == (sure >= many.value).mean()
+    assert find_threshold(np.ones(60), np.ones(60, dtype=bool), 0.95).accuracy is None  # 48 texts promise nothing
 
 
 def test_unanswered_texts_are_below_every_threshold():
@@ -113,8 +129,8 @@ def test_a_promise_is_broken_in_at_most_five_of_a_hundred_worlds(slope):
         return accuracy_at(grid).mean()
 
     for _ in range(1000):
-        sure = rng.uniform(0.4, 1, size=800)
-        found = find_threshold(sure, rng.random(800) < accuracy_at(sure), 0.95)
+        sure = rng.uniform(0.4, 1, size=1000)
+        found = find_threshold(sure, rng.random(1000) < accuracy_at(sure), 0.95)
         found_any += found is not None
         broken += found is not None and accuracy_from(found.value) < 0.95
     assert found_any > 30

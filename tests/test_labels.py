@@ -111,6 +111,7 @@ def test_integer_labels_come_back_as_integers_from_every_folder(fitted, tmp_path
     ):
         found = each.predict([*texts[:20], ""])
         assert found.tolist() == [*numbers[:20].tolist(), None] and found.dtype == object
+        assert each.seen_texts.mask(texts).all()
         assert each.predict(texts[:20]).dtype == np.int64 and each.predict([]).shape == (0,)
         assert all(type(answer["label"]) is int for answer in each(texts[:20]))
 

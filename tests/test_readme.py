@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
     texts, labels = labelled_texts(120)
     table = pd.DataFrame({"review": texts, "stars": labels, "product": ["phone", "book", "lamp"] * 40})
     for name in ("reviews.csv", "more_reviews.csv", "new_domain.csv", "new.csv"):
-        table.to_csv(folder / name, index=False)
+        table.assign(review=[f"{text} {name}" for text in texts]).to_csv(folder / name, index=False)
     write_backbone(folder / "tiny")
     write_classifier(folder / "path/to/your-classifier")
     with pytest.MonkeyPatch.context() as patch:

@@ -117,7 +117,8 @@ def test_it_learns_and_the_folder_says_how(run, backbone, data):
     assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 0
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps) and steps[-1] == 40
-    assert {path.suffix for path in folder.iterdir() if path.is_file()} <= {".json", ".jsonl", ".yaml", ".safetensors"}
+    kinds = {path.suffix for path in folder.iterdir() if path.is_file()}
+    assert kinds == {".json", ".jsonl", ".yaml", ".safetensors", ".npy"}
     assert not (folder / "checkpoints").exists()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .data import dataset_from_texts, values_of
+from .data import SeenTexts, dataset_from_texts, values_of
 from .errors import ConfigError
 from .evaluation import predicted_labels
 from .inference import Comparison, Engine, compute_dtype, export, is_exported, load_exported
@@ -30,6 +30,7 @@ class SentimentClassifier:
 
     A fresh one takes the settings of `TrainConfig` (`model`, `method`, `epochs`, ...) and is trained with `fit`; a
     trained one is loaded with `from_pretrained`. Blank text has no answer: label None, probabilities NaN.
+    `seen_texts` tells which texts it was trained on; None where that is not known.
     """
 
     def __init__(self, **settings: Any):
@@ -37,6 +38,7 @@ class SentimentClassifier:
         self._settings = settings
         self.model: Any = None
         self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.seen_texts: SeenTexts | None = None
         self._engine: Engine | ZeroShot | None = None
 
     @classmethod
@@ -76,6 +78,7 @@ class SentimentClassifier:
         else:
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
         classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        classifier.seen_texts = SeenTexts.load(folder)
         if classifier.model is not None:
             check_vocabulary(classifier.tokenizer, classifier.model, folder)
         classifier._engine = Engine(
@@ -96,7 +99,7 @@ class SentimentClassifier:
         """
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to export; call fit(texts, labels) or load a trained model first")
-        return export(self.model, self.tokenizer, Path(folder))
+        return export(self.model, self.tokenizer, Path(folder), self.seen_texts)
 
     @classmethod
     def zero_shot(
@@ -149,7 +152,7 @@ class SentimentClassifier:
         ready = prepare(self.config, dataset)
         with tempfile.TemporaryDirectory() as folder:
             fit(ready, Path(folder))
-        self.model, self.tokenizer = finished(ready), ready.tokenizer
+        self.model, self.tokenizer, self.seen_texts = finished(ready), ready.tokenizer, ready.seen
         if self.config.calibrate:
             calibrate(self.model, self.tokenizer, dataset, self.config)
         self._engine = Engine(self.model, self.tokenizer, precision=ready.config.precision)
@@ -241,7 +244,7 @@ class SentimentClassifier:
         """Write model and tokenizer as a Hugging Face folder."""
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to save; call fit(texts, labels) first")
-        save_adapted(self.model, self.tokenizer, Path(folder))
+        save_adapted(self.model, self.tokenizer, Path(folder), self.seen_texts)
 
 
 def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dict[str, Any]]:

@@ -63,12 +63,13 @@ def bench(
 
     from sentimoe.bench import peers as others
     from sentimoe.bench import speed
+    from sentimoe.data import SeenTexts
     from sentimoe.errors import ConfigError
     from sentimoe.inference import BACKENDS
     from sentimoe.records import write_json
 
     from .labelled import read_labelled
-    from .models import was_trained_on
+    from .seen import seen_among, seen_warning
     from .show import bench_lines, bench_table, prepare_process, print_tables
 
     prepare_process()
@@ -93,8 +94,9 @@ def bench(
         raise ConfigError(f"{dense} has no config.yaml, which names the backbone for the peers; give a run folder")
     for warning in found.dataset.warnings:
         say(f"warning: {warning}")
-    if found.whole and any(was_trained_on(str(folder), data) for folder in filter(None, (dense, experts))):
-        say(f"warning: a model was trained on rows of {data}, so that its F1 is too high; speed is not affected")
+    for folder in filter(None, (dense, experts)):
+        if (seen := seen_among(SeenTexts.load(folder), parts[0].texts)).any():
+            say(f"warning: {seen_warning(str(folder), seen, 'so its F1 is too high; speed is not affected')}")
     compared = experts or dense
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
 

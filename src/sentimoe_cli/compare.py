@@ -42,11 +42,14 @@ def compare(
     check_standard_output()
     check_model(model_a, model_b)
     check_data(data)
+    import numpy as np
+
     from sentimoe.errors import ConfigError
     from sentimoe.evaluation import compare_predictions
 
     from .labelled import read_labelled
-    from .models import load_model, was_trained_on
+    from .models import load_model
+    from .seen import seen_among, seen_warning
     from .show import comparison_tables, prepare_process, print_json, print_tables
     from .stream import predictions_with_bar
 
@@ -54,21 +57,28 @@ def compare(
     found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
     dataset, texts = found.dataset, found.part.texts
     names: list[str] = []
-    answers = []
+    answers, seen = [], np.zeros(len(texts), dtype=bool)
     for name in (model_a, model_b):
         classifier = load_model(name, None, (), "calibrated", "", precision, trust_remote_code, not no_verify)
         if not names:
             names, dataset = classifier.label_names, dataset.with_labels_of(classifier.label_names)
         if sorted(classifier.label_names) != sorted(names):
             raise ConfigError(f"{model_b} has the labels {classifier.label_names}, {model_a} {names}; they must agree")
-        if was_trained_on(name, data) and (found.whole or found.split != "test"):
-            say(f"warning: {name} was trained on texts of {data}")
+        if (known := seen_among(classifier.seen_texts, texts)).any():
+            say(f"warning: {seen_warning(name, known)}")
+        seen |= known
         columns = [classifier.label_names.index(label) for label in names]
         answers.append(predictions_with_bar(classifier.engine, texts).probabilities[:, columns])
     for warning in dataset.warnings:
         say(f"warning: {warning}")
-    comparison = compare_predictions(dataset.splits[found.split].labels, answers[0], answers[1], names)
+    labels = np.asarray(dataset.splits[found.split].labels)
+    a, b = answers
+    comparison = compare_predictions(labels, a, b, names)
+    if seen.any() and not seen.all():
+        comparison["unseen"] = compare_predictions(labels[~seen], a[~seen], b[~seen], names, examples=0)
     if as_json:
         print_json({"a": model_a, "b": model_b, "data": dataset.name, "sha256": dataset.sha256, **comparison})
         return
     print_tables(*comparison_tables(comparison, texts))
+    if "unseen" in comparison:
+        print_tables(comparison_tables(comparison["unseen"], texts, "texts that neither has seen in training")[0])

@@ -75,11 +75,12 @@ def evaluate(
     import numpy as np
 
     from sentimoe.data import absence_warnings
-    from sentimoe.errors import ConfigError
+    from sentimoe.errors import ConfigError, DataError
     from sentimoe.evaluation import (
         evaluate_predictions,
         find_threshold,
         group_metrics,
+        least_texts,
         ordinal_metrics,
         predicted_labels,
         risk_coverage,
@@ -87,18 +88,14 @@ def evaluate(
     from sentimoe.methods import ZeroShot
 
     from .labelled import read_labelled
-    from .models import load_model, was_trained_on
+    from .models import load_model
+    from .seen import seen_among, seen_warning
     from .show import confusion_table, groups_table, metrics_table, prepare_process, print_json, print_tables
     from .stream import predictions_with_bar
 
     prepare_process()
     found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by)
     dataset, split, whole = found.dataset, found.split, found.whole
-    trained_on = was_trained_on(model, data) and (whole or split != "test")
-    if target_accuracy is not None and trained_on:
-        raise ConfigError(
-            f"the model was trained on texts of {data}, which prove nothing; give texts that it has not seen"
-        )
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     name = Path(data).name
     classifier = load_model(
@@ -108,18 +105,34 @@ def evaluate(
     warnings = list(dataset.warnings)
     if whole:
         warnings += absence_warnings(dataset.label_names, dataset.splits)
-        if trained_on:
-            warnings.append(f"the model was trained on rows of {data}; scores on held-out ones are in its metrics.json")
     if limit is not None and by is not None:
         raise ConfigError("--limit takes texts at random and --by groups all of them; leave one out")
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
+    seen = seen_among(classifier.seen_texts, part.texts)
+    new, known = ~seen, classifier.seen_texts is not None
+    if seen.any():
+        warnings.append(seen_warning("the model", seen))
+    if target_accuracy is not None:
+        if new.sum() < (least := least_texts(target_accuracy)):
+            raise DataError(
+                f"{new.sum()} of the {len(new)} labelled texts are new to the model, and even without an error it takes "
+                f"{least} to promise an accuracy of {target_accuracy:g}; give more texts or a lower target"
+            )
+        if not known:
+            warnings.append(
+                "the model does not say which texts it was trained on; the threshold holds if these are not among them"
+            )
     predictions = predictions_with_bar(classifier.engine, part.texts)
     probabilities, labels = predictions.probabilities, np.asarray(part.labels)
     answers = predicted_labels(probabilities)
     metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
     metrics |= {"n_truncated": len(predictions.truncated), "warnings": warnings}
-    metrics["risk_coverage"] = risk_coverage(probabilities.max(axis=1), answers == labels)
+    metrics["n_seen"] = int(seen.sum()) if known else None
+    if seen.any() and new.any():
+        metrics["unseen"] = evaluate_predictions(labels[new].tolist(), probabilities[new], dataset.label_names)
+    confidence, right = probabilities.max(axis=1), answers == labels
+    metrics["risk_coverage"] = risk_coverage(confidence, right)
     if classifier.classes_.dtype.kind == "i":
         metrics["ordinal"] = ordinal_metrics(labels, answers, len(dataset.label_names))
     if isinstance(classifier.engine, ZeroShot):
@@ -128,7 +141,7 @@ def evaluate(
         metrics["groups"] = group_metrics(found.groups, labels, probabilities, dataset.label_names)
     threshold = None
     if target_accuracy is not None:
-        threshold = find_threshold(probabilities.max(axis=1), answers == labels, target_accuracy)
+        threshold = find_threshold(confidence[new], right[new], target_accuracy)
         metrics["threshold"] = None if threshold is None else asdict(threshold)
     if save and threshold is not None:
         threshold.save(Path(model), dataset.name, dataset.sha256)
@@ -138,6 +151,8 @@ def evaluate(
         print_json(metrics)
     else:
         print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))
+        if "unseen" in metrics:
+            print_tables(metrics_table(f"{dataset.name}, {split}, texts not seen in training", metrics["unseen"]))
         if found.groups is not None:
             print_tables(groups_table(f"{dataset.name} by {by}", metrics["groups"]))
         for answer, count in list(metrics.get("off_label", {}).items())[:10]:

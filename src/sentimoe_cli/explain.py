@@ -67,7 +67,8 @@ def explain(
     from sentimoe.records import write_json
 
     from .labelled import read_labelled
-    from .models import model_name, was_trained_on
+    from .models import model_name
+    from .seen import seen_among, seen_warning
     from .show import prepare_process
     from .stream import counted
 
@@ -80,10 +81,10 @@ def explain(
     dataset = labelled.dataset.with_labels_of(classifier.label_names)
     for warning in dataset.warnings:
         say(f"warning: {warning}")
-    if was_trained_on(str(folder), data) and (labelled.whole or labelled.split != "test"):
-        say(f"warning: the model was trained on rows of {data}, so it looks better than it is; give other texts")
     whole = dataset.splits[labelled.split]
     part = whole if full and limit is None else whole.sample(limit or FIRST_TEXTS)
+    if (seen := seen_among(classifier.seen_texts, part.texts)).any():
+        say(f"warning: {seen_warning('the model', seen, 'so it looks better than it is')}")
     sizes = Sizes() if full else FIRST
     beside = None if dense is None else _load(dense, trust_remote_code, not no_verify)
     if beside is not None and beside[0].model is None:

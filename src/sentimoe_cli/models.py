@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,12 +51,6 @@ def model_name(folder: Path) -> str:
     config = beside_model(folder, "run.json").get("config", {})
     facts = [Path(config["model"]).name, config["method"]] if {"model", "method"} <= config.keys() else []
     return folder.resolve().name + (f" ({', '.join(facts)})" if facts else "")
-
-
-def was_trained_on(model: str, data: str) -> bool:
-    """Whether a run folder says that it was trained on this file."""
-    trained_on = beside_model(Path(model), "run.json").get("config", {}).get("data", "")
-    return os.path.realpath(os.path.expanduser(trained_on)) == os.path.realpath(os.path.expanduser(data))
 
 
 def beside_model(folder: Path, name: str) -> dict[str, Any]:

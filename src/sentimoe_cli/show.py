@@ -76,9 +76,9 @@ def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def comparison_tables(comparison: Mapping[str, Any], texts: Sequence[str]) -> list[Table]:
+def comparison_tables(comparison: Mapping[str, Any], texts: Sequence[str], which: str = "a beside b") -> list[Table]:
     """What `compare_predictions` found: scores, changed labels, examples."""
-    scores = Table(title=f"a beside b ({comparison['n']} texts, {comparison['agreement']:.1%} with the same label)")
+    scores = Table(title=f"{which} ({comparison['n']} texts, {comparison['agreement']:.1%} with the same label)")
     for heading in ("", "a", "b", "a - b", "95% interval", "p"):
         scores.add_column(heading, justify="right" if heading else "left")
     for name in ("accuracy", "f1_weighted", "f1_macro"):

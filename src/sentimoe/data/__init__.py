@@ -6,6 +6,7 @@ from .labels import absence_warnings
 from .loading import dataset_from_texts, load_dataset
 from .presets import PRESETS, Preset
 from .reading import FileFormat, read_texts
+from .seen import SeenTexts
 from .text import clean_text, text_chunks, values_of
 from .unlabelled import load_unlabelled
 from .whole_file import WHOLE, read_whole_file
@@ -16,6 +17,7 @@ __all__ = [
     "WHOLE",
     "FileFormat",
     "Preset",
+    "SeenTexts",
     "SentimentDataset",
     "Split",
     "absence_warnings",

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta
+from sklearn.model_selection import KFold
 
 from ..errors import ConfigError, DataError, ModelFolderError
 from ..model_folder import THRESHOLD
 from ..records import read_json, write_json
 
 CONFIDENCE = 0.95
+FEW, FOLDS = 1000, 5  # of fewer texts, accuracy and coverage are cross-fitted
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
 THRESHOLDS = (*(1 - step / 1000 for step in range(1, 10)), *(1 - step / 200 for step in range(2, 200)))
 
@@ -28,21 +30,25 @@ class Threshold:
     """From which confidence on to answer.
 
     value: 0 .. 1; a text whose highest probability is lower gets no label. accuracy, coverage: of the texts that it was
-    chosen on, among the answered ones and the share of these. lower_bound: of the accuracy on further texts of the same
-    kind, one-sided, at 95%. n: the texts.
+    chosen on, among the answered ones (None where there are none) and the share of these. estimated: there were fewer
+    than 1,000, so that both are cross-fitted: each fifth is answered at the threshold that the other four choose.
+    lower_bound: of the accuracy on further texts of the same kind, one-sided, at 95%. n: the texts.
     """
 
     value: float
     target_accuracy: float
-    accuracy: float
+    accuracy: float | None
     coverage: float
     lower_bound: float
     n: int
+    estimated: bool
 
     def __str__(self) -> str:
+        right = "" if self.accuracy is None else f", {self.accuracy:.1%} of these right"
+        by = " by a cross-fitted estimate" if self.estimated else ""
         return (
-            f"answers of {self.value:g} confidence or more: {self.coverage:.1%} of {self.n} texts, {self.accuracy:.1%} "
-            f"of these right; among further texts of this kind {self.lower_bound:.1%} or more are, with 95% confidence"
+            f"answers of {self.value:g} confidence or more:{by} {self.coverage:.1%} of {self.n} texts{right}; among "
+            f"further texts of this kind {self.lower_bound:.1%} or more are right, with 95% confidence"
         )
 
     def save(self, folder: Path, data: str, sha256: str) -> None:
@@ -97,7 +103,21 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
             f"{len(sure)} labelled texts cannot show an accuracy of {target_accuracy:g}: even without an error it "
             f"takes {least}; give more texts or a lower target"
         )
-    best = None
+    found = _search(sure, correct, target_accuracy)
+    if found is None:
+        return None
+    value, bound = found
+    few = len(sure) < FEW
+    answered = _cross_fitted(sure, correct, target_accuracy) if few else sure >= value
+    accuracy = float(correct[answered].mean()) if answered.any() else None
+    return Threshold(value, target_accuracy, accuracy, float(answered.mean()), bound, len(sure), few)
+
+
+def _search(
+    sure: NDArray[np.float64], correct: NDArray[np.bool_], target_accuracy: float
+) -> tuple[float, float] | None:
+    """The loosest threshold before the first failure, and the bound of its accuracy."""
+    best, least = None, least_texts(target_accuracy)
     for value in THRESHOLDS:
         answered = sure >= value
         if answered.sum() < least:
@@ -105,10 +125,19 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
         bound = lower_bound(int(correct[answered].sum()), int(answered.sum()))
         if bound < target_accuracy:
             break
-        best = Threshold(
-            value, target_accuracy, float(correct[answered].mean()), float(answered.mean()), bound, len(sure)
-        )
+        best = (value, bound)
     return best
+
+
+def _cross_fitted(sure: NDArray[np.float64], correct: NDArray[np.bool_], target_accuracy: float) -> NDArray[np.bool_]:
+    """Which texts are answered, [B], when each fifth gets the threshold that the other four choose."""
+    answered = np.zeros(len(sure), dtype=bool)
+    if len(sure) >= FOLDS:
+        for chosen_on, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(sure):
+            found = _search(sure[chosen_on], correct[chosen_on], target_accuracy)
+            if found is not None:
+                answered[held_out] = sure[held_out] >= found[0]
+    return answered
 
 
 def least_texts(target_accuracy: float) -> int:

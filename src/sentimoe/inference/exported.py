@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data import SeenTexts
 from ..errors import ConfigError, ModelFolderError
 from ..manifest import sha256
 from ..model_folder import EXPORT, TOKENIZER, TOKENIZER_CONFIG, check_files, check_hashes, read_object, saved_whole
@@ -25,8 +26,12 @@ NETWORK = "openvino_model.xml"
 FORMAT = "sentimoe-openvino-1"
 
 
-def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> list[Comparison]:
+def export(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, seen: SeenTexts | None = None
+) -> list[Comparison]:
     """Write the folder; how the network compares with the model in each precision that this processor has.
+
+    seen: the texts that the model was trained on.
 
     Raises ConfigError when the folder is not empty, the tokenizer is not a fast one, or OpenVINO is not installed, and
     ConversionError when the network would answer differently.
@@ -56,6 +61,8 @@ def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: P
             "openvino": import_openvino().__version__,
         }
         write_json(aside / EXPORT, about)
+        if seen is not None:
+            seen.save(aside)
     return comparisons
 
 

@@ -9,6 +9,7 @@ from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data import SeenTexts
 from ..errors import ConfigError, WeightsError
 from ..model_folder import (
     ADAPTER,
@@ -33,8 +34,15 @@ from ..records import write_json
 RUN = "run.json"  # training writes it into the folder of a finished run
 
 
-def save_adapted(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_adapted(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    seen: SeenTexts | None = None,
+) -> None:
     """Write a trained model, its tokenizer and a manifest, and beside an adapter the frozen model that it belongs to.
+
+    seen: the texts that it was trained on, kept as hashes.
 
     Takes the place of a model of the same kind. Raises ConfigError for a folder that holds another kind of model or a
     finished run, and WeightsError for weights that are not finite; the folder is then as it was.
@@ -55,6 +63,8 @@ def save_adapted(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
             _bare(model).save_pretrained(aside / BASE)
             tokenizer.save_pretrained(aside / BASE)
             _point_to_base(aside)
+        if seen is not None:
+            seen.save(aside)
 
 
 def load_adapted(

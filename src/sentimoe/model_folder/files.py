@@ -23,6 +23,7 @@ VOCABULARIES = (
     *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model"),
 )
 THRESHOLD = "threshold.json"  # of one model: from what confidence on it answers
+SEEN = "seen_texts.npy"  # of one model: hashes of the texts that it was trained on
 # all that transformers, peft or sentimoe would read, had somebody put it there
 DECISIVE = (
     *(CONFIG, "generation_config.json", WEIGHTS, INDEX, ADAPTER, ADAPTER_WEIGHTS, TOKENIZER, TOKENIZER_CONFIG),

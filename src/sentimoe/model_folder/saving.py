@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..manifest import MANIFEST, write_manifest
 from ..records import native_writers, sync
-from .files import BASE, DECISIVE, THRESHOLD
+from .files import BASE, DECISIVE, SEEN, THRESHOLD
 
 ASIDE = ".saving-"  # begins the name of a folder that a killed save may leave
 SHARDS = "model-*-of-*.safetensors"
@@ -62,7 +62,7 @@ def _replace(aside: Path, folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         os.replace(aside / name, folder / name)
     for place in (folder, folder / BASE):
-        stale = [place / name for name in (*DECISIVE, THRESHOLD) if name != BASE] + list(place.glob(SHARDS))
+        stale = [place / name for name in (*DECISIVE, THRESHOLD, SEEN) if name != BASE] + list(place.glob(SHARDS))
         for path in stale:
             if path.relative_to(folder) not in files:
                 path.unlink(missing_ok=True)

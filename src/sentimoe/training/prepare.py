@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from sentimoe_settings import TrainConfig, check_trains, complete_settings
 
-from ..data import FileFormat, SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
+from ..data import FileFormat, SeenTexts, SentimentDataset, Split, clean_text, load_dataset, load_unlabelled
 from ..errors import ConfigError
 from ..inference import position_limit
 from ..methods import (
@@ -51,6 +52,14 @@ class Prepared:
     validation: Split
     distillation: Distillation | None
     teacher_probs: np.ndarray | None = None
+
+    @property
+    def seen(self) -> SeenTexts:
+        """The texts of training and validation, and those that the model it starts from or its teachers saw before."""
+        seen = SeenTexts.of(self.train.texts + self.validation.texts)
+        for source in (self.config.model, *self.config.teachers):
+            seen |= SeenTexts.load(Path(source))
+        return seen
 
 
 def dataset_of(config: TrainConfig) -> SentimentDataset:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sentimoe_settings import TrainConfig
 
-from ..data import SentimentDataset, Split
+from ..data import SeenTexts, SentimentDataset, Split
 from ..errors import DivergedError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
@@ -50,6 +50,7 @@ class TrainedModel:
     fitted: FitResult
     trainable_parameters: int
     train_used: int
+    seen: SeenTexts
 
 
 def train_model(
@@ -81,7 +82,7 @@ def _train_model(
             raise
     used = len(ready.train) - fitted.unread
     trainable = sum(p.numel() for p in ready.model.parameters() if p.requires_grad)
-    return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, used)
+    return TrainedModel(finished(ready), ready.tokenizer, dataset, ready.config, fitted, trainable, used, ready.seen)
 
 
 def train(
@@ -104,7 +105,7 @@ def train(
         done = _train_model(config, folder, resume, seen, stop)
         calibrated = calibrate(done.model, done.tokenizer, done.dataset, config) if config.calibrate else None
         with writes(folder):
-            save_adapted(done.model, done.tokenizer, folder)
+            save_adapted(done.model, done.tokenizer, folder, done.seen)
         seen.now("the saved model is measured")
         metrics = {
             name: evaluate_split(done.model, done.tokenizer, split, done.dataset.label_names, config.precision)

@@ -1,0 +1,45 @@
+"""A model folder knows the texts that its model has seen, whatever file they come from.
+
+Kinds of fault: a list that is lost on the way, that belongs to another model, or that is damaged without a word.
+"""
+
+import numpy as np
+import pytest
+from backbone import labelled_texts, write_backbone
+
+from sentimoe import SentimentClassifier
+from sentimoe.data import SeenTexts
+from sentimoe.errors import ModelFolderError
+from sentimoe.methods import save_adapted
+
+TOLD = {"method": "full", "epochs": 1, "max_length": 16, "precision": "float32", "calibrate": False}
+
+
+def test_equal_texts_are_known_by_eight_bytes_each(tmp_path):
+    seen = SeenTexts.of(["A text ", "another", "a  TEXT"])
+    assert seen.hashes.dtype == np.uint64 and len(seen.hashes) == 2
+    assert seen.mask(["a text", "a texts", "ANOTHER"]).tolist() == [True, False, True]
+    both = seen | SeenTexts.of(["a texts"])
+    both.save(tmp_path)
+    assert SeenTexts.load(tmp_path).mask(["a text", "a texts", "none"]).tolist() == [True, True, False]
+    assert SeenTexts.load(tmp_path / "elsewhere") is None and not seen.mask([]).size
+    for damaged in (b"", np.arange(3.0).tobytes()):
+        (tmp_path / "seen_texts.npy").write_bytes(damaged)
+        with pytest.raises(ModelFolderError, match=r"seen_texts\.npy"):
+            SeenTexts.load(tmp_path)
+
+
+def test_the_list_goes_with_the_model_and_into_what_is_trained_from_it(tmp_path):
+    texts, labels = labelled_texts(60)
+    backbone = write_backbone(tmp_path / "backbone")
+    first = SentimentClassifier(model=backbone, **TOLD).fit(texts[:40], labels[:40])
+    assert first.seen_texts.mask(texts).sum() == 40  # those held out to choose the epoch too
+    first.save_pretrained(tmp_path / "first")
+    loaded = SentimentClassifier.from_pretrained(tmp_path / "first")
+    assert loaded.seen_texts.mask(texts).tolist() == [True] * 40 + [False] * 20
+    source = str(tmp_path / "first")
+    for told in ({"model": source, "head": "native"}, {"model": backbone, "teacher": source}):
+        again = SentimentClassifier(**TOLD | told).fit(texts[30:50], labels[30:50])
+        assert again.seen_texts.mask(texts).sum() == 50
+    save_adapted(loaded.model, loaded.tokenizer, tmp_path / "first")  # of another model, whose texts are not known
+    assert SentimentClassifier.from_pretrained(tmp_path / "first").seen_texts is None
