@@ -48,8 +48,8 @@ from sentimoe.explain import (
 )
 from sentimoe.explain.controls import changed, controls, mean_expert, other_router
 from sentimoe.explain.findings import Sizes, find, without_texts
-from sentimoe.explain.report import caveat, fitting, pieces, read_part, report_html, write_report
-from sentimoe.explain.summary import answer, listed, signed, things_to_know
+from sentimoe.explain.report import doubts, fitting, pieces, read_part, report_html, write_report
+from sentimoe.explain.summary import answer, listed, quoted, signed, things_to_know
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
 from sentimoe.inference import Engine, in_precision
 from sentimoe.methods import adapt
@@ -591,7 +591,8 @@ def test_layers_are_named_as_a_person_would():
         "0 to 2",
         "0, 4 and 5",
     ]
-    assert signed(-0.25) == "−0.2" and signed(3) == "+3.0" and caveat(0.1) == "" and "60%" in caveat(0.6)
+    assert signed(-0.25) == "−0.2" and signed(3) == "+3.0"
+    assert doubts("", [], [], 0.1, "a") == [] and "60%" in doubts("", [], [], 0.6, "a")[0]
 
 
 def test_the_dense_model_stands_beside_in_any_order_of_its_labels(engine, dataset):
@@ -621,9 +622,9 @@ def test_colours_that_the_model_contradicts_are_told(findings, engine, monkeypat
     told = copy.deepcopy(findings)
     told["texts"][0] |= {"disputed": [1], "gap": 0.6}
     told["texts"][0]["tokens"][1]["score"] = -0.4
-    page = report_html(told)
-    word = told["texts"][0]["text"][slice(*(told["texts"][0]["tokens"][1][key] for key in ("start", "end")))]
-    assert f"“<bdi>{word}</bdi>” is red, but without it <bdi>{told['texts'][0]['answer']}</bdi> would be less" in page
+    page, first = report_html(told), told["texts"][0]
+    word = first["text"][slice(*(first["tokens"][1][key] for key in ("start", "end")))]
+    assert f"{quoted(word)} is red, but without it the model would find {quoted(first['answer'])} less" in page
     assert page.count("rough guide") == 1
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from backbone import write_backbone
@@ -14,6 +15,7 @@ import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError
 from sentimoe.explain import knocked_out
+from sentimoe_cli.models import model_name
 
 fastapi = pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient  # noqa: E402
@@ -101,6 +103,27 @@ def test_attribution_covers_the_text(client):
     found = client.post("/api/attribution", json={"text": TEXT, "model": "experts"}).json()
     assert "".join(piece["text"] for piece in found["pieces"]) == TEXT and found["label"] in ("negative", "positive")
     assert any(piece["score"] for piece in found["pieces"])
+
+
+def test_the_page_tells_where_the_model_contradicts_the_colours(client, monkeypatch):
+    """Kind: "furious" painted as against the label, with no word that the model is less sure without it."""
+    captum = pytest.importorskip("captum.attr")
+    asked = {"json": {"text": "great", "model": "experts"}}
+    assert client.post("/api/attribution", **asked).json()["doubts"] == []
+    right = captum.LayerIntegratedGradients.attribute
+    monkeypatch.setattr(captum.LayerIntegratedGradients, "attribute", lambda *given, **how: -right(*given, **how))
+    found = client.post("/api/attribution", **asked).json()
+    (score,) = [piece["score"] for piece in found["pieces"]]
+    colour = "red" if score < 0 else "green"
+    assert any("great" in line and f"is {colour}, but without it" in line for line in found["doubts"])
+
+
+def test_models_have_their_real_names(folders, monkeypatch):
+    """Kind: a model called "model" or "", as its folder or the current one is."""
+    record = {"config": {"model": "backbones/all-MiniLM-L6-v2", "method": "moe-gated"}}
+    (folders / "experts" / "run.json").write_text(json.dumps(record))
+    monkeypatch.chdir(folders / "experts")
+    assert model_name(Path(".")) == "experts (all-MiniLM-L6-v2, moe-gated)" and model_name(folders / "dense") == "dense"
 
 
 def test_attribution_explains_the_answer_that_is_shown(client):

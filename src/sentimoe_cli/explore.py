@@ -27,6 +27,7 @@ def explore(
     from sentimoe import SentimentClassifier
     from sentimoe.errors import ConfigError
 
+    from .models import model_name
     from .show import prepare_process
 
     missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
@@ -43,7 +44,7 @@ def explore(
             free.bind(("127.0.0.1", port))
         except OSError as taken:
             raise ConfigError(f"port {port} of 127.0.0.1 cannot be used ({taken.strerror}); try --port 0") from taken
-    names = [folder.name for folder in folders]
+    names = [model_name(folder) for folder in folders]
     titles = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
     loaded = {
         title: SentimentClassifier.from_pretrained(

@@ -11,12 +11,13 @@ from test_pages import CHROMIUM
 
 from sentimoe import SentimentClassifier
 from sentimoe.pages import create_app
+from sentimoe_cli.models import model_name
 
 TEXT = "Two hours late and nobody told us anything. Worst airline ever, I am furious!"
 
 
 def main(model: Path, report: Path, folder: Path, port: int = 8799) -> None:
-    app = create_app({model.name: SentimentClassifier.from_pretrained(model, long_texts="truncate")})
+    app = create_app({model_name(model): SentimentClassifier.from_pretrained(model, long_texts="truncate")})
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     threading.Thread(target=server.run, daemon=True).start()
     while not server.started:
@@ -33,8 +34,10 @@ def main(model: Path, report: Path, folder: Path, port: int = 8799) -> None:
         page.wait_for_selector(".attribution span")
         page.screenshot(path=folder / "explore.png", full_page=True)
         page.goto(report.resolve().as_uri())
-        page.locator("#classes").screenshot(path=folder / "report-classes.png")
+        page.screenshot(path=folder / "report-classes.png")
+        page.locator("article > details > summary").nth(1).click()
         page.locator("article").nth(1).screenshot(path=folder / "report-text.png")
+        page.locator("#clusters summary").first.click()
         page.locator("#clusters figure").first.screenshot(path=folder / "report-clusters.png")
         browser.close()
 

@@ -155,6 +155,21 @@ def test_the_layer_slider_and_the_limit_of_open_experts(page, address):
     assert "must read each token" in page.locator(".problem").inner_text()
 
 
+def test_an_example_to_press_and_signs_that_stay_with_their_numbers(page, address):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address)
+    asked(page, lambda: page.locator(".examples button").first.click())
+    assert page.locator("textarea").input_value().endswith("I am furious!")
+    with page.expect_response("**/api/attribution"):
+        page.locator(".why").click()
+    page.wait_for_selector(".attribution span")
+    numbers = page.locator(".attribution sub").all_inner_texts()
+    assert len(numbers) > 10 and all(re.fullmatch(r"[+\u2212]?\d+\.\d\d", number) for number in numbers)
+    assert page.evaluate(BROKEN_NUMBERS) == [] and page.evaluate("document.documentElement.scrollWidth") <= 390
+    for token in page.locator(".attribution .whole").all():  # and a number with its token
+        assert token.bounding_box()["height"] < 40
+
+
 def test_two_side_by_side_and_the_download(page, address):
     page.goto(address)
     asked(page, lambda: page.locator("textarea").fill("a great lovely thing"))

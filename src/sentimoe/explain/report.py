@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..records import write_text
-from .summary import answer, listed, signed, things_to_know
+from .summary import answer, listed, quoted, signed, things_to_know
 
 PAGE_BYTES = 3_500_000  # of the texts one by one
 LARGE_GAP = 0.2  # of what an attribution should add up to
@@ -43,7 +43,7 @@ def report_html(findings: dict[str, Any]) -> str:
         "signed": signed,
     }
     environment.globals |= {"place": place, "pieces": pieces, "read_part": read_part, "strongest": strongest}
-    environment.globals |= {"caveat": caveat, "listed": listed}
+    environment.globals |= {"doubts": doubts, "listed": listed}
     return environment.get_template("report.html.jinja").render(found=_for_the_page(findings))
 
 
@@ -121,11 +121,16 @@ def read_part(text: str, tokens: Sequence[dict[str, Any]]) -> str:
     return text if not text[end:].strip() else text[:end]
 
 
-def caveat(gap: float) -> str:
-    """What to say of an attribution whose scores do not add up to what they explain."""
-    return (
-        "" if gap < LARGE_GAP else f"The colours are a rough guide: {gap:.0%} of what they should add up to is missing."
-    )
+def doubts(text: str, tokens: Sequence[dict[str, Any]], disputed: Sequence[int], gap: float, label: str) -> list[str]:
+    """What to say beside the colours of an attribution: it is not exact, or the model takes a token the other way."""
+    said = []
+    if gap >= LARGE_GAP:
+        said.append(f"The colours are a rough guide: they miss what they should add up to by {gap:.0%}.")
+    for token in (tokens[place] for place in disputed):
+        colour, change = ("green", "more") if token["score"] > 0 else ("red", "less")
+        word = quoted(text[token["start"] : token["end"]].strip())
+        said.append(f"{word} is {colour}, but without it the model would find {quoted(label)} {change} likely.")
+    return said
 
 
 def strongest(tokens: Sequence[dict[str, Any]]) -> float:

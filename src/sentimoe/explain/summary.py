@@ -116,10 +116,13 @@ def _knock_out(found: dict[str, Any]) -> str:
         return "Every expert reads every token, so none can be switched off."
     cells = [(change, c, row) for row in found["knock_out"] for c, change in enumerate(row["change"])]
     worst, c, row = min(cells, key=lambda cell: cell[0])
+    flipped = f"Without one expert or another, {found['flipped_by_some_expert']:.0%} of the texts change their label."
+    if worst >= 0:
+        return f"{flipped} No class loses F1 by it."
+    label = quoted(found["data"]["labels"][c])
     return (
-        f"With one expert switched off, {found['flipped_by_some_expert']:.0%} of the texts change their label in some "
-        f"case. F1 falls most for {quoted(found['data']['labels'][c])}, by {signed(worst)} points without expert "
-        f"{row['expert']} of layer {row['layer']} (not tested)."
+        f"{flipped} F1 falls most for {label}: by {-worst:.1f} points without expert {row['expert']} of layer "
+        f"{row['layer']} (not tested)."
     )
 
 

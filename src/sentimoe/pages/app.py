@@ -22,7 +22,7 @@ from ..data import clean_text
 from ..errors import ConfigError, SentiMoEError
 from ..explain import attribute, knocked_out, trace
 from ..explain.attribution import has_captum
-from ..explain.report import pieces
+from ..explain.report import doubts, pieces
 from ..inference import Engine, in_precision, make_windows
 from ..moe import mask_experts
 from ..upcycle import layer_numbers, moe_layers
@@ -118,7 +118,9 @@ def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
             {"text": piece, "score": None if token is None else token["score"]}
             for piece, token in pieces(text, scores["tokens"])
         ]
-        return {"label": engine.label_names[target], "pieces": parts, "gap": scores["gap"]}
+        label = engine.label_names[target]
+        said = doubts(text, scores["tokens"], scores["disputed"], scores["gap"], label)
+        return {"label": label, "pieces": parts, "gap": scores["gap"], "doubts": said}
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -23,6 +23,12 @@ async function ask(path, question) {
   return found;
 }
 
+function signed(number) {
+  const size = Math.abs(number).toFixed(2);
+  if (size === "0.00") return size;
+  return `${number < 0 ? "\u2212" : "+"}${size}`; // a minus sign that stays with its number
+}
+
 class Panel {
   constructor(title, modelIndex) {
     const section = document.getElementById("panel").content.cloneNode(true).querySelector("section");
@@ -37,6 +43,12 @@ class Panel {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.answer(), WAIT);
     });
+    for (const example of section.querySelectorAll(".examples button")) {
+      example.addEventListener("click", () => {
+        this.part("text").value = example.textContent;
+        this.answer();
+      });
+    }
     this.part("layer").addEventListener("input", () => this.showRouting());
     this.part("reset").addEventListener("click", () => this.open());
     this.part("why").addEventListener("click", () => this.attribute());
@@ -73,6 +85,7 @@ class Panel {
     const number = ++this.asked;
     this.part("problem").textContent = "";
     this.part("attribution").replaceChildren();
+    this.part("doubts").replaceChildren();
     if (!this.part("text").value.trim()) {
       this.part("answer").hidden = true;
       return;
@@ -159,14 +172,15 @@ class Panel {
       const most = Math.max(...found.pieces.map((piece) => Math.abs(piece.score ?? 0))) || 1;
       const parts = found.pieces.map((piece) => {
         if (piece.score === null) return document.createTextNode(piece.text);
-        const token = element("span", "", piece.text);
+        const token = element("span", "whole", piece.text);
         const side = piece.score > 0 ? "--up" : "--down";
         const share = Math.round((60 * Math.abs(piece.score)) / most);
         token.style.background = `color-mix(in srgb, var(${side}) ${share}%, transparent)`;
-        token.append(element("sub", "", piece.score.toFixed(2)));
+        token.append(element("sub", "", signed(piece.score)));
         return token;
       });
       this.part("attribution").replaceChildren(`For ${found.label} (green) or against it (red): `, ...parts);
+      this.part("doubts").replaceChildren(...found.doubts.map((line) => element("li", "", line)));
     } catch (error) {
       if (number === this.asked) this.part("problem").textContent = error.message;
     }
