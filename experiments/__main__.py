@@ -129,6 +129,30 @@ def cost(
     measure(declared, data, model, results, data_root, say, rounds)
 
 
+@app.command("ready-models")
+def ready_models(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Which of them. [all]")] = None,
+    results: Annotated[Path, Option(help="Folder for the records.")] = Path("results/ready"),
+    work: Annotated[Path, Option(help="Folder for the training runs.")] = Path("runs/ready"),
+    target: Annotated[Path, Option(help="Folder for the models themselves.")] = Path("src/sentimoe_ready"),
+) -> None:
+    """Train, pack and measure the models that come with the package; what is done already is not done again."""
+    check_folder(work)
+    from experiments.ready import make, recipes
+    from sentimoe.errors import ConfigError
+    from sentimoe_cli.show import prepare_process
+    from sentimoe_cli.stopping import stopped_by_signals
+
+    prepare_process()
+    if unknown := sorted(set(names or ()) - set(recipes())):
+        raise ConfigError(f"there is no ready model {unknown[0]!r}; choose among {', '.join(recipes())}")
+    places = {"data_root": data_root, "work": work, "results": results, "target": target}
+    with stopped_by_signals("python -m experiments ready-models") as stop:
+        for name in names or recipes():
+            make(name, **places, progress=say, stop=stop)
+
+
 @app.command("render")
 def render(
     results: Annotated[Path, Option(help="Folder with the results.")] = Path("results"),

@@ -1,5 +1,6 @@
-"""A Hugging Face hub of a folder: the few requests that `datasets` makes, answered from files."""
+"""A Hugging Face hub of a folder: the few requests that reading data sets and models and sending models make."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ COMMIT = "a" * 40
 
 @contextmanager
 def fake_hub(folder: Path) -> Iterator[str]:
-    """The address of a hub whose data set ``owner/name`` are the files in ``folder/owner/name``."""
+    """The address of a hub whose data set ``owner/name`` are the files in ``folder/owner/name``.
+
+    Models that are sent lie in ``folder/models/owner/name``.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"folder": folder}))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -34,12 +38,47 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.answer()
+        size = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(size) if size else self.rfile_chunks()
+        parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+        if parts == ["api", "repos", "create"]:
+            given = json.loads(body)
+            name = "/".join(filter(None, (given.get("organization"), given["name"])))
+            (self.folder / "models" / name).mkdir(parents=True, exist_ok=True)
+            self.send(json.dumps({"url": f"http://{self.headers['Host']}/{name}"}).encode())
+        elif parts == ["api", "validate-yaml"]:
+            self.send(b'{"errors": [], "warnings": []}')
+        elif "preupload" in parts:
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            self.send(json.dumps({"files": files}).encode())
+        elif "commit" in parts:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    place = self.folder.joinpath("models", *parts[2:4], line["value"]["path"])
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(base64.b64decode(line["value"]["content"]))
+            address = f"http://{self.headers['Host']}/{'/'.join(parts[2:4])}/commit/{COMMIT}"
+            self.send(json.dumps({"commitUrl": address, "commitOid": COMMIT}).encode())
+        else:
+            self.answer()
+
+    def rfile_chunks(self) -> bytes:
+        """The body of a request that is sent in chunks."""
+        body = b""
+        while self.headers.get("Transfer-Encoding") == "chunked" and (length := int(self.rfile.readline(), 16)):
+            body += self.rfile.read(length)
+            self.rfile.readline()
+        return body
 
     def answer(self) -> None:
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-        if parts[:2] == ["api", "datasets"] and (root := self.folder.joinpath(*parts[2:4])).is_dir():
+        if parts[0] != "datasets" and parts[2:3] == ["resolve"]:
+            parts = ["models", *parts]
+        kinds = {"datasets": self.folder, "models": self.folder / "models"}
+        if parts[0] == "api" and parts[1] in kinds and (root := kinds[parts[1]].joinpath(*parts[2:4])).is_dir():
             files = [_entry(path, root) for path in sorted(root.rglob("*")) if path.is_file()]
             info = {"id": "/".join(parts[2:4]), "sha": COMMIT, "private": False, "downloads": 0, "likes": 0, "tags": []}
             info["siblings"] = [{"rfilename": file["path"]} for file in files]
@@ -49,8 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send(b"[]")
             else:
                 self.send(json.dumps(info).encode())
-        elif parts[:1] == ["datasets"] and "resolve" in parts:
-            path = self.folder.joinpath(*parts[1:3], *parts[5:])
+        elif parts[0] in kinds and "resolve" in parts:
+            path = kinds[parts[0]].joinpath(*parts[1:3], *parts[5:])
             self.send(path.read_bytes()) if path.is_file() else self.send(b"", 404, "EntryNotFound")
         else:
             self.send(b"", 404, "RepoNotFound")

@@ -9,10 +9,10 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LEVELS = [
-    {"config", "errors", "manifest", "predictions", "records"},
+    {"config", "errors", "manifest", "model_card", "predictions", "records"},
     {"moe", "model_folder"},
     {"upcycle", "data"},
-    {"methods"},
+    {"methods", "ready"},
     {"inference", "evaluation"},
     {"training", "explain"},
     {"classifier"},

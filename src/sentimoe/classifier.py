@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from sentimoe_settings import TrainConfig
+
 from .data import SeenTexts, dataset_from_texts, values_of
 from .errors import ConfigError
-from .evaluation import predicted_labels
 from .inference import Comparison, Engine, compute_dtype, export, is_exported, load_exported
-from .methods import Prompt, ZeroShot, load_adapted, load_zero_shot, save_adapted
-from .model_folder import check_vocabulary, is_model_folder, load_tokenizer
-from .training import TrainConfig, calibrate, finished, fit, prepare
+from .model_card import CARD, made_from
+from .model_folder import THRESHOLD, check_vocabulary, find_folder, is_model_folder, load_tokenizer
+from .ready import is_ready, load_ready
 from .upcycle import set_experts_per_token
+
+if TYPE_CHECKING:
+    from .methods import Prompt, ZeroShot
+
+# `methods` and `training` bring peft and the Trainer: they are imported where they are used
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +47,7 @@ class SentimentClassifier:
         self.tokenizer: PreTrainedTokenizerBase | None = None
         self.seen_texts: SeenTexts | None = None
         self._engine: Engine | ZeroShot | None = None
+        self._folder: Path | None = None  # from which it was loaded
 
     @classmethod
     def from_pretrained(
@@ -54,33 +62,41 @@ class SentimentClassifier:
         trust_remote_code: bool = False,
         verify: bool = True,
     ) -> SentimentClassifier:
-        """Load a folder written by `sentimoe train`, `save_pretrained` or `export`, onto the GPU where there is one.
+        """Load a trained model, onto the GPU where there is one.
 
-        precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32". long_texts: "windows" or
-        "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model with experts; None: as it
-        was saved. tokens_per_batch: fewer take less memory. trust_remote_code: run the Python code that the folder
-        brings along. verify: compare the folder with its manifest; False for one that was changed on purpose. Raises
-        ConfigError when the folder does not exist or does not allow what is asked, and
+        folder: one written by `sentimoe train`, `save_pretrained` or `export`; else the name of a ready model, such as
+        "sentiment", or a hub id. precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
+        long_texts: "windows" or "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model
+        with experts; None: as it was saved. tokens_per_batch: fewer take less memory. trust_remote_code: run the Python
+        code that the folder brings along. verify: compare the folder with its manifest; False for one that was changed
+        on purpose. Raises ConfigError when there is no such model or it does not allow what is asked, and
         ModelFolderError when it is damaged or not trusted.
         """
-        folder = Path(folder)
+        folder = find_folder(folder)
         classifier = cls()
         classifier.config = None
         if is_exported(folder):
             if num_experts_per_tok is not None:
                 raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
             model: Any = load_exported(folder, compute_dtype(precision, torch.device("cpu")), verify=verify)
-        elif is_model_folder(folder):
-            model = load_adapted(folder, trust_remote_code=trust_remote_code, verify=verify)
+        elif is_ready(folder) or is_model_folder(folder):
+            if is_ready(folder):
+                model, classifier.tokenizer = load_ready(folder, verify=verify)
+            else:
+                from .methods import load_adapted
+
+                model = load_adapted(folder, trust_remote_code=trust_remote_code, verify=verify)
             if num_experts_per_tok is not None:
                 set_experts_per_token(model, num_experts_per_tok)
             model = classifier.model = model if backend == "openvino" else model.to(_device())
         else:
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
-        classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        if classifier.tokenizer is None:
+            classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
         classifier.seen_texts = SeenTexts.load(folder)
         if classifier.model is not None:
             check_vocabulary(classifier.tokenizer, classifier.model, folder)
+        classifier._folder = folder
         classifier._engine = Engine(
             model,
             classifier.tokenizer,
@@ -118,6 +134,8 @@ class SentimentClassifier:
         trust_remote_code: run the Python code that the model brings along. settings: `mode` ("calibrated",
         "uncalibrated" or "generate") and `max_length`, see `ZeroShot`.
         """
+        from .methods import load_zero_shot
+
         dtype = compute_dtype(precision, _device())
         classifier = cls()
         classifier.config = None
@@ -139,6 +157,8 @@ class SentimentClassifier:
         Raises DataError where more than a fifth of the texts are blank or there is a single class, ConfigError for the
         setting `more_train`.
         """
+        from .training import calibrate, finished, fit, prepare
+
         if self.config is None:
             raise ConfigError(
                 "this classifier was loaded, and fit starts from a backbone: SentimentClassifier(model=...).fit(...), "
@@ -241,21 +261,43 @@ class SentimentClassifier:
         return answers(probabilities, self.classes_.tolist())
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model and tokenizer as a Hugging Face folder."""
+        """Write model and tokenizer as a Hugging Face folder, with a model card (README.md)."""
+        from .methods import save_adapted
+
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to save; call fit(texts, labels) first")
-        save_adapted(self.model, self.tokenizer, Path(folder), self.seen_texts)
+        trained = {} if self.config is None else made_from(self.config.model, self.config.method)
+        save_adapted(self.model, self.tokenizer, Path(folder), self.seen_texts, trained)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
+    ) -> str:
+        """Send the model to the Hugging Face hub as `repo_id`, with its card. Returns the address of the commit.
+
+        A card, and a threshold, that lie in the folder from which the model was loaded go along. private: of a new
+        repository. options: of `huggingface_hub.HfApi.upload_folder`, such as `commit_message`, `revision` or
+        `create_pr`. Raises ConfigError before `fit` or `from_pretrained`, and what huggingface_hub raises.
+        """
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            for name in (CARD, THRESHOLD):
+                if self._folder is not None and (self._folder / name).is_file():
+                    shutil.copy(self._folder / name, folder)
+            api = HfApi(token=token)
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options).commit_url)
 
 
 def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dict[str, Any]]:
     """Probabilities `[B, C]` -> the best label and its probability for every row."""
-    if not len(probabilities):
-        return []
-    best = predicted_labels(probabilities)
-    return [
-        {"label": None, "score": float("nan")} if index < 0 else {"label": classes[index], "score": float(row[index])}
-        for index, row in zip(best, probabilities, strict=True)
-    ]
+    found = []
+    for row in probabilities:
+        best = int(row.argmax())  # the first NaN, where there is one
+        blank = bool(np.isnan(row[best]))
+        found.append({"label": None if blank else classes[best], "score": float(row[best])})
+    return found
 
 
 def _config_of(settings: dict[str, Any]) -> TrainConfig:

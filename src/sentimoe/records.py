@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +20,19 @@ def written_aside(path: Path) -> Iterator[Path]:
     """A file path beside `path` to write to, which takes its place when the block ends without an error.
 
     What was there before stays until then, and stays for good when the block raises. A file that is replaced hands its
-    permissions on, and a link still points to the new file. Several processes may write the same file; the last one
-    wins.
+    permissions on, a new one has those of the umask, and a link still points to the new file. Several processes may
+    write the same file; the last one wins.
     """
     target = Path(os.path.realpath(path))
     # a name has at most 255 bytes: 40 characters of up to 4 bytes leave room for the rest
     partial = target.with_name(f"{target.name[:40]}.{uuid4().hex}.partial")
     try:
+        mode = _mode_of_new(partial)
         yield partial
         if target.exists():
             shutil.copymode(target, partial)
+        else:
+            partial.chmod(mode)
         sync(partial)
         partial.replace(target)
         sync(target.parent)
@@ -38,6 +42,29 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _mode_of_new(path: Path) -> int:
+    """The permissions that the umask gives a new file there; no other way to ask for the umask leaves it alone."""
+    path.touch(exist_ok=False)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
+
+
+def made_aside(folder: Path, prefix: str) -> Path:
+    """A new folder in `folder`, with the permissions of the umask, unlike those of `tempfile`."""
+    made = folder / f"{prefix}{uuid4().hex}"
+    made.mkdir()
+    return made
+
+
+def with_umask(folder: Path) -> None:
+    """Give the files below a new folder the permissions of the umask: safetensors, for one, writes with 0600."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 @contextmanager

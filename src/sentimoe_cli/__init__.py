@@ -14,7 +14,7 @@ import typer
 
 from sentimoe_settings.errors import ExitCode, SentiMoEError
 
-from . import bench, compare, evaluate, explain, explore, export, info, predict, train
+from . import bench, compare, evaluate, explain, explore, export, info, predict, ready, train
 from .messages import say
 from .options import GroupedCommand
 
@@ -54,6 +54,7 @@ for command in (
     explore.explore,
     bench.bench,
     info.info,
+    ready.models,
 ):
     app.command(cls=GroupedCommand)(command)
 

@@ -13,7 +13,7 @@ from .places import check_model, check_standard_output
 
 
 def info(
-    folder: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a classifier, a ready model or a hub id.")],
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
     as_json: AsJson = False,
@@ -25,12 +25,13 @@ def info(
 
     from sentimoe import SentimentClassifier
     from sentimoe.inference import is_exported
-    from sentimoe.model_folder import EXPORT
+    from sentimoe.model_folder import EXPORT, find_folder
 
     from .messages import visible
     from .show import prepare_process, print_json, print_tables
 
     prepare_process()
+    folder = find_folder(folder)
     if is_exported(folder):
         print_json(beside_model(folder, EXPORT))
         return
@@ -53,7 +54,9 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
     from sentimoe.errors import ModelFolderError
     from sentimoe.evaluation import active_parameters
     from sentimoe.methods.storage import RUN
+    from sentimoe.ready import is_ready
     from sentimoe.upcycle import layer_numbers
+    from sentimoe_ready import facts as ready_facts
 
     model = classifier.engine.model
     moe = getattr(model.config, "moe", None)
@@ -67,6 +70,9 @@ def describe(classifier, folder: Path) -> dict[str, Any]:
         "experts": None if moe is None else {name: moe[name] for name in SHOWN} | {"layers": layer_numbers(model)},
         "receipt": getattr(model.config, "moe_receipt", None),
     }
+    if is_ready(folder):
+        known = ready_facts(folder)
+        return facts | {"data": known["data"], known["split"]: {key: round(known["scores"][key], 4) for key in SCORES}}
     if not (folder / RUN).is_file():  # written last: without it other files may be of a run that was killed
         return facts
     record, scores = beside_model(folder, "run.json"), beside_model(folder, "metrics.json")

@@ -27,7 +27,6 @@ def load_model(
     """
     from sentimoe import SentimentClassifier
     from sentimoe.errors import ConfigError
-    from sentimoe.methods import PROMPTS
 
     options: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code, "verify": verify}
     if method is None:
@@ -43,6 +42,8 @@ def load_model(
         )
     if len(labels) < 2:
         raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
+    from sentimoe.methods import PROMPTS  # brings peft
+
     return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **options)
 
 

@@ -7,8 +7,11 @@ import re
 import sys
 from pathlib import Path
 
+from sentimoe_ready import ready_models
+
 from .messages import Mistake
 
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE = re.compile(r"\.(csv|tsv|jsonl?|parquet|xlsx?|ods)(\.gz|\.zst)?$", re.IGNORECASE)
 
 
@@ -38,11 +41,15 @@ def check_folder(path: Path) -> None:
     _check_writable(path, there)
 
 
-def check_model(*folders: Path | str | None) -> None:
-    """Raise Mistake when there is no such folder; what is in it is looked at when it is loaded."""
-    for folder in folders:
-        if folder is not None and not Path(folder).is_dir():
-            raise Mistake(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+def check_model(*names: Path | str | None) -> None:
+    """Raise Mistake for what is no folder, no ready model and no hub id; they are looked at when they are loaded."""
+    for name in names:
+        if name is None or Path(name).is_dir() or str(name) in ready_models() or HUB_ID.fullmatch(str(name)):
+            continue
+        raise Mistake(
+            f"{name} is not a trained model (it has no config.json); give the folder of a run, a ready model "
+            f"({', '.join(ready_models())}) or a hub id"
+        )
 
 
 def check_data(*sources: Path | str | None) -> None:

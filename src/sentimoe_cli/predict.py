@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from sentimoe_ready import DEFAULT, ready_models
+
 from .messages import Mistake, say, takes_unicode
 from .options import (
     Backend,
@@ -30,7 +32,10 @@ Option = typer.Option
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one per line of standard input.")] = None,
     model: Annotated[
-        str | None, Option(help="Run folder or any saved classifier; a language model for zero-shot.")
+        str | None,
+        Option(
+            help="Folder of a classifier, a ready model (see `sentimoe models`) or a hub id; a language model for zero-shot. [sentiment]",
+        ),
     ] = None,
     input_file: Annotated[Path | None, Option("--input", help="CSV, JSONL or Parquet file with a text column.")] = None,
     text_column: TextColumn = None,
@@ -64,8 +69,9 @@ def predict(
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read. A model with a threshold
     (`evaluate --target-accuracy --save`) gives doubtful texts no label; what it would have been stands in `guess`.
     """
-    first_is_model = model is None
-    model, texts = _model_and_texts(model, texts or [])
+    if model is None and method is not None:
+        raise Mistake(f"--method {method} asks a language model: --model names it")
+    model, texts, note = _model_and_texts(model, texts or [])
     if texts and input_file:
         raise Mistake("give texts as arguments or --input FILE, not both")
     if text_column is not None and input_file is None:
@@ -85,13 +91,13 @@ def predict(
 
     if method is None:
         check_model(model)
-    if first_is_model:
-        say(f"note: the folder {model} is read as the model; write --model {model}")
+    if note is not None:
+        say(f"note: {note}")
     import pandas as pd
 
     from sentimoe.data import FileFormat, json_lines, read_texts, write_table
     from sentimoe.errors import ConfigError
-    from sentimoe.evaluation import Threshold
+    from sentimoe.model_folder import THRESHOLD, find_folder
 
     from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
@@ -106,10 +112,16 @@ def predict(
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    if method is None:
+        model = str(find_folder(model))
     classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
     engine, classes = classifier.engine, classifier.classes_.tolist()
-    stored = Threshold.load(Path(model)) if method is None and not all_answers else None
-    threshold = None if stored is None else stored.value
+    threshold = None
+    if method is None and not all_answers and (Path(model) / THRESHOLD).exists():
+        from sentimoe.evaluation import Threshold  # brings scipy and scikit-learn
+
+        stored = Threshold.load(Path(model))
+        threshold = None if stored is None else stored.value
     if threshold is not None and experts_per_token is not None:
         say("warning: the threshold was found with the model's own number of experts; its promise does not hold here")
     if doubtful is not None and threshold is None:
@@ -138,19 +150,23 @@ def predict(
         write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful)
 
 
-def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str]]:
-    """The model and the texts among the arguments: a folder is never a text. Raises Mistake."""
-    if model is None:
-        if not given:
-            raise Mistake("--model is missing: sentimoe predict --model MODEL TEXT ...")
+def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str], str | None]:
+    """The model, the texts among the arguments (a folder is never one), and what to say where no model was named.
+
+    Raises Mistake.
+    """
+    note = None
+    if model is None and given and os.path.isdir(given[0]):
         model, *given = given
-        if not os.path.isdir(model):
-            raise Mistake(f"--model is missing, and {model!r} is no folder of a model; arguments are texts")
+        note = f"the folder {model} is read as the model; write --model {model}"
+    elif model is None:
+        model = str(ready_models()[DEFAULT])
+        note = f"the ready model {DEFAULT} answers; --model names another"
     if folders := [text for text in given if os.path.isdir(text)]:
         raise Mistake(
             f"{folders[0]!r} is a folder, and the model is named already; if it is meant as a text, give it on standard input"
         )
-    return model, given
+    return model, given, note
 
 
 def _decoded(argument: str) -> str:

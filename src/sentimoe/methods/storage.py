@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
@@ -11,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from ..data import SeenTexts
 from ..errors import ConfigError, WeightsError
+from ..model_card import CARD, is_somebodys, model_facts, write_card
 from ..model_folder import (
     ADAPTER,
     BASE,
@@ -39,10 +42,12 @@ def save_adapted(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     seen: SeenTexts | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a trained model, its tokenizer and a manifest, and beside an adapter the frozen model that it belongs to.
+    """Write a trained model, its tokenizer, card and manifest; beside an adapter the frozen model that it belongs to.
 
-    seen: the texts that it was trained on, kept as hashes.
+    seen: the texts that it was trained on, kept as hashes. known: what the card says beside what the model says of
+    itself, see `render_card`. A card that somebody wrote stays.
 
     Takes the place of a model of the same kind. Raises ConfigError for a folder that holds another kind of model or a
     finished run, and WeightsError for weights that are not finite; the folder is then as it was.
@@ -65,6 +70,9 @@ def save_adapted(
             _point_to_base(aside)
         if seen is not None:
             seen.save(aside)
+        (aside / CARD).unlink(missing_ok=True)  # peft's, to fill in
+        if not is_somebodys(folder / CARD):
+            write_card(aside, {"model": model_facts(model, tokenizer.model_max_length)} | dict(known or {}))
 
 
 def load_adapted(

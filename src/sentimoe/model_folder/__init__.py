@@ -17,6 +17,7 @@ from .files import (
     is_model_folder,
     read_object,
 )
+from .finding import find_folder
 from .loading import check_answers, load_adapter, load_config, load_model, load_tokenizer
 from .saving import saved_whole
 from .weights import check_finite, read_header
@@ -38,6 +39,7 @@ __all__ = [
     "check_finite",
     "check_hashes",
     "check_vocabulary",
+    "find_folder",
     "is_model_folder",
     "load_adapter",
     "load_config",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..manifest import MANIFEST, write_manifest
-from ..records import native_writers, sync
+from ..records import made_aside, native_writers, sync, with_umask
 from .files import BASE, DECISIVE, SEEN, THRESHOLD
 
 ASIDE = ".saving-"  # begins the name of a folder that a killed save may leave
@@ -29,7 +28,7 @@ def saved_whole(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(left)
-    aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+    aside = made_aside(folder, ASIDE)
     try:
         with native_writers():
             yield aside
@@ -38,6 +37,7 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         write_manifest(
             aside, [name for name in _listed(aside) if not name.startswith(f"{BASE}/")] + _manifest_of(aside)
         )
+        with_umask(aside)
         for path in aside.rglob("*"):
             sync(path)
         _replace(aside, folder)

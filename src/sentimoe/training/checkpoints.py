@@ -13,7 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError
 from ..manifest import MANIFEST, check_manifest, write_manifest
-from ..records import native_writers, read_json, sync
+from ..records import native_writers, read_json, sync, with_umask
 
 PARTIAL = "partial"
 logger = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def written_checkpoint(checkpoints: Path, step: int) -> Iterator[Path]:
         written = aside / place.name
         files = [path for path in written.rglob("*") if path.is_file() and path.name != MANIFEST]
         write_manifest(written, (str(path.relative_to(written)) for path in files))
+        with_umask(written)
         for path in (*written.rglob("*"), written):
             sync(path)
         written.rename(place)

@@ -22,6 +22,7 @@ from ..errors import DivergedError
 from ..evaluation import evaluate_predictions
 from ..inference import Engine
 from ..methods import save_adapted
+from ..model_card import made_from, model_facts, write_card
 from ..records import write_json
 from ..upcycle import layer_numbers
 from .balance import unbalanced
@@ -97,8 +98,8 @@ def train(
 
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
     (versions, data hash, hardware, parameters, history, the temperature, the scores of TF-IDF, and experts that read
-    nearly all or next to none of the tokens), `metrics.json` and `log.jsonl`. Returns what `run.json` holds and the
-    metrics. Raises what `train_model` raises.
+    nearly all or next to none of the tokens), `metrics.json`, `log.jsonl` and a model card. Returns what
+    `run.json` holds and the metrics. Raises what `train_model` raises.
     """
     folder, started = Path(output), time.perf_counter()
     with locked(folder, resume), shown(progress) as seen:
@@ -116,9 +117,22 @@ def train(
         record = _record(done, time.perf_counter() - started) | {"calibration": calibrated, "tfidf": baseline}
         with writes(folder):
             write_json(folder / "metrics.json", metrics)
+            write_card(folder, _card(done, record, metrics))
             write_json(folder / FINISHED, record)
         _remove_checkpoints(folder)
     return record | {"metrics": metrics}
+
+
+def _card(done: TrainedModel, record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """What the model card of a run says."""
+    return {
+        "model": model_facts(done.model, done.tokenizer.model_max_length),
+        "data": record["data"],
+        "scores": metrics,
+        "calibration": record["calibration"],
+        "tfidf": record["tfidf"],
+        "versions": {name: record["versions"][name] for name in ("sentimoe", "torch", "transformers")},
+    } | made_from(done.config.model, done.config.method)
 
 
 def _remove_checkpoints(folder: Path) -> None:

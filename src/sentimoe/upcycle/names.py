@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from ..errors import ConfigError
 from ..model_folder import load_model, load_tokenizer
+from ..records import made_aside, with_umask
 
 
 def _minilm() -> Path:
@@ -107,9 +108,10 @@ def _cached(name: str, assemble: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=target.parent))
+    partial = made_aside(target.parent, f"{name}.")
     try:
         assemble(partial)
+        with_umask(partial)
         if not target.is_dir():
             partial.rename(target)
     finally:
