@@ -14,7 +14,7 @@ import typer
 
 from sentimoe_settings.errors import ExitCode, SentiMoEError
 
-from . import bench, compare, evaluate, explain, explore, export, info, predict, ready, train
+from . import bench, compare, evaluate, explain, explore, export, info, predict, ready, suspects, train
 from .messages import say
 from .options import GroupedCommand
 
@@ -48,6 +48,7 @@ for command in (
     train.train,
     evaluate.evaluate,
     compare.compare,
+    suspects.suspects,
     predict.predict,
     export.export,
     explain.explain,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from .messages import takes_unicode, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def prepare_process() -> None:
@@ -103,6 +106,17 @@ def comparison_tables(comparison: Mapping[str, Any], texts: Sequence[str], which
         for row in comparison[f"only_{key}"][:5]:
             examples.add_row(key, visible(texts[row][:200]))
     return [scores, flips, examples]
+
+
+def suspects_table(suspects: pd.DataFrame) -> Table:
+    """The first rows of what `label_errors` found."""
+    table = Table(title="labels to check, the most suspicious first")
+    for heading in ("row", "label", "suggested", "text"):
+        table.add_column(heading, justify="right" if heading == "row" else "left")
+    for row in suspects.to_dict("records"):
+        likelier = [f"{visible(row[name])} {row[f'prob_{name}']:.0%}" for name in ("label", "suggested")]
+        table.add_row(str(row["row"]), *likelier, visible(row["text"][:200]))
+    return table
 
 
 def confusion_table(metrics: Mapping[str, Any]) -> Table:

@@ -14,9 +14,11 @@ WHOLE = "whole file"
 
 @dataclass(frozen=True)
 class WholeFile:
-    """dataset: the one split ``WHOLE``. beside: another column of its rows as text, where one was asked for."""
+    """dataset: the one split ``WHOLE``. numbers: of its rows in the file, from 1, without the header. beside: another
+    column of its rows as text, where one was asked for."""
 
     dataset: SentimentDataset
+    numbers: list[int]
     beside: list[str] | None = None
 
 
@@ -42,7 +44,7 @@ def read_whole_file(
     warnings = (rows.skipped,) if rows.skipped else ()
     dataset = SentimentDataset(Path(path).stem, names, splits, content_hash(splits), warnings)
     if beside is None:
-        return WholeFile(dataset)
+        return WholeFile(dataset, rows.numbers)
     column = find_column(table.frame, table.origin, beside, "by")
     values = ["" if is_missing(value) else str(value) for value in table.frame[column].tolist()]
-    return WholeFile(dataset, [values[number - 1] for number in rows.numbers])
+    return WholeFile(dataset, rows.numbers, [values[number - 1] for number in rows.numbers])

@@ -8,6 +8,7 @@ from .folder import writes
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_recipe
 from .run import TrainedModel, hardware, train, train_model, versions
 from .stopping import Stop
+from .suspects import check_installed, label_errors
 
 __all__ = [
     "WITHOUT_EFFECT",
@@ -17,10 +18,12 @@ __all__ = [
     "TrainConfig",
     "TrainedModel",
     "calibrate",
+    "check_installed",
     "dataset_of",
     "finished",
     "fit",
     "hardware",
+    "label_errors",
     "prepare",
     "train",
     "train_model",
