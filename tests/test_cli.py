@@ -588,3 +588,31 @@ def test_the_file_of_a_spreadsheet_is_trained_on_as_it_is(made, tmp_path, caplog
         "predict", "--model", tmp_path / "run", "--input", tmp_path / "export.csv", "--output", tmp_path / "out.csv"
     )
     assert labelled.exit_code == 0 and len(pd.read_csv(tmp_path / "out.csv")) == 120
+
+
+def test_named_classes_have_the_order_that_was_given(made, tmp_path):
+    """Kind: distances between classes in alphabetical order, told without a word."""
+    folder, _ = made
+    words = {"so so": "table", "bad": "awful", "great": "lovely"}
+    rows = [(f"the {words[label]} thing number {i}", label) for i in range(40) for label in words]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "x.csv", index=False)
+    told = ("--config", folder / "run.yaml", "--data", tmp_path / "x.csv", "--method", "full", "--quiet", "--epochs", 2)
+    assert (
+        "must name every label of x once"
+        in invoke("train", *told, "--output", tmp_path / "a", "--ordinal", "a,b").error
+    )
+    trained = invoke("train", *told, "--output", tmp_path / "run", "--ordinal", "bad, so so, great", "--json")
+    assert trained.exit_code == 0 and "within_one" in json.loads(trained.stdout)["test"]["ordinal"], trained.stderr
+    assert list(json.loads(trained.stdout)["test"]["per_class"]) == ["bad", "so so", "great"]
+    asked = ("evaluate", tmp_path / "run", "--data", tmp_path / "x.csv", "--json")
+    scores = json.loads(invoke(*asked).stdout)
+    other = json.loads(invoke(*asked, "--ordinal", "so so,bad,great").stdout)
+    assert scores["order"] == ["bad", "so so", "great"] and other["order"] == ["so so", "bad", "great"]
+    cells = np.array(scores["confusion_matrix"])
+    for found, places in ((scores, [0, 1, 2]), (other, [1, 0, 2])):
+        distance = np.abs(np.subtract.outer(places, places))
+        assert found["ordinal"]["mae"] == pytest.approx((cells * distance).sum() / cells.sum())
+    assert "must name every label once" in invoke(*asked, "--ordinal", "bad,great").error
+    assert "ordinal" not in json.loads(
+        invoke("evaluate", folder / "run", "--data", folder / "data", *COLUMNS, "--json").stdout
+    )

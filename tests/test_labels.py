@@ -72,7 +72,10 @@ def test_the_type_of_labels_is_known_of_columns_too(tmp_path) -> None:
     frame.to_json(tmp_path / "x.jsonl", orient="records", lines=True)
     frame.to_csv(tmp_path / "x.csv", index=False)
     found = {suffix: load_dataset(str(tmp_path / f"x.{suffix}")).label_type for suffix in ("parquet", "jsonl", "csv")}
-    assert found == {"parquet": "int", "jsonl": "int", "csv": "str"}
+    assert found == {"parquet": "int", "jsonl": "int", "csv": "int"}  # whole numbers, in a file that has strings alone
+    frame.assign(label=[f"0{i % 3}" for i in range(90)]).to_csv(tmp_path / "x.csv", index=False)
+    frame.assign(label=frame["label"].astype(str)).to_json(tmp_path / "x.jsonl", orient="records", lines=True)
+    assert {load_dataset(str(tmp_path / f"x.{suffix}")).label_type for suffix in ("jsonl", "csv")} == {"str"}
     assert load_dataset("tweets").label_type == "str"  # its integers have names
 
 
@@ -111,7 +114,7 @@ def test_integer_labels_come_back_as_integers_from_every_folder(fitted, tmp_path
     ):
         found = each.predict([*texts[:20], ""])
         assert found.tolist() == [*numbers[:20].tolist(), None] and found.dtype == object
-        assert each.seen_texts.mask(texts).all()
+        assert each.seen_texts.mask(texts).all() and each.ordinal
         assert each.predict(texts[:20]).dtype == np.int64 and each.predict([]).shape == (0,)
         assert all(type(answer["label"]) is int for answer in each(texts[:20]))
 

@@ -157,7 +157,7 @@ class SentimentClassifier:
         Raises DataError where more than a fifth of the texts are blank or there is a single class, ConfigError for the
         setting `more_train`.
         """
-        from .training import calibrate, finished, fit, prepare
+        from .training import calibrate, finished, fit, prepare, with_order
 
         if self.config is None:
             raise ConfigError(
@@ -166,7 +166,7 @@ class SentimentClassifier:
             )
         if self.config.more_train is not None:
             raise ConfigError("more_train is for `sentimoe train`; fit trains on all texts that it is given")
-        dataset = dataset_from_texts(texts, labels)
+        dataset = with_order(dataset_from_texts(texts, labels), self.config)
         for warning in dataset.warnings:
             logger.warning(warning)
         ready = prepare(self.config, dataset)
@@ -239,6 +239,12 @@ class SentimentClassifier:
         """
         names = self.label_names
         return np.array([int(name) for name in names] if _label_type(self.engine.model) == "int" else names)
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether the classes go from lowest to highest: integers, or in the order that `ordinal` named."""
+        model = self.engine.model
+        return getattr(model.config, "ordinal", _label_type(model) == "int")
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Class probabilities `[B, C]`; a row of NaN for a blank text.

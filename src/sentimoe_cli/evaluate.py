@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from .options import (
 )
 from .places import check_data, check_folder, check_model, check_standard_output
 
+if TYPE_CHECKING:
+    from sentimoe import SentimentClassifier
+
 Option = typer.Option
 
 
@@ -44,6 +47,10 @@ def evaluate(
     encoding: Encoding = None,
     strict: Strict = False,
     by: Annotated[str | None, Option(help="Column of a file: the same scores for each of its values.")] = None,
+    ordinal: Annotated[
+        str | None,
+        Option(help="Labels from lowest to highest, with commas: how far off the answers are. [as it was trained]"),
+    ] = None,
     target_accuracy: Annotated[
         float | None, Option(help="Find from which confidence on that share of the answers is right, such as 0.95.")
     ] = None,
@@ -102,6 +109,7 @@ def evaluate(
         model, method, dataset.label_names, mode, name, precision, trust_remote_code, not no_verify, **settings
     )
     dataset = dataset.with_labels_of(classifier.label_names)
+    order = _order(ordinal, classifier)
     warnings = list(dataset.warnings)
     if whole:
         warnings += absence_warnings(dataset.label_names, dataset.splits)
@@ -133,8 +141,9 @@ def evaluate(
         metrics["unseen"] = evaluate_predictions(labels[new].tolist(), probabilities[new], dataset.label_names)
     confidence, right = probabilities.max(axis=1), answers == labels
     metrics["risk_coverage"] = risk_coverage(confidence, right)
-    if classifier.classes_.dtype.kind == "i":
-        metrics["ordinal"] = ordinal_metrics(labels, answers, len(dataset.label_names))
+    if order is not None:
+        places = np.array([order.index(label) for label in dataset.label_names] + [-1])  # -1: unanswered
+        metrics |= {"ordinal": ordinal_metrics(places[labels], places[answers], len(order)), "order": order}
     if isinstance(classifier.engine, ZeroShot):
         metrics["off_label"] = dict(predictions.off_label.most_common())
     if found.groups is not None:
@@ -161,3 +170,16 @@ def evaluate(
         say(f"no confidence is high enough for an accuracy of {target_accuracy:g}: nothing is promised, nothing saved")
     elif threshold is not None and not as_json:
         typer.echo(f"{threshold}{'; saved' if save else ''}")
+
+
+def _order(given: str | None, classifier: SentimentClassifier) -> list[str] | None:
+    """The labels from lowest to highest: as given, or as the model was trained. Raises ConfigError."""
+    from sentimoe.errors import ConfigError
+
+    names = classifier.label_names
+    if given is None:
+        return names if classifier.ordinal else None
+    order = [name.strip() for name in given.split(",")]
+    if sorted(order) != sorted(names):
+        raise ConfigError(f"--ordinal {given!r} must name every label once: {', '.join(names)}")
+    return order

@@ -159,6 +159,13 @@ def _whole_numbers(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | range) else value
 
 
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = pydantic.BeforeValidator(_names)  # ["low", "high"] or "low, high"
 PathText = pydantic.BeforeValidator(_path_text)  # a path as text or `Path`, or a list of them
 WholeNumbers = pydantic.BeforeValidator(_whole_numbers)  # [-2, -1], range(2), -1 or "-2,-1"
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
-from .base import PathText, Settings, panel, settings
+from .base import Names, PathText, Settings, panel, settings
 from .errors import ConfigError
 from .methods import check_settings
 
@@ -43,6 +43,10 @@ class TrainConfig(Settings):
     """Encoding of a text file, such as cp1252."""
     strict: bool = in_data(False)
     """Refuse data in which a row lacks its text or its label; otherwise such rows are counted and left out."""
+    ordinal: Annotated[tuple[str, ...] | None, Names] = in_data(
+        None, shown="numbers by size; other labels have no order"
+    )
+    """Labels from lowest to highest, with commas; scores then count how far off an answer is."""
     method_settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of the method, such as `num_experts`; see `METHOD_SETTINGS`."""
     head: Literal["mean", "native"] = in_model("mean")

@@ -7,10 +7,9 @@ from decimal import Decimal
 
 from ..errors import DataError
 from .dataset import Split
-from .rows import Rows
+from .rows import INTEGER, Rows
 from .text import listed
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 _NUMBER = re.compile(r"[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
@@ -33,7 +32,7 @@ def name_labels(train: Rows, preset_names: tuple[str, ...] | None) -> tuple[tupl
         raise DataError(
             f'{train.origin}: all {len(train)} training rows have the label "{listed([only])}"; add a second class'
         )
-    if preset_names and all(map(_INTEGER.fullmatch, written)):
+    if preset_names and all(map(INTEGER.fullmatch, written)):
         expected = {str(i): i for i in range(len(preset_names))}
         if written != set(expected):
             raise DataError(

@@ -59,7 +59,8 @@ def load_dataset(
     name, tables, preset_names = _find(source, label_column, file_format)
 
     def rows_of(table: Table) -> Rows:
-        return labelled_rows(table.frame, table.origin, text_column, label_column, strict=strict)
+        columns = (text_column, label_column)
+        return labelled_rows(table.frame, table.origin, *columns, strict=strict, untyped=table.untyped)
 
     rows = {split: rows_of(table) for split, table in tables.items()}
     more = None if more_train is None else rows_of(_more(more_train, file_format))

@@ -36,10 +36,14 @@ FOUND_OUT = FileFormat()
 
 @dataclass(frozen=True)
 class Table:
-    """A frame and where it came from (a path or a preset's split), as errors name it."""
+    """A frame and where it came from (a path or a preset's split), as errors name it.
+
+    untyped: every cell is a string, as in a CSV file, so that a column of whole numbers is one of integers.
+    """
 
     origin: str
     frame: pd.DataFrame
+    untyped: bool = False
 
 
 def read_table(path: str | Path, file_format: FileFormat = FOUND_OUT) -> Table:
@@ -70,7 +74,7 @@ def _read(path: Path, file_format: FileFormat) -> Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file; check the path")
     try:
-        return Table(str(path), READERS[suffix](path, file_format))
+        return Table(str(path), READERS[suffix](path, file_format), suffix in (".csv", ".tsv"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and who may read it") from error
 

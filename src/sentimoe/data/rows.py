@@ -1,6 +1,7 @@
 """Table columns to texts and labels: rows that lack one are counted and left out, other bad rows are errors."""
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -24,6 +25,7 @@ WELL_KNOWN = {  # letters and digits of names, in lower case
     },
 }
 
+INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 FLAGS = {"text": "--text-column", "label": "--label-column", "by": "--by"}
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,8 @@ class Rows:
     """Labelled texts, one entry per row in each list.
 
     ``numbers`` are 1-based data rows of ``origin``, kept through splitting; ``labels`` are as written in the file
-    (integers in decimal). ``integers``: all labels were integers there, not strings. ``skipped``: one sentence on rows
-    of the file that are not here, if there are any.
+    (integers in decimal). ``integers``: all labels were integers there, not strings; in a CSV file, whole
+    numbers. ``skipped``: one sentence on rows of the file that are not here, if there are any.
     """
 
     origin: str
@@ -62,9 +64,15 @@ class Rows:
 
 
 def labelled_rows(
-    frame: pd.DataFrame, origin: str, text_column: str | None, label_column: str | None, *, strict: bool = False
+    frame: pd.DataFrame,
+    origin: str,
+    text_column: str | None,
+    label_column: str | None,
+    *,
+    strict: bool = False,
+    untyped: bool = False,
 ) -> Rows:
-    """The rows of ``frame`` that have a text and a label. strict: all must.
+    """The rows of ``frame`` that have a text and a label. strict: all must. untyped: every cell is a string.
 
     The columns are those named, or "text" and "label", or else the only ones of a well-known name.
 
@@ -97,7 +105,10 @@ def labelled_rows(
             f'{origin}: {labelled - len(numbers)} of {labelled} labelled rows have no text in column "{text_column}"; '
             "is this the column of the texts? Name it with --text-column, or delete these rows"
         )
-    integers = all(isinstance(value, Integral) for value in frame[label_column].tolist() if not is_missing(value))
+    given = [value for value in frame[label_column].tolist() if not is_missing(value)]
+    integers = all(isinstance(value, Integral) for value in given)
+    if untyped:
+        integers = all(INTEGER.fullmatch(label) for label in labels if label is not None)
     return Rows(
         origin, numbers, [texts[n - 1] for n in numbers], [labels[n - 1] or "" for n in numbers], integers, skipped
     )

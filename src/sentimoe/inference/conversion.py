@@ -181,6 +181,7 @@ def _trace(exported: PreTrainedModel) -> Any:
     labels = [exported.config.id2label[index] for index in range(exported.config.num_labels)]
     network.set_rt_info(json.dumps(labels), ["sentimoe", "labels"])
     network.set_rt_info(getattr(exported.config, "label_type", "str"), ["sentimoe", "label_type"])
+    network.set_rt_info(str(getattr(exported.config, "ordinal", False)), ["sentimoe", "ordinal"])
     return network
 
 

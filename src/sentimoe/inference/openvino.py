@@ -19,16 +19,24 @@ class OpenVINOClassifier:
 
     `.experts`: what each MoE layer chose for every position, padding too, `[B * L, K]`.
 
-    config: `num_labels`, `id2label` and `label_type`, as of a model. device: the processor. max_length: up to how many
-    tokens it was compared with the model; None: an export of an early version does not say. Threads may share one.
+    config: `num_labels`, `id2label`, `label_type` and `ordinal`, as of a model. device: the processor. max_length: up
+    to how many tokens it was compared with the model; None: an export of an early version does not say. Threads may
+    share one.
     """
 
     def __init__(self, network: Any, dtype: torch.dtype):
         openvino = import_openvino()
         labels = json.loads(network.get_rt_info(["sentimoe", "labels"]).value)
-        kind = ["sentimoe", "label_type"]
-        label_type = network.get_rt_info(kind).value if network.has_rt_info(kind) else "str"
-        self.config = SimpleNamespace(num_labels=len(labels), id2label=dict(enumerate(labels)), label_type=label_type)
+        about = {"label_type": "str", "ordinal": "False"}
+        for name in about:
+            if network.has_rt_info(["sentimoe", name]):
+                about[name] = network.get_rt_info(["sentimoe", name]).value
+        self.config = SimpleNamespace(
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label_type=about["label_type"],
+            ordinal=about["ordinal"] == "True",
+        )
         self.device = torch.device("cpu")
         length = ["sentimoe", "max_length"]
         self.max_length = int(network.get_rt_info(length).value) if network.has_rt_info(length) else None

@@ -5,7 +5,7 @@ from sentimoe_settings import WITHOUT_EFFECT, TrainConfig
 from .calibrate import calibrate
 from .fit import FitResult, fit
 from .folder import writes
-from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_recipe
+from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_order, with_recipe
 from .run import TrainedModel, hardware, train, train_model, versions
 from .stopping import Stop
 from .suspects import check_installed, label_errors
@@ -29,6 +29,7 @@ __all__ = [
     "train_model",
     "training_texts",
     "versions",
+    "with_order",
     "with_recipe",
     "writes",
 ]

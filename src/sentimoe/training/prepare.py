@@ -72,12 +72,24 @@ def dataset_of(config: TrainConfig) -> SentimentDataset:
         file_format=FileFormat(config.encoding, config.delimiter),
         strict=config.strict,
     )
+    dataset = with_order(dataset, config)
     if config.eval_limit is None:
         return dataset
     limited = {
         name: split if name == "train" else split.sample(config.eval_limit) for name, split in dataset.splits.items()
     }
     return replace(dataset, splits=limited)
+
+
+def with_order(dataset: SentimentDataset, config: TrainConfig) -> SentimentDataset:
+    """The data set with its labels in the order that `ordinal` names. Raises ConfigError for other labels."""
+    if config.ordinal is None:
+        return dataset
+    if sorted(config.ordinal) != sorted(dataset.label_names):
+        raise ConfigError(
+            f"ordinal={list(config.ordinal)} must name every label of {dataset.name} once: {list(dataset.label_names)}"
+        )
+    return dataset.with_label_order(config.ordinal)
 
 
 def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
@@ -101,7 +113,6 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
         model, source = load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
-    model.config.label_type = dataset.label_type
     before = settings.get("num_virtual_tokens", 0)
     tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
     teacher = None
@@ -119,6 +130,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     if config.dropout is not None:
         set_dropout(model, float(config.dropout))  # before adapting: experts copy theirs from the FFN
     model = adapt(model, config.method, settings, texts)
+    model.config.label_type = dataset.label_type
+    model.config.ordinal = config.ordinal is not None or dataset.label_type == "int"
     if config.load_in_4bit:
         freeze_packed(model)
     parameter_groups(model, set(), config.weight_decay, config.rates)  # raises before anything is written

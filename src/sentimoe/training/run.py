@@ -19,7 +19,7 @@ from sentimoe_settings import TrainConfig
 
 from ..data import SeenTexts, SentimentDataset, Split
 from ..errors import DivergedError
-from ..evaluation import evaluate_predictions
+from ..evaluation import evaluate_predictions, ordinal_metrics, predicted_labels
 from ..inference import Engine
 from ..methods import save_adapted
 from ..model_card import made_from, model_facts, write_card
@@ -173,6 +173,9 @@ def evaluate_split(
     engine = Engine(model, tokenizer, precision=precision)
     predictions = engine.predict(split.texts)
     metrics = evaluate_predictions(split.labels, predictions.probabilities, label_names)
+    if getattr(model.config, "ordinal", False):
+        answers = predicted_labels(predictions.probabilities)
+        metrics["ordinal"] = ordinal_metrics(split.labels, answers, len(label_names))
     return metrics | {"n_truncated": len(predictions.truncated)}
 
 
