@@ -616,3 +616,21 @@ def test_named_classes_have_the_order_that_was_given(made, tmp_path):
     assert "ordinal" not in json.loads(
         invoke("evaluate", folder / "run", "--data", folder / "data", *COLUMNS, "--json").stdout
     )
+
+
+def test_rows_without_a_label_are_offered_and_learned_from(made, tmp_path):
+    """The options that the warning names, word for word, take these rows of the same file and no others."""
+    folder, _ = made
+    texts, labels = labelled_texts(80)
+    rows = pd.DataFrame({"Review": [*texts, *(f"no label {i}" for i in range(7)), ""], "Stars": [*labels, *[""] * 8]})
+    data = tmp_path / "x.csv"
+    rows.to_csv(data, index=False)
+    told = ("train", "--config", folder / "run.yaml", "--data", data, "--epochs", 1, "--method", "full", "--quiet")
+    first = invoke(*told, "--output", tmp_path / "run")
+    assert first.exit_code == 0 and "8 of 88 rows" in first.stderr, first.stderr
+    (line,) = [line for line in first.stderr.splitlines() if "have a text and no label" in line]
+    options = line[line.index("--teacher") :].replace("RUN", str(tmp_path / "run")).split()
+    assert options == ["--teacher", str(tmp_path / "run"), "--unlabelled", str(data)]
+    assert invoke(*told, *options, "--output", tmp_path / "student").exit_code == 0
+    used = [json.loads((tmp_path / name / "run.json").read_text())["data"]["train_used"] for name in ("run", "student")]
+    assert used[1] == used[0] + 7

@@ -110,6 +110,7 @@ def _checked(
     warnings = alike_warnings(label_names) + tuple(
         dict.fromkeys(each.skipped for each in rows.values() if each.skipped)
     )
+    warnings += tuple(dict.fromkeys(_offer(each) for each in rows.values() if each.unlabelled))
     if more is not None:
         known = {normalise(text) for split in splits.values() for text in split.texts}
         added = more.take(i for i, text in enumerate(more.texts) if normalise(text) not in known)
@@ -120,6 +121,13 @@ def _checked(
     warnings += absence_warnings(label_names, splits) + repeat_warnings(splits)
     label_type = "int" if rows["train"].integers and label_names != preset_names else "str"
     return SentimentDataset(name, label_names, splits, content_hash(splits), warnings, label_type)
+
+
+def _offer(rows: Rows) -> str:
+    return (
+        f"rows of {rows.origin} that have a text and no label are of use once a model is trained: another one learns "
+        f"from its answers to them with --teacher RUN --unlabelled {rows.origin}"
+    )
 
 
 def _more(source: str, file_format: FileFormat) -> Table:

@@ -36,8 +36,9 @@ class Rows:
     """Labelled texts, one entry per row in each list.
 
     ``numbers`` are 1-based data rows of ``origin``, kept through splitting; ``labels`` are as written in the file
-    (integers in decimal). ``integers``: all labels were integers there, not strings; in a CSV file, whole
-    numbers. ``skipped``: one sentence on rows of the file that are not here, if there are any.
+    (integers in decimal). ``integers``: all labels were integers there, not strings; in a CSV file, whole numbers.
+    ``skipped``: one sentence on rows of the file that are not here, if there are any. ``unlabelled``: how many of these
+    have a text and no label.
     """
 
     origin: str
@@ -46,6 +47,7 @@ class Rows:
     labels: list[str]
     integers: bool = False
     skipped: str = ""
+    unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -60,6 +62,7 @@ class Rows:
             [self.labels[i] for i in chosen],
             self.integers,
             self.skipped,
+            self.unlabelled,
         )
 
 
@@ -109,9 +112,8 @@ def labelled_rows(
     integers = all(isinstance(value, Integral) for value in given)
     if untyped:
         integers = all(INTEGER.fullmatch(label) for label in labels if label is not None)
-    return Rows(
-        origin, numbers, [texts[n - 1] for n in numbers], [labels[n - 1] or "" for n in numbers], integers, skipped
-    )
+    kept = [texts[number - 1] for number in numbers], [labels[number - 1] or "" for number in numbers]
+    return Rows(origin, numbers, *kept, integers, skipped, len(unlabelled))
 
 
 def _skipped(origin: str, rows: int, blank: list[int], unlabelled: list[int]) -> str:
