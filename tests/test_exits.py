@@ -53,6 +53,7 @@ MISTAKES = [
     (["predict", "--model", "m", "-1 star"], "a text that begins with a dash goes behind --"),
     (["predict", "--modle", "m"], "No such option: --modle (Possible options"),
     (["predict", "--method", "zero-shot", "a text"], "--model names it"),
+    (["predict", "runs/nowhere", "a text"], "'runs/nowhere' is no folder of a model"),
     (["predict", "--model", "m", "{tmp}"], "is a folder, and the model is named already"),
     (["predict", "--model", "m", "a", "--input", "x.csv"], "not both"),
     (["predict", "--model", "m", "a", "--text-column", "review"], "add --input FILE"),

@@ -118,7 +118,10 @@ def test_it_learns_and_the_folder_says_how(run, backbone, data):
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps) and steps[-1] == 40
     kinds = {path.suffix for path in folder.iterdir() if path.is_file()}
-    assert kinds == {".json", ".jsonl", ".yaml", ".safetensors", ".npy"}
+    assert kinds == {".json", ".jsonl", ".yaml", ".safetensors", ".npy", ".md"}
+    card, scores = (folder / "README.md").read_text(), record["metrics"]["test"]
+    assert f"test, 40 texts: accuracy {scores['accuracy']:.3f}" in card and "Trained on 160 texts" in card
+    assert f"| {Path(backbone).name}, method `moe-gated` |" in card and str(Path(data).parent) not in card
     assert not (folder / "checkpoints").exists()
 
 

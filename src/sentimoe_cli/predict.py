@@ -159,6 +159,10 @@ def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str
     if model is None and given and os.path.isdir(given[0]):
         model, *given = given
         note = f"the folder {model} is read as the model; write --model {model}"
+    elif model is None and given and os.sep in given[0] and not given[0].split()[1:]:
+        raise Mistake(
+            f"{given[0]!r} is no folder of a model; --model names one. If it is meant as a text, give it on standard input"
+        )
     elif model is None:
         model = str(ready_models()[DEFAULT])
         note = f"the ready model {DEFAULT} answers; --model names another"
