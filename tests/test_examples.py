@@ -1,15 +1,20 @@
 """The scripts in `examples/` run, on tiny models, and say what they promise."""
 
+import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from backbone import labelled_texts, write_backbone, write_classifier
-from transformers import AutoModelForSequenceClassification
+from command import invoke
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from sentimoe import SentimentClassifier
+from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -55,6 +60,30 @@ def test_a_classifier_is_upcycled(run, tmp_path):
     assert "largest difference of a logit on 2 texts" in printed
     model = AutoModelForSequenceClassification.from_pretrained("with-experts")
     assert model.config.moe["num_experts"] == 3
+
+
+def test_an_export_runs_without_this_package(tmp_path):
+    """Texts of different lengths, one of 1,200 tokens, of which the model reads 64."""
+    pytest.importorskip("openvino")
+    model = upcycle(load_classifier(write_backbone(tmp_path / "tiny"), ["negative", "positive"]), MoEConfig())
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny", model_max_length=64)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    printed = invoke("export", tmp_path / "model", tmp_path / "fast").stdout
+    assert "in float32: 10 padded texts of 1 to 64 random tokens, logits differ by at most" in printed
+    texts = ["a lovely thing", "the worst thing of all", "awful " * 1200]
+    classifier = SentimentClassifier.from_pretrained(tmp_path / "model", precision="float32", long_texts="truncate")
+    script = str(EXAMPLES / "run_an_export.py")
+    program = f"import runpy, sys; sys.modules['sentimoe'] = None; runpy.run_path({script!r}, run_name='__main__')"
+    told = [sys.executable, "-c", program, str(tmp_path / "fast"), *texts, "--batch-size", "2"]
+    done = subprocess.run(told, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    scores = [[row["scores"][label] for label in ("negative", "positive")] for row in found]
+    np.testing.assert_allclose(scores, classifier.predict_proba(texts), atol=0.02)  # bfloat16 where a processor has it
+    assert [row["label"] for row in found] == [max(row["scores"], key=row["scores"].get) for row in found]
 
 
 def test_all_examples_are_run():

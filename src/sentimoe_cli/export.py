@@ -37,5 +37,5 @@ def export(
         folder, num_experts_per_tok=experts_per_token, trust_remote_code=trust_remote_code, verify=not no_verify
     )
     for comparison in classifier.export(output):
-        typer.echo(f"beside the model: {comparison}")
+        typer.echo(f"compared with the model in {comparison}")
     typer.echo(f"written to {output}")

@@ -35,19 +35,26 @@ WINDOWS = ("sliding_window", "local_attention", "attention_window", "attention_c
 class Comparison:
     """A network beside the model that it was made from, on padded texts of random tokens.
 
-    precision: what the network computed in. max_abs_logit_diff: with each token read by the experts that the network
-    chose. routed_tokens: tokens, counted once a MoE layer. flipped_tokens: those that other experts read than in the
-    model. widest_tie: the largest difference of two router logits of the model, of which the network chose the lower.
+    precision: what the network computed in. texts, lengths: how many, and their tokens. max_abs_logit_diff: with each
+    token read by the experts that the network chose; allowed: how large it may be. routed_tokens: tokens, counted once a
+    MoE layer. flipped_tokens: those that other experts read than in the model. widest_tie: the largest difference of two
+    router logits of the model, of which the network chose the lower.
     """
 
     precision: str
+    texts: int
+    lengths: list[int]
     max_abs_logit_diff: float
+    allowed: float
     routed_tokens: int
     flipped_tokens: int
     widest_tie: float
 
     def __str__(self) -> str:
-        summary = f"logits within {self.max_abs_logit_diff:.1e} in {self.precision}"
+        summary = (
+            f"{self.precision}: {self.texts} padded texts of {min(self.lengths)} to {max(self.lengths)} random tokens, "
+            f"logits differ by at most {self.max_abs_logit_diff:.1e} (allowed: {self.allowed:.1g})"
+        )
         if self.flipped_tokens:
             summary += (
                 f"; {self.flipped_tokens} of {self.routed_tokens} routings took another expert, at router logits that "
@@ -205,8 +212,9 @@ def _compared(
     difference, routed = float(torch.stack(moved).max()), torch.cat(gaps)
     ties = routed[routed > 0]
     widest = float(ties.max()) if len(ties) else 0.0
-    comparison = Comparison(precision, difference, len(routed), len(ties), widest)
+    lengths = [int(length) for probe in probes for length in probe["attention_mask"].sum(dim=1)]
     allowed = TOLERANCE if exact else max(BFLOAT16_FACTOR * float(torch.stack(theirs).max()), BFLOAT16_FLOOR)
+    comparison = Comparison(precision, len(lengths), lengths, difference, allowed, len(routed), len(ties), widest)
     if not difference <= allowed:  # NaN neither
         return comparison, f"in {precision} its logits moved by {difference:.2g}, more than {allowed:.2g}"
     if exact and widest > TOLERANCE:
