@@ -20,6 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import ConversionError
+from ..model_folder import quietly, without_deprecations
 from ..moe import MoE, RealTokens, RoutingCall
 from ..upcycle import moe_layers
 from .openvino import OpenVINOClassifier, import_openvino
@@ -36,9 +37,9 @@ class Comparison:
     """A network beside the model that it was made from, on padded texts of random tokens.
 
     precision: what the network computed in. texts, lengths: how many, and their tokens. max_abs_logit_diff: with each
-    token read by the experts that the network chose; allowed: how large it may be. routed_tokens: tokens, counted once a
-    MoE layer. flipped_tokens: those that other experts read than in the model. widest_tie: the largest difference of two
-    router logits of the model, of which the network chose the lower.
+    token read by the experts that the network chose; allowed: how large it may be. routed_tokens: tokens, counted once
+    a MoE layer. flipped_tokens: those that other experts read than in the model. widest_tie: the largest difference
+    of two router logits of the model, of which the network chose the lower.
     """
 
     precision: str
@@ -168,12 +169,10 @@ def _windows(model: PreTrainedModel) -> list[int]:
 def _trace(exported: PreTrainedModel) -> Any:
     openvino = import_openvino()
     shape = [-1, -1]
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), quietly(), without_deprecations():  # the tracer reads every property, renamed ones too
         # the tracer warns of every size that it fixes; what it made is compared with the model
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
-        # and reads every property, renamed ones of transformers too
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
         try:
             network = openvino.convert_model(
                 ExportWrapper(exported, routing=True),

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..config import MoEConfig
 from ..errors import NotSupportedError
+from ..model_folder import without_deprecations
 from ..upcycle import head_modules, transformer_layers, upcycle
 
 
@@ -50,7 +51,8 @@ def _adapters(
         target_parameters=stacked or None,
         modules_to_save=head_modules(model) + routers,
     )
-    return get_peft_model(model, config)
+    with without_deprecations():
+        return get_peft_model(model, config)
 
 
 def _linear_maps(model: PreTrainedModel) -> list[str]:

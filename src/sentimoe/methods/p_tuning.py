@@ -6,6 +6,7 @@ from peft import PeftModel, PromptEncoderConfig, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
 from ..errors import NotSupportedError
+from ..model_folder import without_deprecations
 from ..upcycle import head_modules, reads_last_token
 
 
@@ -31,4 +32,5 @@ def p_tuning(model: PreTrainedModel, num_virtual_tokens: int, encoder_hidden_siz
         encoder_hidden_size=encoder_hidden_size,
         modules_to_save=head_modules(model),
     )
-    return get_peft_model(model, config)
+    with without_deprecations():
+        return get_peft_model(model, config)

@@ -19,6 +19,7 @@ from .files import (
 )
 from .finding import find_folder
 from .loading import check_answers, load_adapter, load_config, load_model, load_tokenizer
+from .quiet import quietly, without_deprecations
 from .saving import saved_whole
 from .weights import check_finite, read_header
 
@@ -46,8 +47,10 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "missing_special_tokens",
+    "quietly",
     "read_header",
     "read_object",
     "register_adapters",
     "saved_whole",
+    "without_deprecations",
 ]

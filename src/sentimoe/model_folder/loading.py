@@ -30,6 +30,7 @@ from .checks import (
     read_config,
 )
 from .files import ADAPTER_WEIGHTS, check_files, check_hashes, is_model_folder, is_own
+from .quiet import quietly, without_deprecations
 from .weights import check_adapter_weights, check_dtypes, check_finite, check_surplus, check_weights
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def load_model(
         if labelled:
             check_labels(Path(name), config)
         check_weights(Path(name))
-    with _told(name):
+    with _told(name), quietly():
         model, info = model_class.from_pretrained(
             name, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True, **options
         )
@@ -115,7 +116,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     from peft import PeftModel, get_peft_model_state_dict  # slow to import, and only adapters need it
 
     check_adapter_weights(folder)
-    with _told(folder):
+    with _told(folder), without_deprecations():
         adapted = PeftModel.from_pretrained(model, str(folder)).eval()
         stored = load_file(folder / ADAPTER_WEIGHTS)
         loaded = get_peft_model_state_dict(adapted, save_embedding_layers=False)

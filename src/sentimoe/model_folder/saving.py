@@ -11,6 +11,7 @@ from pathlib import Path
 from ..manifest import MANIFEST, write_manifest
 from ..records import made_aside, native_writers, sync, with_umask
 from .files import BASE, DECISIVE, SEEN, THRESHOLD
+from .quiet import quietly
 
 ASIDE = ".saving-"  # begins the name of a folder that a killed save may leave
 SHARDS = "model-*-of-*.safetensors"
@@ -30,7 +31,7 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(left)
     aside = made_aside(folder, ASIDE)
     try:
-        with native_writers():
+        with native_writers(), quietly():
             yield aside
         if (aside / BASE).is_dir():
             write_manifest(aside / BASE, _listed(aside / BASE))

@@ -13,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError
 from ..manifest import MANIFEST, check_manifest, write_manifest
+from ..model_folder import quietly
 from ..records import native_writers, read_json, sync, with_umask
 
 PARTIAL = "partial"
@@ -57,7 +58,7 @@ def written_checkpoint(checkpoints: Path, step: int) -> Iterator[Path]:
     aside, place = checkpoints / PARTIAL, place_of(checkpoints, step)
     discard_partial(checkpoints)
     try:
-        with native_writers():
+        with native_writers(), quietly():
             yield aside
         written = aside / place.name
         files = [path for path in written.rglob("*") if path.is_file() and path.name != MANIFEST]
