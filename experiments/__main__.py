@@ -73,6 +73,31 @@ def _seconds(text: str) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+@app.command("sizes")
+def sizes(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data: Annotated[list[str] | None, Option(help="Only these data sets (repeatable).")] = None,
+    size: Annotated[list[int] | None, Option(help="Only these numbers of texts (repeatable).")] = None,
+    draw: Annotated[list[int] | None, Option(help="Only these draws of texts (repeatable).")] = None,
+    way: Annotated[list[str] | None, Option(help="Only these ways of training (repeatable).")] = None,
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/sizes"),
+) -> None:
+    """Train on 50 to 3,000 labelled texts in several ways; what has a result already is passed over."""
+    check_folder(results)
+    from experiments.sizes import DATA, DRAWS, SIZES, WAYS, Cell, run_cells
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    cells = [
+        Cell(name, count, number, which)
+        for number in draw or DRAWS
+        for count in size or SIZES
+        for which in way or WAYS
+        for name in data or DATA
+    ]
+    run_cells(cells, results, data_root, say)
+
+
 @app.command("train")
 def train(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],

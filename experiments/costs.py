@@ -114,9 +114,11 @@ def _train(run: Run, data_root: Path | None) -> None:
     config: TrainConfig = run.config(data_root)
     dataset = dataset_of(config)
     ready = prepare(replace(config, epochs=1), dataset)
-    train, size = ready.train, STEPS * config.batch_size
+    assert ready.config.batch_size is not None
+    batch_size = ready.config.batch_size
+    train, size = ready.train, STEPS * batch_size
     longest = sorted(range(len(train)), key=lambda index: -len(train.texts[index]))[:size]
     part = Split([train.texts[i] for i in longest], [train.labels[i] for i in longest])
     ready.model.to("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        fit(replace(ready, train=part, validation=ready.validation.sample(config.batch_size)), Path(folder))
+        fit(replace(ready, train=part, validation=ready.validation.sample(batch_size)), Path(folder))

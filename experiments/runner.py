@@ -274,7 +274,7 @@ def differing(run: Run, stored: dict[str, Any], but: tuple[str, ...] = ()) -> li
     ]
 
 
-OPEN = ("learning_rate", "distillation_hidden_weight")
+OPEN = ("learning_rate", "distillation_hidden_weight", "epochs", "batch_size", "patience", "head_init")
 NOT_KEPT = ("long_texts", "limit", "teacher", "teacher_seeds", "more_train")  # of a folder's config: paths, or nothing
 
 

@@ -35,7 +35,13 @@ def made(tmp_path_factory):
     (folder / "data").mkdir()
     for name, part in {"data.csv": rows, "data/train.csv": rows[:200], "data/test.csv": rows[200:]}.items():
         part.to_csv(folder / name, index=False)
-    settings = {"model": write_backbone(folder / "backbone"), "epochs": 9, "learning_rate": 5e-3, "batch_size": 16}
+    settings = {
+        "model": write_backbone(folder / "backbone"),
+        "epochs": 9,
+        "patience": 2,
+        "learning_rate": 5e-3,
+        "batch_size": 16,
+    }
     (folder / "run.yaml").write_text(yaml.safe_dump(settings | {"max_length": 32, "precision": "float32"}))
     told = ("train", "--config", folder / "run.yaml", "--data", folder / "data", *COLUMNS, "--output", folder / "run")
     flags = ("--epochs", 3, "--num-experts", 3, "--layers", "-1", "--seed", 5, "--quiet", "--json")

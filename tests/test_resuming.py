@@ -46,7 +46,14 @@ def data(tmp_path_factory):
 
 
 def settings(backbone, data, **changes):
-    common = {"epochs": 3, "max_length": 32, "learning_rate": 5e-3, "precision": "float32", "batch_size": 16}
+    common = {
+        "epochs": 3,
+        "patience": 2,
+        "max_length": 32,
+        "learning_rate": 5e-3,
+        "precision": "float32",
+        "batch_size": 16,
+    }
     moe = {"layers_to_transform": [-1], "init_noise": 0.05}
     return TrainConfig(**({"model": backbone, "data": data, "method_settings": moe} | common | changes))
 
@@ -372,7 +379,19 @@ def test_a_signal_ends_the_command_with_one_line_that_tells_how_to_go_on(
             os.kill(os.getpid(), number)
         return step(self, *args, **kwargs)
 
-    told = ["--model", backbone, "--data", data, "--batch-size", "16", "--max-length", "32", "--output"]
+    told = [
+        "--model",
+        backbone,
+        "--data",
+        data,
+        "--batch-size",
+        "16",
+        "--max-length",
+        "32",
+        "--epochs",
+        "3",
+        "--output",
+    ]
     command = ["sentimoe", "train", *told, str(tmp_path / "a run"), "--quiet"]
     monkeypatch.setattr(SentimentTrainer, "training_step", is_signalled)
     monkeypatch.setattr(sys, "argv", command)

@@ -176,7 +176,7 @@ def test_scikit_learn_copies_a_classifier_by_its_settings():
     assert copied.config == classifier.config and copied.config.method_settings == {"r": 4}
     assert set(classifier.get_params()) == set(classifier.config.to_dict())
     assert copied.set_params(epochs=7, method="full", method_settings={}) is copied
-    assert (copied.config.epochs, copied.config.method, classifier.config.epochs) == (7, "full", 3)
+    assert (copied.config.epochs, copied.config.method, classifier.config.epochs) == (7, "full", None)
     with pytest.raises(ConfigError, match="epochs=0"):
         copied.set_params(epochs=0)
     assert copied.get_params()["epochs"] == copied.config.epochs == 7

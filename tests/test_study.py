@@ -387,7 +387,9 @@ def test_a_study_that_is_asked_to_stop_saves_and_the_same_command_goes_on(study,
 def test_an_adapter_that_is_not_merged_is_measured_in_a_study(study, tmp_path):
     """peft wraps the experts; its wrapper has no backend, and that ended the run once it was trained."""
     declared = yaml.safe_load(study.read_text())
-    declared["methods"] = {"moe-lora": {"learning_rate": 5e-3, "method_settings": {"layers_to_transform": [-1]}}}
+    declared["methods"] = {
+        "moe-lora": {"learning_rate": 5e-3, "patience": 2, "method_settings": {"layers_to_transform": [-1]}}
+    }
     entry = declared["runs"][0] | {"method": "moe-lora", "seed": 0}
     declared["runs"] = [entry | {"recipe": f"merge-{merge}", "settings": {"merge": merge}} for merge in (True, False)]
     study.write_text(yaml.safe_dump(declared))
@@ -451,7 +453,7 @@ def test_a_run_that_another_process_is_at_is_left_to_the_end(study, tmp_path, mo
         ({"limit": 5}, "limit: None in the result, 5 in the study"),
         ({"learning_rate": None}, "rate_is: 'declared' in the result, 'default' in the study"),
         ({"text_column": "review"}, "text_column: None in the result, 'review' in the study"),
-        ({"epochs": None}, "epochs: 4 in the result, 3 in the study"),
+        ({"epochs": 7}, "epochs: 4 in the result, 7 in the study"),
         ({"teacher": "full"}, "teacher: None in the result, 'full' in the study"),
     ],
 )

@@ -51,9 +51,11 @@ class TrainConfig(Settings):
     """Settings of the method, such as `num_experts`; see `METHOD_SETTINGS`."""
     head: Literal["mean", "native"] = in_model("mean")
     """Head: mean (pooling over real tokens) or native (the model's own)."""
-    epochs: int = in_training(3, ge=1)
+    head_init: Literal["logistic-regression", "random"] | None = in_model(None, shown="by number of texts")
+    """Start of a new mean head: logistic-regression on the backbone's embeddings (few texts), or random."""
+    epochs: int | None = in_training(None, ge=1, shown="3, up to 20 for few texts")
     """Passes over the training texts."""
-    batch_size: int = in_training(32, ge=1)
+    batch_size: int | None = in_training(None, ge=1, shown="32, 16 for few texts")
     """Texts per step."""
     max_length: int = in_training(256, ge=8)
     """Tokens per text in training, special tokens included; the rest is cut."""
@@ -69,8 +71,8 @@ class TrainConfig(Settings):
     """Weight decay of AdamW."""
     warmup: float = in_training(0.1, ge=0, lt=1)
     """Share of the steps during which the rate rises."""
-    patience: int = in_training(2, ge=1)
-    """Epochs without a better validation score before training stops."""
+    patience: int | None = in_training(None, ge=0, shown="2, 0 for few texts")
+    """Epochs without a better validation score before training stops; 0: all run, and the last one counts."""
     load_in_4bit: bool = in_model(False)
     """Keep the frozen weights of a language model in 4 bits (CUDA) or bfloat16; for lora, moe-plain and moe-gated."""
     teacher: Annotated[str | list[str] | None, PathText] = in_distillation(None)

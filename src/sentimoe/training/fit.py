@@ -30,6 +30,7 @@ from .callbacks import LogRows, SaveOften
 from .checkpoints import last_whole, set_aside_newer
 from .distillation import TEACHER_PROBS
 from .folder import CHECKPOINTS
+from .head_init import start_head
 from .prepare import Prepared
 from .progress import Progress
 from .stopping import Stop
@@ -66,15 +67,18 @@ def fit(
     checkpoints = folder / CHECKPOINTS
     checkpoint = last_whole(checkpoints) if resume else None
     set_aside_newer(checkpoints, than=checkpoint)
-    patience = EarlyStoppingCallback(config.patience)
+    assert config.patience is not None and config.epochs is not None  # `prepare` filled them in
+    patience = EarlyStoppingCallback(config.patience or config.epochs)
     train = tokenise(ready.train, tokenizer, config.max_length, "training")
     validation = tokenise(ready.validation, tokenizer, config.max_length, "validation")
     rows = train.rows if ready.teacher_probs is None else _with_teacher_probs(train.rows, ready.teacher_probs)
     arguments = training_arguments(config, checkpoints, model, len(rows))
     if checkpoint:  # the Trainer forgets this
         patience.early_stopping_patience_counter = checkpoint.worse
-        if checkpoint.worse >= config.patience:
+        if checkpoint.worse >= patience.early_stopping_patience:
             arguments.num_train_epochs = round(checkpoint.epoch)
+    elif ready.new_head and config.head_init == "logistic-regression":
+        start_head(model, tokenizer, rows, config.seed)
     trainer = SentimentTrainer(
         model,
         arguments,
@@ -111,6 +115,7 @@ def training_arguments(
     config: TrainConfig, checkpoints: Path, model: PreTrainedModel, num_texts: int
 ) -> TrainingArguments:
     """The Trainer's arguments for a run. A run of fewer than 10 steps has no warm-up, whose first step is at rate 0."""
+    assert config.epochs is not None and config.batch_size is not None
     steps = config.epochs * math.ceil(num_texts / config.batch_size)
     on_cpu = model.device.type == "cpu" and not torch.cuda.is_available()
     device = torch.device("cpu" if on_cpu else "cuda")
@@ -128,7 +133,7 @@ def training_arguments(
         use_cpu=on_cpu,
         eval_strategy="epoch",
         save_strategy="epoch",
-        load_best_model_at_end=True,
+        load_best_model_at_end=config.patience != 0,
         metric_for_best_model=config.metric,
         logging_steps=10,
         seed=config.seed,

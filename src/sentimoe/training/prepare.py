@@ -29,6 +29,7 @@ from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier
 from .distillation import NO_LABEL, Distillation
+from .sizes import sized
 from .teachers import load_teacher, running_teacher, soft_teacher_probs
 from .trainer import parameter_groups
 
@@ -41,8 +42,8 @@ SAMPLE = 2048  # training texts that a method which looks at texts may look at
 class Prepared:
     """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100.
 
-    teacher_probs: `[B, C]`, what the teachers predict for the training texts; None without a teacher, or where one runs
-        along.
+    new_head: the head was made for this run, and is linear. teacher_probs: `[B, C]`, what the teachers predict for the
+        training texts; None without a teacher, or where one runs along.
     """
 
     model: Any
@@ -51,6 +52,7 @@ class Prepared:
     train: Split
     validation: Split
     distillation: Distillation | None
+    new_head: bool
     teacher_probs: np.ndarray | None = None
 
     @property
@@ -109,7 +111,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     folders = config.teachers
     config = with_recipe(config)
     hidden = config.distillation_hidden_weight or 0.0
-    if folders and method.keeps_teacher:
+    from_teacher = bool(folders) and method.keeps_teacher
+    if from_teacher:
         model, source = load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
@@ -154,8 +157,10 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
                 config.precision,
                 **config.loading,
             )
-    complete = replace(config, learning_rate=rate)
-    return Prepared(model, tokenizer, complete, train, dataset.splits["validation"], distillation, teacher_probs)
+    validation = dataset.splits["validation"]
+    complete = sized(replace(config, learning_rate=rate), len(train), len(validation))
+    new_head = config.head == "mean" and not folders
+    return Prepared(model, tokenizer, complete, train, validation, distillation, new_head, teacher_probs)
 
 
 def with_recipe(config: TrainConfig) -> TrainConfig:
