@@ -121,11 +121,12 @@ def test_integer_labels_come_back_as_integers_from_every_folder(fitted, tmp_path
 
 def test_fit_tells_what_the_data_warn_of(backbone, caplog) -> None:
     texts, labels = labelled_texts(60)
-    labels[0] = labels[0].upper()
+    labels[0], labels[1] = labels[0].upper(), None
     classifier = SentimentClassifier(model=backbone, method="full", epochs=1, max_length=16)
     with caplog.at_level(logging.WARNING, "sentimoe"):
         classifier.fit(texts, labels)
     assert any("differ by case" in record.message for record in caplog.records)
+    assert "1 without a label" in caplog.text and "--unlabelled" not in caplog.text  # there is no file to name
     assert classifier.classes_.tolist() == classifier.label_names
 
 

@@ -110,7 +110,9 @@ def _checked(
     warnings = alike_warnings(label_names) + tuple(
         dict.fromkeys(each.skipped for each in rows.values() if each.skipped)
     )
-    warnings += tuple(dict.fromkeys(_offer(each) for each in rows.values() if each.unlabelled))
+    warnings += tuple(
+        dict.fromkeys(_offer(each) for each in rows.values() if each.unlabelled and os.path.isfile(each.origin))
+    )
     if more is not None:
         known = {normalise(text) for split in splits.values() for text in split.texts}
         added = more.take(i for i, text in enumerate(more.texts) if normalise(text) not in known)
