@@ -47,8 +47,9 @@ from sentimoe.explain import (
     written,
 )
 from sentimoe.explain.controls import changed, controls, mean_expert, other_router
-from sentimoe.explain.findings import Sizes, find, without_texts
+from sentimoe.explain.findings import find, without_texts
 from sentimoe.explain.report import doubts, fitting, pieces, read_part, report_html, write_report
+from sentimoe.explain.sizes import FIRST, Sizes, first_page
 from sentimoe.explain.summary import answer, listed, quoted, signed, things_to_know
 from sentimoe.explain.words import PARTS, has_tagger, lexicon_groups, part_groups, spread, words_of
 from sentimoe.inference import Engine, in_precision
@@ -828,6 +829,15 @@ def test_every_labelled_row_of_a_file_is_explained(secret, tmp_path):
     found = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     assert found["data"]["texts"] == len(rows) and found["model"]["name"] == "model (backbone, moe-gated)"
     assert f"Do the experts help here? {answer(found)['headline']}" in done.stdout
+
+
+def test_a_first_page_reads_fewer_of_long_texts(engine):
+    """Kind: seven minutes of waiting for a first look."""
+    assert first_page(engine, Split(["the house"] * 300, [0] * 300)) == (500, FIRST)
+    longer = copy.copy(engine)
+    longer.max_length = 300
+    count, sizes = first_page(longer, Split(["the house " * 60] * 300, [0] * 300))
+    assert 100 <= count < 150 and (sizes.shown, sizes.answered, sizes.routers) == (3, count, 1)
 
 
 def test_explain_bounds_its_memory(secret, tmp_path, monkeypatch):

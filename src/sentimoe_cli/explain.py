@@ -33,11 +33,10 @@ def explain(
     dense: Annotated[Path | None, Option(help="Run folder of the dense model: do the experts help beside it?")] = None,
     full: Annotated[bool, Option("--full", help="All texts and larger samples: minutes in place of one.")] = False,
     limit: Annotated[
-        int | None, Option(help="Only that many texts, chosen at random. [500; all with --full]", min=20)
+        int | None,
+        Option(help="Only that many texts, chosen at random. [500, fewer of long ones; all with --full]", min=20),
     ] = None,
-    shown: Annotated[
-        int | None, Option(help="Texts explained one by one. [10; 40 with --full]", min=1, max=100)
-    ] = None,
+    shown: Annotated[int | None, Option(help="Texts explained one by one. [8; 40 with --full]", min=1, max=100)] = None,
     record: Annotated[Path | None, Option(help="JSON file for the measures without any text, to keep.")] = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
@@ -60,8 +59,9 @@ def explain(
     from dataclasses import replace
 
     from sentimoe.errors import ConfigError
-    from sentimoe.explain.findings import FIRST, FIRST_TEXTS, Sizes, find, without_texts
+    from sentimoe.explain.findings import find, without_texts
     from sentimoe.explain.report import write_report
+    from sentimoe.explain.sizes import FULL, first_page
     from sentimoe.explain.summary import answer
     from sentimoe.inference import keep_few_kernels, return_freed_memory
     from sentimoe.records import write_json
@@ -82,10 +82,10 @@ def explain(
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     whole = dataset.splits[labelled.split]
-    part = whole if full and limit is None else whole.sample(limit or FIRST_TEXTS)
+    count, sizes = (len(whole), FULL) if full else first_page(engine, whole)
+    part = whole.sample(limit or count)
     if (seen := seen_among(classifier.seen_texts, part.texts)).any():
         say(f"warning: {seen_warning('the model', seen, 'so it looks better than it is')}")
-    sizes = Sizes() if full else FIRST
     beside = None if dense is None else _load(dense, trust_remote_code, not no_verify)
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,33 +23,11 @@ from .information import class_preferences, information_with_baseline
 from .knockout import can_close, knock_out_each
 from .mistakes import mistakes
 from .representation import expert_similarity, neighbours, pooled, project, separation, written
+from .sizes import FULL, Sizes
 from .trace import Trace, trace, write_trace
 from .words import LEXICON, PARTS, has_tagger
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many texts each measure looks at, chosen at random with seed 0; routing is traced for all of them.
-
-    shown: texts shown one by one (100 at most), two thirds of them errors and doubtful ones, see `choose`. answered:
-    for whether the experts help. routers: drawn at random in their place. permutations: shuffles of the labels.
-    """
-
-    shown: int = 40
-    answered: int = 1000
-    routers: int = 3
-    knocked_out: int = 1000
-    projected: int = 800
-    written: int = 200
-    compared: int = 256
-    tagged: int = 2000
-    permutations: int = 1000
-
-
-FIRST_TEXTS = 500
-FIRST = Sizes(shown=8, answered=500, routers=1, knocked_out=150, projected=300, written=100, compared=100, tagged=300)
 
 
 def find(
@@ -60,7 +38,7 @@ def find(
     *,
     trace_path: Path | None = None,
     dense: Engine | None = None,
-    sizes: Sizes = Sizes(),
+    sizes: Sizes = FULL,
     name: str = "",
     progress: Progress = lambda line: None,
     passed: Callable[[Iterator[Trace]], Iterator[Trace]] = lambda traces: traces,
