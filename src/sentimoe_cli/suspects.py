@@ -44,11 +44,10 @@ def suspects(
     from collections import Counter
 
     from sentimoe.data import FileFormat, read_whole_file, write_table
-    from sentimoe.training import check_installed, label_errors
+    from sentimoe.training import label_errors
 
     from .show import prepare_process, print_tables, suspects_table
 
-    check_installed()
     prepare_process()
     columns = {"text_column": text_column, "label_column": label_column}
     file = read_whole_file(data, **columns, file_format=FileFormat(encoding, delimiter), strict=strict)

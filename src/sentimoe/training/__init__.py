@@ -8,7 +8,7 @@ from .folder import writes
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_order, with_recipe
 from .run import TrainedModel, hardware, train, train_model, versions
 from .stopping import Stop
-from .suspects import check_installed, label_errors
+from .suspects import label_errors
 
 __all__ = [
     "WITHOUT_EFFECT",
@@ -18,7 +18,6 @@ __all__ = [
     "TrainConfig",
     "TrainedModel",
     "calibrate",
-    "check_installed",
     "dataset_of",
     "finished",
     "fit",

@@ -49,7 +49,8 @@ def label_errors(
         ConfigError: cleanlab is not installed, or the model cannot be loaded.
         DataError: fewer than two classes can be judged.
     """
-    check_installed()
+    if find_spec("cleanlab") is None:
+        raise ConfigError("the search for label errors needs cleanlab: pip install 'sentimoe[suspects]'")
     from cleanlab.filter import find_label_issues
 
     rows, names = _judged(texts, labels)
@@ -89,9 +90,3 @@ def _judged(texts: Sequence[str], labels: Sequence[str]) -> tuple[np.ndarray, li
             f"{len(names)}. Label more texts"
         )
     return np.array([row for row, label in enumerate(labels) if label in names]), names
-
-
-def check_installed() -> None:
-    """Raises ConfigError where cleanlab is missing."""
-    if find_spec("cleanlab") is None:
-        raise ConfigError("the search for label errors needs cleanlab: pip install 'sentimoe[suspects]'")
