@@ -368,7 +368,8 @@ def test_nothing_of_an_earlier_model_stays(folder, whole):
     (folder / ".saving-killed").mkdir()
     classifier = SentimentClassifier.from_pretrained(whole[0] / "moe")
     classifier.save_pretrained(folder)
-    kept = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", MANIFEST, "notes.txt"}
+    kept = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", MANIFEST}
+    kept |= {"notes.txt"}
     assert {path.name for path in folder.iterdir()} == kept
     assert SentimentClassifier.from_pretrained(folder).model.moe_config == classifier.model.moe_config
 
