@@ -22,7 +22,9 @@ def planted():
 
 def test_planted_errors_come_first(planted):
     texts, labels = planted
-    found = label_errors(texts, labels)
+    read = []
+    found = label_errors(texts, labels, progress=read.append)
+    assert sum(read) == 120
     assert set(found["row"][: len(PLANTED)]) == set(PLANTED)
     assert [texts[row] for row in found["row"]] == found["text"].tolist()
     assert [labels[row] for row in found["row"]] == found["label"].tolist()
@@ -58,8 +60,10 @@ def test_what_cannot_be_judged_is_said(planted, monkeypatch, caplog):
     texts, labels = planted
     found = label_errors([*texts, "so so"], [*labels, "neutral"])
     assert "not judged: neutral" in caplog.text and "neutral" not in set(found["label"]) | set(found["suggested"])
+    with pytest.raises(DataError, match="2 texts but 1 labels"):
+        label_errors(["one", "two"], [1])
     with pytest.raises(DataError, match="two classes with 5 different texts"):
-        label_errors(["one", "two"], ["a", "b"])
+        label_errors(["one", "two"], [1, 2])
     monkeypatch.setattr(suspects, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'sentimoe\[suspects\]'"):
         label_errors(texts, labels)

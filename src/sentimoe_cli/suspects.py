@@ -47,6 +47,7 @@ def suspects(
     from sentimoe.training import label_errors
 
     from .show import prepare_process, print_tables, suspects_table
+    from .stream import counted
 
     prepare_process()
     columns = {"text_column": text_column, "label_column": label_column}
@@ -55,7 +56,15 @@ def suspects(
         say(f"warning: {warning}")
     (part,) = file.dataset.splits.values()
     labels = [file.dataset.label_names[index] for index in part.labels]
-    found = label_errors(part.texts, labels, model=model, trust_remote_code=trust_remote_code, verify=not no_verify)
+    with counted(len(labels), "reading") as update:
+        found = label_errors(
+            part.texts,
+            labels,
+            model=model,
+            progress=lambda count: update(count, "reading"),
+            trust_remote_code=trust_remote_code,
+            verify=not no_verify,
+        )
     found["row"] = [file.numbers[row] for row in found["row"]]
     print_tables(suspects_table(found.head(10)))
     typer.echo(f"{len(found)} of {len(labels)} labels ({len(found) / len(labels):.1%}) may be wrong")

@@ -5,7 +5,7 @@ Legend: B texts, C classes, D hidden units.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,16 @@ from .prepare import load_tokenizer
 FOLDS = 5
 STRENGTH = 1.0
 TOKENS = 256
+AT_ONCE = 512  # texts
 
 
-def frozen_embeddings(texts: Sequence[str], model: str, **loading: Any) -> NDArray[np.float32]:
+def frozen_embeddings(
+    texts: Sequence[str], model: str, progress: Callable[[int], None] | None = None, **loading: Any
+) -> NDArray[np.float32]:
     """The mean hidden state of each text, of length 1, [B, D]. At most 256 tokens of a text are read.
 
-    model: a short name, a folder or a hub id. loading: of `load_classifier`. Raises what that raises.
+    model: a short name, a folder or a hub id. progress: called with how many texts were read now. loading: of
+    `load_classifier`. Raises what that raises.
     """
     loaded = load_classifier(model, ["0", "1"], **loading).eval()  # its head is fresh, and not read
     max_length = min(TOKENS, position_limit(loaded) or TOKENS)
@@ -37,7 +41,12 @@ def frozen_embeddings(texts: Sequence[str], model: str, **loading: Any) -> NDArr
     encoded = tokenizer([clean_text(text) for text in texts], truncation=True, max_length=max_length)
     names = [name for name in tokenizer.model_input_names if name in encoded]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*(encoded[name] for name in names), strict=True)]
-    found = embeddings(loaded, tokenizer, rows)
+    parts = []
+    for start in range(0, len(rows), AT_ONCE):
+        parts.append(embeddings(loaded, tokenizer, rows[start : start + AT_ONCE]))
+        if progress is not None:
+            progress(len(parts[-1]))
+    found = np.concatenate(parts)
     return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
 

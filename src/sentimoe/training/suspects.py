@@ -6,12 +6,13 @@ Source: Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertai
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 
+from ..data import values_of
 from ..data.labels import label_order
 from ..data.splitting import normalise
 from ..errors import ConfigError, DataError
@@ -23,11 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 def label_errors(
-    texts: Sequence[str],
-    labels: Sequence[str],
+    texts: Iterable[str],
+    labels: Iterable[str | int],
     *,
     model: str = "all-MiniLM-L6-v2",
     seed: int = 0,
+    progress: Callable[[int], None] | None = None,
     trust_remote_code: bool = False,
     verify: bool = True,
 ) -> pd.DataFrame:
@@ -39,6 +41,7 @@ def label_errors(
     Args:
         texts, labels: one of each for every text, none blank.
         model: backbone: a short name, a folder or a hub id. At most 256 tokens of a text are read.
+        progress: called with how many texts were read now.
         seed: of the five parts that are held out in turn. trust_remote_code, verify: of the model's folder.
 
     Returns:
@@ -47,16 +50,19 @@ def label_errors(
 
     Raises:
         ConfigError: cleanlab is not installed, or the model cannot be loaded.
-        DataError: fewer than two classes can be judged.
+        DataError: fewer than two classes can be judged, or there are more texts than labels, or fewer.
     """
     if find_spec("cleanlab") is None:
         raise ConfigError("the search for label errors needs cleanlab: pip install 'sentimoe[suspects]'")
     from cleanlab.filter import find_label_issues
 
-    rows, names = _judged(texts, labels)
-    index = np.array([names.index(labels[row]) for row in rows])
-    read = [texts[row] for row in rows]
-    features = frozen_embeddings(read, model, trust_remote_code=trust_remote_code, verify=verify)
+    every, given = list(values_of(texts)), [str(label) for label in values_of(labels, "labels")]
+    if len(every) != len(given):
+        raise DataError(f"{len(every)} texts but {len(given)} labels; give one label for each text")
+    rows, names = _judged(every, given)
+    index = np.array([names.index(given[row]) for row in rows])
+    read = [every[row] for row in rows]
+    features = frozen_embeddings(read, model, progress, trust_remote_code=trust_remote_code, verify=verify)
     probabilities = out_of_fold(features, index, read, seed)
     found = find_label_issues(index, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
     best = probabilities[found].argmax(axis=1)
