@@ -15,6 +15,7 @@ LEVELS = [
     {"methods", "ready"},
     {"inference", "evaluation"},
     {"training", "explain"},
+    {"compression"},
     {"classifier"},
     {"bench"},
     {"pages"},

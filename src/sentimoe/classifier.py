@@ -16,9 +16,18 @@ from transformers import PreTrainedTokenizerBase
 
 from sentimoe_settings import TrainConfig
 
-from .data import SeenTexts, dataset_from_texts, values_of
+from .data import SeenTexts, dataset_from_texts, text_chunks, values_of
 from .errors import ConfigError
-from .inference import Comparison, Engine, compute_dtype, export, is_exported, load_exported
+from .inference import (
+    Comparison,
+    Engine,
+    compute_dtype,
+    export,
+    is_compressed,
+    is_exported,
+    load_compressed,
+    load_exported,
+)
 from .model_card import CARD, made_from
 from .model_folder import THRESHOLD, check_vocabulary, find_folder, is_model_folder, load_tokenizer
 from .ready import is_ready, load_ready
@@ -58,27 +67,38 @@ class SentimentClassifier:
         long_texts: str = "windows",
         backend: str = "torch",
         num_experts_per_tok: int | None = None,
+        max_disagreement: float | None = None,
         tokens_per_batch: int = 8192,
         trust_remote_code: bool = False,
         verify: bool = True,
     ) -> SentimentClassifier:
         """Load a trained model, onto the GPU where there is one.
 
-        folder: one written by `sentimoe train`, `save_pretrained` or `export`; else the name of a ready model, such as
+        folder: one written by `sentimoe train`, `save_pretrained`, `export` or `compress`; else the name of a ready model, such as
         "sentiment", or a hub id. precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
         long_texts: "windows" or "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model
-        with experts; None: as it was saved. tokens_per_batch: fewer take less memory. trust_remote_code: run the Python
-        code that the folder brings along. verify: compare the folder with its manifest; False for one that was changed
+        with experts; None: as it was saved. max_disagreement: the dial of a compressed model, one of its certified
+        tolerances; 0: all layers read every text. tokens_per_batch: fewer take less memory. trust_remote_code: run the
+        Python code that the folder brings along. verify: compare the folder with its manifest; False for one that was changed
         on purpose. Raises ConfigError when there is no such model or it does not allow what is asked, and
         ModelFolderError when it is damaged or not trusted.
         """
         folder = find_folder(folder)
         classifier = cls()
         classifier.config = None
-        if is_exported(folder):
+        if max_disagreement is not None and not is_compressed(folder):
+            raise ConfigError(
+                f"max_disagreement is for a compressed model, and {folder} is none; see sentimoe compress"
+            )
+        if is_compressed(folder):
+            if num_experts_per_tok is not None:
+                raise ConfigError(f"{folder} is compressed, with its experts per token fixed; set max_disagreement")
+            dtype = compute_dtype(precision, torch.device("cpu"))
+            model: Any = load_compressed(folder, dtype, max_disagreement, verify=verify)
+        elif is_exported(folder):
             if num_experts_per_tok is not None:
                 raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
-            model: Any = load_exported(folder, compute_dtype(precision, torch.device("cpu")), verify=verify)
+            model = load_exported(folder, compute_dtype(precision, torch.device("cpu")), verify=verify)
         elif is_ready(folder) or is_model_folder(folder):
             if is_ready(folder):
                 model, classifier.tokenizer = load_ready(folder, verify=verify)
@@ -116,6 +136,24 @@ class SentimentClassifier:
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to export; call fit(texts, labels) or load a trained model first")
         return export(self.model, self.tokenizer, Path(folder), self.seen_texts)
+
+    def compress(
+        self, texts: Iterable[Any], folder: str | Path, *, max_disagreement: float = 0.01, **settings: Any
+    ) -> dict[str, Any]:
+        """Write a faster classifier whose labels are this one's, but for a certified share of further texts.
+
+        texts: without labels, of the kind that it will read. settings: `exits`, `int8`, `minutes` and `seed`, as
+        `sentimoe.compression.compress` takes them. Returns the certificate and what else it says. Raises ConfigError,
+        DataError where the texts are too few, and NotSupportedError where nothing faster keeps the promise.
+        """
+        from .compression import compress
+
+        if self.model is None or self.tokenizer is None:
+            raise ConfigError("there is nothing to compress; call fit(texts, labels) or load a trained model first")
+        rows = [text for chunk in text_chunks(texts, 4096) for text in chunk]
+        seen = None if self.seen_texts is None else self.seen_texts.mask(rows)
+        told: dict[str, Any] = {"seen": seen, "max_disagreement": max_disagreement, **settings}
+        return compress(self.model.to("cpu"), self.tokenizer, rows, Path(folder), **told)
 
     @classmethod
     def zero_shot(

@@ -17,22 +17,25 @@ class Predictions:
 
     probabilities: `[B, C]` float32; a row of NaN for a blank text, and for an answer that is no label.
     truncated: rows of the texts whose end was not read, counted from 0. off_label: what a language model said instead
-    of a label, and how often.
+    of a label, and how often. layers: `[B]`, how many layers read each text, where texts leave early; 0: blank.
     """
 
     probabilities: np.ndarray
     truncated: list[int] = field(default_factory=list)
     off_label: Counter[str] = field(default_factory=Counter)
+    layers: np.ndarray | None = None
 
 
 def joined(parts: Iterable[Predictions], num_labels: int) -> Predictions:
     """The chunks of a stream as one; of no texts, probabilities `[0, C]`."""
     probabilities, truncated, off_label = [np.empty((0, num_labels), dtype=np.float32)], [], Counter[str]()
+    layers = []
     for part in parts:
         probabilities.append(part.probabilities)
         truncated += part.truncated
         off_label += part.off_label
-    return Predictions(np.concatenate(probabilities), truncated, off_label)
+        layers += [] if part.layers is None else [part.layers]
+    return Predictions(np.concatenate(probabilities), truncated, off_label, np.concatenate(layers) if layers else None)
 
 
 def check_finite(probabilities: np.ndarray, rows: Sequence[int]) -> None:

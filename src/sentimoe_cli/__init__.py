@@ -14,7 +14,7 @@ import typer
 
 from sentimoe_settings.errors import ExitCode, SentiMoEError
 
-from . import bench, compare, evaluate, explain, explore, export, info, predict, ready, suspects, train
+from . import bench, compare, compress, evaluate, explain, explore, export, info, predict, ready, suspects, train
 from .messages import say
 from .options import GroupedCommand
 
@@ -50,6 +50,7 @@ for command in (
     compare.compare,
     suspects.suspects,
     predict.predict,
+    compress.compress,
     export.export,
     explain.explain,
     explore.explore,

@@ -24,8 +24,11 @@ def with_predictions(
     probabilities: np.ndarray,
     truncated: Sequence[int] | None = None,
     threshold: float | None = None,
+    layers: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The frame with `label`, `score` and `prob_CLASS` columns, and `truncated` where the rows that were cut are given.
+
+    layers: `[B]`, how many layers read each text, for a column of that name.
 
     With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why there is
     none. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
@@ -46,6 +49,8 @@ def with_predictions(
         added[name] = pd.Series(probabilities[:, index])
     if truncated is not None:
         added["truncated"] = pd.Series(np.isin(np.arange(len(frame)), truncated))
+    if layers is not None:
+        added["layers"] = pd.Series(layers)
     kept, taken = [], {*frame.columns, *added}
     for name in frame.columns:
         free = name

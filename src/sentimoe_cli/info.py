@@ -24,9 +24,10 @@ def info(
     from rich.table import Table
 
     from sentimoe import SentimentClassifier
-    from sentimoe.inference import is_exported
-    from sentimoe.model_folder import EXPORT, find_folder
+    from sentimoe.inference import is_compressed, is_exported
+    from sentimoe.model_folder import COMPRESSED, EXPORT, find_folder
 
+    from .compress import told
     from .messages import visible
     from .show import prepare_process, print_json, print_tables
 

@@ -39,6 +39,10 @@ Mode = Annotated[
 ExpertsPerToken = Annotated[
     int | None, typer.Option(help="Experts that read each token: fewer are faster. [as it was trained]")
 ]
+MaxDisagreement = Annotated[
+    float | None,
+    typer.Option(help="Of a compressed model: one of its certified tolerances; 0: all layers read every text."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from .options import (
     Encoding,
     ExpertsPerToken,
     LongTexts,
+    MaxDisagreement,
     Mode,
     NoVerify,
     Precision,
@@ -55,6 +56,7 @@ def predict(
     precision: Precision = "auto",
     backend: Backend = "torch",
     experts_per_token: ExpertsPerToken = None,
+    max_disagreement: MaxDisagreement = None,
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
     ] = None,
@@ -93,12 +95,14 @@ def predict(
         check_model(model)
     if note is not None:
         say(f"note: {note}")
+    import numpy as np
     import pandas as pd
 
     from sentimoe.data import FileFormat, json_lines, read_texts, write_table
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import THRESHOLD, find_folder
 
+    from .certificates import certificate_for, warn_of_drift
     from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
     from .show import prepare_process
@@ -111,7 +115,8 @@ def predict(
         rows = list(map(_decoded, texts)) or _lines_of_standard_input()
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
-    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    settings["max_disagreement"] = max_disagreement
     if method is None:
         model = str(find_folder(model))
     classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
@@ -130,12 +135,16 @@ def predict(
             "LABELLED --target-accuracy 0.95 --save"
         )
     cut: list[int] | None = [] if long_texts == "truncate" else None
-    try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut, threshold), output)
+    certificate = certificate_for(model, max_disagreement) if method is None else None
+    layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)
+    try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut, threshold, layers), output)
     predictions = predictions_with_bar(engine, rows)
     if predictions.truncated:
         cut = predictions.truncated
         say(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens")
-    frame = with_predictions(frame, classes, predictions.probabilities, cut, threshold)
+    frame = with_predictions(frame, classes, predictions.probabilities, cut, threshold, predictions.layers)
+    if certificate is not None and predictions.layers is not None:
+        warn_of_drift(certificate, predictions.layers)
     if threshold is not None:
         low = frame["reason"] == "doubtful"
         say(

@@ -1,31 +1,41 @@
 """Texts in, probabilities out."""
 
+from .compressed import certificate_of, is_compressed, load_compressed, save_compressed
 from .conversion import Comparison, ExportWrapper, padded_probe
 from .engine import BACKENDS, Engine
+from .exits import ExitHead, StagedClassifier, softmax
 from .exported import export, is_exported, load_exported
 from .lengths import position_limit
 from .memory import keep_few_kernels, keep_freed_memory, return_freed_memory
 from .openvino import OpenVINOClassifier
 from .precision import PRECISIONS, compute_dtype, in_precision
-from .windows import check_offsets, make_windows
+from .windows import Windows, check_offsets, make_windows
 
 __all__ = [
     "BACKENDS",
     "PRECISIONS",
     "Comparison",
     "Engine",
+    "ExitHead",
     "ExportWrapper",
     "OpenVINOClassifier",
+    "StagedClassifier",
+    "Windows",
+    "certificate_of",
     "check_offsets",
     "compute_dtype",
     "export",
     "in_precision",
+    "is_compressed",
     "is_exported",
     "keep_few_kernels",
     "keep_freed_memory",
+    "load_compressed",
     "load_exported",
     "make_windows",
     "padded_probe",
     "position_limit",
     "return_freed_memory",
+    "save_compressed",
+    "softmax",
 ]

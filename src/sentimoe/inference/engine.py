@@ -16,6 +16,7 @@ from ..model_folder import check_vocabulary
 from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
 from .conversion import compiled
+from .exits import StagedClassifier
 from .lengths import position_limit, window_length
 from .openvino import OpenVINOClassifier
 from .precision import compute_dtype, in_precision
@@ -44,7 +45,7 @@ class Engine:
 
     def __init__(
         self,
-        model: PreTrainedModel | OpenVINOClassifier,
+        model: PreTrainedModel | OpenVINOClassifier | StagedClassifier,
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int | None = None,
@@ -58,7 +59,7 @@ class Engine:
         check_whole("tokens_per_batch", tokens_per_batch, 1)
         if tokenizer.pad_token is None:
             raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")
-        if not (ready := isinstance(model, OpenVINOClassifier)):
+        if not (ready := isinstance(model, OpenVINOClassifier | StagedClassifier)):
             check_vocabulary(tokenizer, model, getattr(tokenizer, "name_or_path", "") or "this model")
         self.tokenizer = tokenizer
         self.max_length = window_length(max_length, tokenizer, model.max_length if ready else position_limit(model))
@@ -86,29 +87,37 @@ class Engine:
         start = 0
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
-            probabilities = self._answers(windows, len(chunk))
+            logits, layers = self._logits(windows)
+            probabilities = windows.averaged(_softmax(logits), len(chunk))
             answered = sorted(set(windows.owner))
             check_finite(probabilities[answered], [start + row for row in answered])
-            yield Predictions(probabilities, [start + row for row in windows.truncated])
+            read = None if layers is None else windows.most(layers, len(chunk))
+            yield Predictions(probabilities, [start + row for row in windows.truncated], layers=read)
             start += len(chunk)
+
+    def window_probabilities(self, windows: Windows) -> np.ndarray:
+        """What each window is answered, `[W, C]` float32."""
+        return _softmax(self._logits(windows)[0])
 
     def answers_at(self, texts: Sequence[Any]) -> Callable[[float], np.ndarray]:
         """Temperature -> probabilities `[B, C]` of the texts, which the model reads once, now."""
         rows = [text for chunk in text_chunks(texts, TEXTS_PER_CHUNK) for text in chunk]
         windows = make_windows(rows, self.tokenizer, self.max_length, self.long_texts)
-        logits = self._logits(windows)
+        logits, _ = self._logits(windows)
         return lambda temperature: windows.averaged(_softmax(logits / temperature), len(rows))
 
-    def _answers(self, windows: Windows, num_texts: int) -> np.ndarray:
-        return windows.averaged(_softmax(self._logits(windows)), num_texts)
-
-    def _logits(self, windows: Windows) -> np.ndarray:
-        """The logits `[W, C]` of each window."""
+    def _logits(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
+        """The logits `[W, C]` of each window, and how many layers read it `[W]`, where that differs."""
+        if isinstance(self.model, StagedClassifier):
+            answers = self.model.answer(
+                [encoding["input_ids"] for encoding in windows.encodings], self.tokens_per_batch
+            )
+            return answers.logits, answers.layers
         logits = np.empty((len(windows.encodings), self.num_labels), dtype=np.float32)
         lengths = [len(ids["input_ids"]) for ids in windows.encodings]
         for batch in token_batches(lengths, self.tokens_per_batch):
             logits[batch] = self._forward([windows.encodings[index] for index in batch])
-        return logits
+        return logits, None
 
     @torch.inference_mode()
     def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:

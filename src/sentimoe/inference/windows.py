@@ -51,6 +51,12 @@ class Windows:
         weight[weight == 0] = np.nan
         return (total / weight).astype(np.float32)
 
+    def most(self, counts: np.ndarray, num_texts: int) -> np.ndarray:
+        """`[W]` of windows -> the largest of each text `[B]`; 0 for a text without a window."""
+        found = np.zeros(num_texts, dtype=np.int64)
+        np.maximum.at(found, np.array(self.owner, dtype=int), counts)
+        return found
+
 
 def make_windows(
     texts: Sequence[str],

@@ -17,6 +17,7 @@ from ..model_card import CARD, is_somebodys, model_facts, write_card
 from ..model_folder import (
     ADAPTER,
     BASE,
+    COMPRESSED,
     CONFIG,
     EXPORT,
     INDEX,
@@ -53,7 +54,7 @@ def save_adapted(
     finished run, and WeightsError for weights that are not finite; the folder is then as it was.
     """
     folder, adapter = Path(folder), isinstance(model, PeftModel)
-    others = [EXPORT, *([] if adapter else [ADAPTER])]
+    others = [EXPORT, COMPRESSED, *([] if adapter else [ADAPTER])]
     if adapter and not (folder / ADAPTER).exists():
         others.append(CONFIG)  # of a whole model
     if found := [name for name in others if (folder / name).exists()]:

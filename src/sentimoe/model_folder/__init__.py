@@ -5,6 +5,7 @@ from .checks import check_adapter, check_vocabulary, missing_special_tokens
 from .files import (
     ADAPTER,
     BASE,
+    COMPRESSED,
     CONFIG,
     EXPORT,
     INDEX,
@@ -26,6 +27,7 @@ from .weights import check_finite, read_header
 __all__ = [
     "ADAPTER",
     "BASE",
+    "COMPRESSED",
     "CONFIG",
     "EXPORT",
     "INDEX",

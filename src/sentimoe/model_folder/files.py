@@ -13,6 +13,7 @@ from ..errors import ModelFolderError
 from ..manifest import MANIFEST, check_manifest
 
 CONFIG, ADAPTER, EXPORT = "config.json", "adapter_config.json", "sentimoe_export.json"
+COMPRESSED = "sentimoe_compressed.json"
 WEIGHTS, INDEX, ADAPTER_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 OWN_TYPE = "sentimoe"  # `model_type` of sentimoe's own models
@@ -28,18 +29,18 @@ SEEN = "seen_texts.npy"  # of one model: hashes of the texts that it was trained
 DECISIVE = (
     *(CONFIG, "generation_config.json", WEIGHTS, INDEX, ADAPTER, ADAPTER_WEIGHTS, TOKENIZER, TOKENIZER_CONFIG),
     *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "merges.txt", *VOCABULARIES),
-    *(EXPORT, "openvino_model.xml", "openvino_model.bin", MANIFEST, BASE),
+    *(EXPORT, COMPRESSED, "openvino_model.xml", "openvino_model.bin", MANIFEST, BASE),
 )
 
 
 def is_model_folder(name: str | Path) -> bool:
-    """Whether a folder of that name holds a model, an adapter or an export, whole or not."""
-    return any(os.path.lexists(Path(name) / each) for each in (CONFIG, ADAPTER, EXPORT, MANIFEST))
+    """Whether a folder of that name holds a model, an adapter, an export or a compressed model, whole or not."""
+    return any(os.path.lexists(Path(name) / each) for each in (CONFIG, ADAPTER, EXPORT, COMPRESSED, MANIFEST))
 
 
 def is_own(folder: Path) -> bool:
     """Whether sentimoe saved a folder, so that nothing may be missing from it and nothing too much."""
-    if (folder / MANIFEST).exists() or (folder / EXPORT).exists():
+    if any((folder / name).exists() for name in (MANIFEST, EXPORT, COMPRESSED)):
         return True
     return (folder / CONFIG).exists() and read_object(folder / CONFIG).get("model_type") == OWN_TYPE
 

@@ -6,6 +6,7 @@ from .configuration import SentiMoEConfig
 from .convert import upcycle
 from .head import head_modules, logits_layer, reads_last_token
 from .layout import find_layout, transformer_layers
+from .mean_head import mean_over_real_tokens
 from .modeling import MoESequenceClassifierOutput, SentiMoEForSequenceClassification, register
 from .names import PACKAGED, backbone_path
 from .receipt import MoEReceipt
@@ -31,6 +32,7 @@ __all__ = [
     "layer_numbers",
     "load_classifier",
     "logits_layer",
+    "mean_over_real_tokens",
     "moe_layers",
     "reads_last_token",
     "recorded",

@@ -1,0 +1,26 @@
+"""Make a trained classifier faster and certify how often its answers differ from the original's."""
+
+from .certificate import last_certified, least_texts, needed_texts, upper_bound
+from .compress import compress
+from .drift import Drift, drift
+from .search import Certificate, Found, Search, default_levers
+from .texts import Parts, divided
+from .variants import Lever, Variant
+
+__all__ = [
+    "Certificate",
+    "Drift",
+    "Found",
+    "Lever",
+    "Parts",
+    "Search",
+    "Variant",
+    "compress",
+    "default_levers",
+    "divided",
+    "drift",
+    "last_certified",
+    "least_texts",
+    "needed_texts",
+    "upper_bound",
+]

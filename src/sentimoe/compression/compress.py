@@ -1,0 +1,91 @@
+"""From a trained classifier and texts without labels to a folder that answers the same, faster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ConfigError
+from ..inference import compute_dtype
+from ..inference.compressed import save_compressed
+from ..training import hardware, versions
+from .search import Search, default_levers
+from .texts import divided
+
+
+def compress(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    output: Path,
+    *,
+    seen: np.ndarray | None = None,
+    max_disagreement: float = 0.01,
+    exits: bool = True,
+    int8: bool = True,
+    minutes: float = 10.0,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write the fastest model found on this processor whose labels are the original's, but for a certified share.
+
+    texts: without labels, of the kind that the model will read. seen: `[B]` bool, those that the model was trained or
+    selected on (None: none). max_disagreement: the share of texts whose label may be another. exits, int8: which levers
+    may be used. minutes: that the search takes, about. Returns what `sentimoe_compressed.json` says.
+
+    Raises ConfigError for a setting outside what is allowed, DataError where the texts are too few for any promise, and
+    NotSupportedError where no lever keeps the promise.
+    """
+    if not 0 < max_disagreement < 0.5:
+        raise ConfigError(f"max_disagreement={max_disagreement!r} must lie between 0 and 0.5, such as 0.01")
+    if not (exits or int8):
+        raise ConfigError("exits and int8 are both off, so there is nothing to try; leave one on")
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty; choose another folder")
+    known = np.zeros(len(texts), dtype=bool) if seen is None else seen
+    parts = divided(texts, known, max_disagreement, seed)
+    layers = model.config.get_text_config().num_hidden_layers
+    search = Search(model, tokenizer, parts, tolerance=max_disagreement, minutes=minutes, seed=seed, progress=progress)
+    found = search.run(default_levers(layers, exits, int8))
+    about = {
+        "default_tolerance": max_disagreement,
+        "certificates": [asdict(each) for each in found.certificates],
+        "lever": asdict(found.variant.lever),
+        "speed": found.speed,
+        "original": found.original | {"precision": _dtype_name(), "weights_sha256": _hash_of(model)},
+        "trials": found.trials,
+        "texts": {
+            "learn": len(parts.learn),
+            "choose": len(parts.choose),
+            "certify": len(parts.certify),
+            "repeats_left_out": parts.repeats,
+            "blank_left_out": parts.blank,
+            "seen_in_training": parts.seen,
+            "certify_sha256": hashlib.sha256("\0".join(parts.certify).encode()).hexdigest(),
+        },
+        "seed": seed,
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about)
+    return about
+
+
+def _dtype_name() -> str:
+    return str(compute_dtype("auto", torch.device("cpu"))).removeprefix("torch.")
+
+
+def _hash_of(model: PreTrainedModel) -> str:
+    """SHA-256 of the weights, by name."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,63 @@
+"""The texts that a search learns from, chooses by and certifies on: three parts, each text in one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..data.splitting import normalise
+from ..errors import DataError
+from .certificate import least_texts, needed_texts
+
+LEAST_TO_LEARN = 200
+LEARN, CHOOSE = 0.45, 0.15  # the rest certifies
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Different texts. repeats, blank, seen: how many of the given ones were left out, and why."""
+
+    learn: list[str]
+    choose: list[str]
+    certify: list[str]
+    repeats: int
+    blank: int
+    seen: int
+
+
+def divided(texts: Sequence[str], seen: np.ndarray, tolerance: float, seed: int) -> Parts:
+    """Divide texts at random.
+
+    seen: `[B]` bool, texts that the model was trained or selected on. They may teach the heads, but its answers to them
+    are surer than to others, so they neither choose nor certify. Raises DataError where too few are left for any
+    promise of this tolerance.
+    """
+    first: dict[str, int] = {}
+    blank = 0
+    for index, text in enumerate(texts):
+        if not text.strip():
+            blank += 1
+        else:
+            first.setdefault(normalise(text), index)
+    kept = np.array(list(first.values()), dtype=int)
+    order = np.random.default_rng(seed).permutation(kept)
+    fresh, known = [i for i in order if not seen[i]], [i for i in order if seen[i]]
+    learn, choose = int(LEARN * len(fresh)), int(CHOOSE * len(fresh))
+    certify = fresh[learn + choose :]
+    least = least_texts(tolerance)
+    if len(certify) < least or len(fresh[:learn]) + len(known) < LEAST_TO_LEARN:
+        wanted = math.ceil(max(least / (1 - LEARN - CHOOSE), LEAST_TO_LEARN / LEARN))
+        better = math.ceil(needed_texts(tolerance) / (1 - LEARN - CHOOSE))
+        raise DataError(
+            f"{len(fresh)} different texts that the model was not trained on are too few to certify a tolerance of "
+            f"{tolerance:g}: it takes {wanted} for any promise, and about {better} for a fast model; "
+            "give more texts (they need no labels)"
+        )
+    pick = lambda rows: [texts[index] for index in rows]  # noqa: E731
+    return Parts(
+        pick([*known, *fresh[:learn]]), pick(fresh[learn : learn + choose]), pick(certify),
+        repeats=len(texts) - blank - len(kept), blank=blank, seen=len(known),
+    )  # fmt: skip

@@ -1,0 +1,129 @@
+"""One way of running a model faster: where it is cut, in which precision, and the heads taught on its own states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ..inference import StagedClassifier, Windows, compute_dtype, softmax
+from ..inference.segment_networks import network_of, quantised, traced
+from ..inference.segments import segments
+from .heads import taught_head
+from .thresholds import NEVER, leaves_after
+
+CALIBRATION_TEXTS, CALIBRATION_BATCH = 512, 64
+TOKENS_PER_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Lever:
+    """What a variant does to the model. cuts: numbers of layers after which texts may leave. int8: 8-bit networks."""
+
+    cuts: tuple[int, ...]
+    int8: bool
+
+    def __str__(self) -> str:
+        where = f"exits after {', '.join(map(str, self.cuts))}" if self.cuts else "no exits"
+        return f"{'int8' if self.int8 else 'bfloat16'}, {where}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A lever made real. networks: what is saved, one for each segment."""
+
+    lever: Lever
+    networks: list[Any]
+    classifier: StagedClassifier
+
+    def with_thresholds(self, thresholds: Sequence[float]) -> StagedClassifier:
+        """The classifier that lets texts leave from these confidences on."""
+        return self.classifier.with_thresholds(thresholds)
+
+    def answers(self, windows: Windows) -> np.ndarray:
+        """What the head after each segment answers, `[S, W, C]` probabilities: nobody leaves."""
+        pooled, own = self.classifier.states(ids_of(windows), TOKENS_PER_BATCH)
+        last = len(pooled) - 1
+        return np.stack(
+            [
+                softmax(self.classifier.logits_after(stage, states, own if stage == last else None))
+                for stage, states in enumerate(pooled)
+            ]
+        )
+
+
+def ids_of(windows: Windows) -> list[list[int]]:
+    """The token ids of each window."""
+    return [encoding["input_ids"] for encoding in windows.encodings]
+
+
+def build(
+    model: PreTrainedModel,
+    lever: Lever,
+    windows: Windows,
+    reference: np.ndarray,
+    *,
+    padding: int,
+    max_length: int,
+    seed: int,
+    progress: Callable[[str], None],
+) -> Variant:
+    """Cut, convert, quantise, and teach the heads.
+
+    windows: of the texts to learn from. reference: what the whole model answers to each window, `[W, C]`. padding: the
+    token that fills up. Raises ConversionError where the model cannot be cut, and ConfigError where a package lacks.
+    """
+    hidden_size = model.config.get_text_config().hidden_size
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    parts = segments(model, lever.cuts)
+    networks = [traced(part, hidden_size) for part in parts]
+    dtype = compute_dtype("auto", torch.device("cpu"))
+    if lever.int8:
+        progress(f"{lever}: quantising")
+        given = _calibration(ids_of(windows), padding, seed)
+        for index, network in enumerate(networks):
+            following = [(network_of(network, torch.float32)(*batch)[0], batch[1]) for batch in given]
+            networks[index] = quantised(network, given)
+            given = following
+    progress(f"{lever}: teaching the heads")
+    count = model.config.get_text_config().num_hidden_layers
+    about: dict[str, Any] = {
+        "layers": [*lever.cuts, count],
+        "padding": padding,
+        "labels": labels,
+        "label_type": getattr(model.config, "label_type", "str"),
+        "max_length": max_length,
+    }
+    compiled = [network_of(network, dtype) for network in networks]
+    silent = StagedClassifier(compiled, [], (NEVER,) * len(lever.cuts), **about)
+    pooled, own = silent.states(ids_of(windows), TOKENS_PER_BATCH)
+    heads = [
+        taught_head(states, reference, own if stage == len(pooled) - 1 else None, seed)
+        for stage, states in enumerate(pooled)
+    ]
+    return Variant(lever, networks, StagedClassifier(compiled, heads, (NEVER,) * len(lever.cuts), **about))
+
+
+def averaged(answers: np.ndarray, thresholds: Sequence[float], windows: Windows, num_texts: int) -> np.ndarray:
+    """What texts are answered under these thresholds, `[B, C]`, from the answers of all segments `[S, W, C]`."""
+    stage = leaves_after(answers.max(axis=2), thresholds)
+    return windows.averaged(answers[stage, np.arange(len(stage))], num_texts)
+
+
+def _calibration(ids: Sequence[list[int]], padding: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Batches of ids and masks, texts of similar length together."""
+    chosen = np.random.default_rng(seed).permutation(len(ids))[:CALIBRATION_TEXTS]
+    ordered = sorted(chosen.tolist(), key=lambda index: len(ids[index]))
+    batches = []
+    for start in range(0, len(ordered), CALIBRATION_BATCH):
+        rows = [ids[index] for index in ordered[start : start + CALIBRATION_BATCH]]
+        width = max(map(len, rows))
+        tokens = np.full((len(rows), width), padding, dtype=np.int64)
+        for row, text in enumerate(rows):
+            tokens[row, : len(text)] = text
+        batches.append((tokens, (np.arange(width) < np.array([[len(text)] for text in rows])).astype(np.int64)))
+    return batches

@@ -1,0 +1,96 @@
+"""Segments as OpenVINO networks, in bfloat16 or with weights and activations in 8 bits."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterable
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError, ConversionError
+from .conversion import padded_probe
+from .openvino import HINTS, import_openvino
+from .segments import Segment
+
+TOLERANCE = 1e-3  # of states and logits in float32, relative to the largest
+
+
+def traced(segment: Segment, hidden_size: int) -> Any:
+    """An OpenVINO network with dynamic batch and length. Raises ConversionError where its answers differ."""
+    openvino = import_openvino()
+    probe, other = (_probe(segment, hidden_size, lengths) for lengths in ((), (3, 2, 1)))
+    kind = openvino.Type.i64 if segment.begins else openvino.Type.f32
+    shape = [-1, -1] if segment.begins else [-1, -1, hidden_size]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what it made is compared below
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+        network = openvino.convert_model(
+            segment,
+            example_input=probe,
+            input=[("tokens", shape, kind), ("attention_mask", [-1, -1], openvino.Type.i64)],
+        )
+        run = network_of(network, torch.float32)
+        for given in (probe, other):
+            expected = segment(**given)
+            for one, true in zip(run(*(each.numpy() for each in given.values())), expected, strict=True):
+                mask = given["attention_mask"].bool() if true.dim() == 3 else slice(None)
+                difference = (torch.from_numpy(one)[mask] - true[mask]).abs().max()
+                if not difference <= TOLERANCE * true.abs().max().clamp_min(1):
+                    raise ConversionError(
+                        f"a network made of some layers of this model answers differently (by {difference:.2g}); "
+                        "this model cannot be cut"
+                    )
+    return network
+
+
+def quantised(network: Any, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """The network with 8 bits, calibrated on batches of what it is given. Raises ConfigError without NNCF."""
+    if find_spec("nncf") is None:
+        raise ConfigError("int8 needs NNCF: pip install 'sentimoe[compress]', or leave int8 out")
+    import nncf
+
+    given = [{"tokens": tokens, "attention_mask": mask} for tokens, mask in batches]
+    how = {"model_type": nncf.ModelType.TRANSFORMER, "subset_size": len(given)}
+    log = logging.getLogger("nncf")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):  # progress bars, which have no switch
+            return nncf.quantize(network, nncf.Dataset(given), **how)
+    finally:
+        log.setLevel(level)
+
+
+def network_of(network: Any, dtype: torch.dtype) -> Any:
+    """A function that runs it: tokens and mask -> both outputs, as arrays."""
+    settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
+    settings["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
+    compiled = import_openvino().Core().compile_model(network, "CPU", settings)
+
+    def run(tokens: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answer = compiled.create_infer_request().infer({"tokens": tokens, "attention_mask": attention_mask})
+        return answer[0], answer[1]
+
+    return run
+
+
+def save_network(network: Any, file: Path) -> None:
+    """Write `file` (it ends in `.xml`) and its weights beside it."""
+    import_openvino().save_model(network, file, compress_to_fp16=False)
+
+
+def _probe(segment: Segment, hidden_size: int, lengths: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    probe = padded_probe(segment.model, *lengths)
+    tokens, mask = probe["input_ids"], probe["attention_mask"]
+    if not segment.begins:
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randn((*mask.shape, hidden_size), generator=generator)
+    return {"tokens": tokens, "attention_mask": mask}

@@ -1,0 +1,47 @@
+"""What `predict` says of a compressed model: whether its certificate holds here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .messages import say
+
+
+def certificate_for(model: str, max_disagreement: float | None) -> dict[str, Any] | None:
+    """The certificate under which a compressed folder answers; None for other models, or where all layers read.
+
+    Says where processor, precision or number format are not those that it was made with.
+    """
+    from sentimoe.inference import certificate_of, is_compressed
+
+    folder = Path(model)
+    if not is_compressed(folder) or max_disagreement == 0:
+        return None
+    from sentimoe.model_folder import COMPRESSED
+    from sentimoe.training import hardware
+
+    from .models import beside_model
+
+    about = beside_model(folder, COMPRESSED)
+    here = hardware()
+    if other := [name for name in ("processor", "bfloat16") if here[name] != about["hardware"][name]]:
+        told = ", ".join(f"{name} {about['hardware'][name]!r}, here {here[name]!r}" for name in other)
+        say(f"warning: the certificate of {model} was made on another machine ({told}); it may not hold here")
+    return certificate_of(about, max_disagreement)
+
+
+def warn_of_drift(certificate: dict[str, Any], layers: np.ndarray) -> None:
+    """Say it where texts leave after other layers than those of the certificate did."""
+    from sentimoe.compression import drift
+
+    found = drift(certificate["shares"], layers)
+    if np.isnan(found.p):
+        say(f"note: {found.texts} texts are too few to tell whether they are of the kind that was certified")
+    elif found.found:
+        say(
+            f"warning: the texts may be of another kind than those of the certificate, which then does not hold: they "
+            f"leave after other layers (total variation {found.total_variation:.2f}, p = {found.p:.1g})"
+        )

@@ -1,0 +1,80 @@
+"""`sentimoe compress`: a trained classifier made faster, with a certificate of how often its answers differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .messages import Mistake, say
+from .options import AsJson, Delimiter, Encoding, NoVerify, TextColumn, TrustRemoteCode
+from .places import check_folder, check_model
+
+Option = typer.Option
+
+
+def compress(
+    model: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
+    texts: Annotated[Path, Option(help="File of texts like those that the model will read; labels are not needed.")],
+    output: Annotated[Path, Option(help="Folder to write; it must not exist or be empty.")],
+    max_disagreement: Annotated[
+        float, Option(help="Share of texts whose label may differ from the original's.")
+    ] = 0.01,
+    text_column: TextColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    minutes: Annotated[float, Option(help="How long the search may take, about.")] = 10.0,
+    no_exits: Annotated[bool, Option("--no-exits", help="All layers read every text.")] = False,
+    no_int8: Annotated[bool, Option("--no-int8", help="Stay with bfloat16 (float32 on older processors).")] = False,
+    seed: Annotated[int, Option(help="Seed of how the texts are divided, and of the exits.")] = 0,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a classifier faster on this processor. At most the given share of further labels differs, with 95% confidence."""
+    check_folder(output)
+    if output.is_dir() and any(output.iterdir()):
+        raise Mistake(f"{output} is not empty; choose another folder")
+    check_model(model)
+    from sentimoe import SentimentClassifier
+    from sentimoe.data import FileFormat, read_texts
+
+    from .show import prepare_process, print_json
+
+    prepare_process()
+    _, rows = read_texts(texts, text_column, FileFormat(encoding, delimiter))
+    classifier = SentimentClassifier.from_pretrained(
+        model, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify
+    )
+    about = classifier.compress(
+        rows, output, max_disagreement=max_disagreement, exits=not no_exits, int8=not no_int8, minutes=minutes,
+        seed=seed, progress=say,
+    )  # fmt: skip
+    if as_json:
+        print_json(about)
+        return
+    for line in told(about):
+        typer.echo(line)
+    typer.echo(f"written to {output}")
+
+
+def told(about: dict[str, Any]) -> list[str]:
+    """What a certificate says, in words."""
+    speed, original, lever = about["speed"], about["original"], about["lever"]
+    low, high = speed["quartiles"]
+    exits = f"exits after layer {', '.join(map(str, lever['cuts']))}" if lever["cuts"] else "no exits"
+    lines = [
+        f"{speed['ratio']:.2f} times as fast as the original ({low:.2f} - {high:.2f}; {speed['texts_per_second']:.0f} "
+        f"texts/s), with {'int8' if lever['int8'] else original['precision']} and {exits}",
+    ]
+    for each in about["certificates"]:
+        lines.append(
+            f"{each['differ']} of {each['texts']} labels differ from the original's; of further texts of this kind at "
+            f"most {each['upper_bound']:.2%} do, with 95% confidence (--max-disagreement {each['tolerance']:g}, "
+            f"{each['mean_layers']:.2f} layers a text)"
+        )
+    lines.append(
+        f"the original itself, in {original['precision']} in place of float32: {original['differ']} of {original['texts']}"
+    )
+    return lines

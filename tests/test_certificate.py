@@ -1,0 +1,102 @@
+"""What a certificate promises holds: an exact bound, a search that ends at the first failure, no part used twice."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from sentimoe.compression import divided, drift, last_certified, least_texts, needed_texts, upper_bound
+from sentimoe.compression.thresholds import NEVER, leaves_after, settings
+from sentimoe.errors import DataError
+
+
+def test_the_bound_is_the_rate_at_which_so_few_events_have_a_chance_of_5_percent():
+    for events, trials in ((0, 299), (3, 1000), (12, 1800)):
+        bound = upper_bound(events, trials)
+        assert binom.cdf(events, trials, bound) == pytest.approx(0.05, abs=1e-9)
+    assert upper_bound(5, 5) == 1.0
+
+
+def test_texts_that_a_tolerance_takes():
+    """The figures of the documentation."""
+    assert [least_texts(each) for each in (0.005, 0.01, 0.02)] == [598, 299, 149]
+    for tolerance, about in ((0.005, 3400), (0.01, 1800), (0.02, 900)):
+        assert needed_texts(tolerance) == pytest.approx(about, rel=0.15)
+
+
+def test_the_search_ends_at_the_first_failure():
+    """A faster setting that would pass again is not reached: nothing corrects for looking on."""
+    differs = np.zeros((4, 1000), dtype=bool)
+    differs[1, :3], differs[2, :30], differs[3, :0] = True, True, True
+    assert last_certified(differs, 0.01) == 1
+    assert last_certified(differs[2:], 0.01) is None
+
+
+def test_thresholds_go_from_nobody_leaves_to_many_and_each_exit_keeps_its_part():
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.3, 1, (3, 2000))
+    differs = generator.uniform(size=(3, 2000)) > confidence
+    steps = settings(confidence, differs)
+    assert steps[0] == (NEVER, NEVER)
+    left = [(leaves_after(confidence, step) < 2).sum() for step in steps]
+    assert left == sorted(left) and left[0] == 0 and left[-1] > 200
+    for step, rate in zip(steps[-2:], (0.04, 0.05), strict=True):
+        stage = leaves_after(confidence, step)
+        wrong = differs[stage, np.arange(2000)] & (stage < 2)
+        assert wrong[stage == 0].sum() <= rate * 1000 and wrong.sum() <= rate * 2000
+
+
+def world(generator, count, share):
+    """Texts whose exits are sure at chance: `share` of the sure ones of each exit have another label."""
+    hard = generator.beta(0.4, 2.0, count)
+    confidence = 1 - hard * generator.uniform(0.2, 1.0, (3, count))
+    differs = generator.uniform(size=(3, count)) < share * hard * np.array([[2.0], [1.2], [0.05]])
+    return confidence, differs
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_at_most_5_percent_of_the_certificates_are_broken(share):
+    """Choosing, ordering and stopping whole, 1,000 times, in worlds where many settings lie just above 1%."""
+    generator = np.random.default_rng(int(1000 * share))
+    everything = world(generator, 100_000, share)
+    columns = np.arange(100_000)
+    broken = certified = 0
+    for _ in range(1000):
+        confidence, differs = world(generator, 400, share)
+        steps = settings(confidence, differs)
+        sure, other = world(generator, 1200, share)
+        tested = np.stack([other[leaves_after(sure, step), np.arange(1200)] for step in steps])
+        last = last_certified(tested, 0.01)
+        if last is not None:
+            certified += 1
+            stage = leaves_after(everything[0], steps[last])
+            broken += everything[1][stage, columns].mean() > 0.01
+    assert certified > 200
+    assert broken <= binom.ppf(0.99, 1000, 0.05)
+
+
+def test_parts_are_disjoint_and_what_the_model_knows_neither_chooses_nor_certifies():
+    texts = [f"text {i}" for i in range(2000)] + ["Text  0", " ", ""]
+    seen = np.array([i < 300 for i in range(2003)])
+    parts = divided(texts, seen, 0.01, 0)
+    fresh = {*parts.choose, *parts.certify}
+    assert (parts.repeats, parts.blank, parts.seen) == (1, 2, 300)
+    assert not fresh & set(parts.learn) and not fresh & set(texts[:300])
+    assert len(parts.learn) + len(parts.choose) + len(parts.certify) == 2000
+    again = divided(texts, seen, 0.01, 0)
+    assert again == parts and divided(texts, seen, 0.01, 1) != parts
+
+
+def test_too_few_texts_are_refused_with_how_many_it_takes():
+    with pytest.raises(DataError, match=r"it takes 748 for any promise, and about 4\d\d\d"):
+        divided([f"text {i}" for i in range(700)], np.zeros(700, dtype=bool), 0.01, 0)
+
+
+def test_drift_is_told_from_chance():
+    shares = {"1": 0.3, "3": 0.5, "6": 0.2}
+    generator = np.random.default_rng(0)
+    same = generator.choice([1, 3, 6], 5000, p=[0.3, 0.5, 0.2])
+    other = generator.choice([1, 3, 6], 5000, p=[0.2, 0.5, 0.3])
+    assert not drift(shares, same).found
+    assert drift(shares, other).found and drift(shares, other).total_variation == pytest.approx(0.1, abs=0.02)
+    assert np.isnan(drift(shares, other[:199]).p) and not drift(shares, other[:199]).found
+    assert drift(shares, np.zeros(5)).texts == 0

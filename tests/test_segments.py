@@ -1,0 +1,64 @@
+"""A classifier cut between its layers gives what it gives whole, in every family."""
+
+import pytest
+import torch
+from tiny import CASES, batch, dense, sparse, texts
+
+from sentimoe.errors import ConfigError
+from sentimoe.inference.segments import segments
+from sentimoe.upcycle import transformer_layers
+
+
+def states_after(model, given):
+    """Reference: the output of every layer of the whole model, taken while it runs."""
+    seen = []
+    hooks = [
+        layer.register_forward_hook(
+            lambda layer, given, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
+        for layer in transformer_layers(model, 3)
+    ]
+    logits = model(**given).logits
+    for hook in hooks:
+        hook.remove()
+    return seen, logits
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_segments_chain_to_the_whole_model(case):
+    torch.manual_seed(0)
+    model = dense(case)
+    given = batch(texts(9, 5, 2))
+    with torch.no_grad():
+        states, logits = states_after(model, given)
+        tokens = given["input_ids"]
+        first, second, last = segments(model, (1, 2))
+        real = given["attention_mask"].unsqueeze(-1)
+        for segment, state in ((first, states[0]), (second, states[1])):
+            tokens, pooled = segment(tokens, given["attention_mask"])
+            torch.testing.assert_close(tokens * real, state * real, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(pooled, (state * real).sum(1) / real.sum(1), rtol=1e-5, atol=1e-5)
+        answer, _ = last(tokens, given["attention_mask"])
+        torch.testing.assert_close(answer, logits, rtol=1e-4, atol=1e-4)
+
+
+def test_segments_of_a_model_with_experts():
+    torch.manual_seed(0)
+    model = sparse("bert-mean", layers_to_transform=[0, 2])
+    given = batch(texts(9, 5, 2))
+    with torch.no_grad():
+        first, last = segments(model, (2,))
+        answer, _ = last(first(given["input_ids"], given["attention_mask"])[0], given["attention_mask"])
+        torch.testing.assert_close(answer, model(**given).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_segment_holds_its_own_layers_only():
+    model = dense("bert-mean")
+    first, _ = segments(model, (1,))
+    assert len(list(first.model.base.encoder.layer.parameters())) == len(list(model.base.encoder.layer[0].parameters()))
+
+
+@pytest.mark.parametrize("cuts", [(0,), (3,), (2, 1), (1, 1)])
+def test_cuts_that_are_none(cuts):
+    with pytest.raises(ConfigError, match="between 1 and 2"):
+        segments(dense("bert-mean"), cuts)
