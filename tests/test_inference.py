@@ -92,7 +92,7 @@ def test_a_window_counts_by_its_length(parts, monkeypatch):
     monkeypatch.setattr(engine, "_forward", lambda rows: np.stack([next(answers) for _ in rows]))
     lengths = sorted((len(ids["input_ids"]) for ids in windows.encodings), reverse=True)
     assert lengths == [16, 12]
-    found = engine._answers(windows, 1)[0]
+    found = windows.averaged(engine.window_probabilities(windows), 1)[0]
     assert sorted(found.tolist()) == pytest.approx([12 / 28, 16 / 28])
 
 

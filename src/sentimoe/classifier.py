@@ -74,13 +74,14 @@ class SentimentClassifier:
     ) -> SentimentClassifier:
         """Load a trained model, onto the GPU where there is one.
 
-        folder: one written by `sentimoe train`, `save_pretrained`, `export` or `compress`; else the name of a ready model, such as
-        "sentiment", or a hub id. precision: "auto" (bfloat16 where the processor has it), "bfloat16" or "float32".
-        long_texts: "windows" or "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial of a model
-        with experts; None: as it was saved. max_disagreement: the dial of a compressed model, one of its certified
-        tolerances; 0: all layers read every text. tokens_per_batch: fewer take less memory. trust_remote_code: run the
-        Python code that the folder brings along. verify: compare the folder with its manifest; False for one that was changed
-        on purpose. Raises ConfigError when there is no such model or it does not allow what is asked, and
+        folder: one written by `sentimoe train`, `save_pretrained`, `export` or `compress`; else the name of a ready
+        model, such as "sentiment", or a hub id. precision: "auto" (bfloat16 where the processor has it), "bfloat16" or
+        "float32". long_texts: "windows" or "truncate". backend: "torch" or "openvino". num_experts_per_tok: the dial
+        of a model with experts; None: as it was saved. max_disagreement: the dial of a compressed model, one of its
+        certified tolerances; 0: all layers read every text. tokens_per_batch: fewer take less memory.
+        trust_remote_code: run the Python code that the folder brings along. verify: compare the folder with its
+        manifest; False for one that was changed on purpose. Raises ConfigError when there is no such model or it does
+        not allow what is asked, and
         ModelFolderError when it is damaged or not trusted.
         """
         folder = find_folder(folder)

@@ -33,6 +33,10 @@ def info(
 
     prepare_process()
     folder = find_folder(folder)
+    if is_compressed(folder):
+        about = beside_model(folder, COMPRESSED)
+        print_json(about) if as_json else typer.echo("\n".join(told(about)))
+        return
     if is_exported(folder):
         print_json(beside_model(folder, EXPORT))
         return
