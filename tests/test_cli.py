@@ -511,6 +511,7 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     model = tmp_path / "run"
     shutil.copytree(folder / "run", model)
     told = ("evaluate", model, *COLUMNS, "--target-accuracy", 0.9)
+    assert "sentiment is none" in invoke("evaluate", "sentiment", *told[2:], "--save").error
     assert "0 of the 180 labelled texts are new" in invoke(*told, "--data", folder / "data", "--split", "train").error
     nothing = invoke(*told, "--data", folder / "scored.csv", "--save")
     assert nothing.exit_code == 0 and "nothing is promised, nothing saved" in nothing.stderr

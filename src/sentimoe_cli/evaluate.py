@@ -73,6 +73,10 @@ def evaluate(
     if save and (method is not None or experts_per_token is not None):
         raise Mistake("--save is for a trained model as `predict` runs it; leave out --method and --experts-per-token")
     if save:
+        if not Path(model).is_dir():
+            raise Mistake(
+                f"--save keeps the threshold in the folder of a model, and {model} is none; give a run folder"
+            )
         check_folder(Path(model))
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise Mistake(f"--target-accuracy {target_accuracy:g} must lie between 0 and 1, such as 0.95")
