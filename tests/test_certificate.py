@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binom
 
 from sentimoe.compression import divided, drift, last_certified, least_texts, needed_texts, upper_bound
-from sentimoe.compression.thresholds import NEVER, leaves_after, settings
+from sentimoe.compression.thresholds import NEVER, _within, leaves_after, settings
 from sentimoe.errors import DataError
 
 
@@ -43,6 +43,28 @@ def test_thresholds_go_from_nobody_leaves_to_many_and_each_exit_keeps_its_part()
         stage = leaves_after(confidence, step)
         wrong = differs[stage, np.arange(2000)] & (stage < 2)
         assert wrong[stage == 0].sum() <= rate * 1000 and wrong.sum() <= rate * 2000
+
+
+def test_each_exit_is_chosen_by_the_texts_that_reach_it():
+    """Against a slow search over all thresholds, exit by exit."""
+    generator = np.random.default_rng(1)
+    confidence = generator.uniform(0.3, 1, (3, 200)).round(2)
+    differs = generator.uniform(size=(3, 200)) > confidence
+    for rate in (0.02, 0.05):
+        step = _within(confidence[:-1], differs[:-1], rate)
+        staying, allowed = set(range(200)), 0.0
+        for exit_, value in enumerate(step):
+            allowed += rate * 200 / 2
+            kept = [
+                limit
+                for limit in sorted(set(confidence[exit_]))
+                if sum(differs[exit_, i] for i in staying if confidence[exit_, i] >= limit) <= allowed
+                and any(confidence[exit_, i] == limit for i in staying)
+            ]
+            assert value == (kept[0] if kept else NEVER)
+            leaving = {i for i in staying if confidence[exit_, i] >= value}
+            allowed -= sum(differs[exit_, i] for i in leaving)
+            staying -= leaving
 
 
 def world(generator, count, share):
