@@ -592,7 +592,7 @@ def test_layers_are_named_as_a_person_would():
         "0 to 2",
         "0, 4 and 5",
     ]
-    assert signed(-0.25) == "−0.2" and signed(3) == "+3.0"
+    assert signed(-0.25) == "−0.2" and signed(3) == "+3.0" and signed(-0.04) == "0.0"
     assert doubts("", [], [], 0.1, "a") == [] and "60%" in doubts("", [], [], 0.6, "a")[0]
 
 
