@@ -84,7 +84,7 @@ def sizes(
 ) -> None:
     """Train on 50 to 3,000 labelled texts in several ways; what has a result already is passed over."""
     check_folder(results)
-    from experiments.sizes import DATA, DRAWS, SIZES, WAYS, Cell, run_cells
+    from experiments.sizes import DATA, DRAWS, LARGEST, SIZES, WAYS, Cell, run_cells
     from sentimoe_cli.show import prepare_process
 
     prepare_process()
@@ -94,6 +94,7 @@ def sizes(
         for count in size or SIZES
         for which in way or WAYS
         for name in data or DATA
+        if count <= LARGEST.get(which, count)
     ]
     run_cells(cells, results, data_root, say)
 

@@ -15,6 +15,7 @@ from .ablation_picture import ablation_picture
 from .interpretability import interpretability
 from .pictures import confusion_picture
 from .recipes import gains, trials
+from .sizes import summary
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
 
@@ -77,6 +78,9 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         found = {"gains": gains(results, gain), "trials": trials(results_folder / "search")}
         page = environment.get_template("recipes.md.jinja").render(found)
         write_text(docs / "recipes.md", page)
+    if (results_folder / "sizes").is_dir():
+        page = environment.get_template("sizes.md.jinja").render(summary(results_folder / "sizes"))
+        write_text(docs / "sizes.md", page)
     before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
     write_text(readme, f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}")

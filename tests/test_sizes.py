@@ -6,7 +6,9 @@ import torch
 from backbone import write_backbone
 from sklearn.linear_model import LogisticRegression
 
+from experiments.sizes import summary
 from sentimoe.data import dataset_from_texts
+from sentimoe.records import write_json
 from sentimoe.training import TrainConfig, prepare
 from sentimoe.training.embeddings import embeddings
 from sentimoe.training.head_init import fit_regression, linear_layer, start_head
@@ -77,3 +79,15 @@ def test_a_class_without_a_text_is_rare_and_two_classes_have_two_rows():
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert probabilities[:, 1].max() < 0.05
     np.testing.assert_allclose((logits[:, 2] - logits[:, 0]), regression.decision_function(features), atol=1e-8)
+
+
+def test_the_page_compares_draws_that_both_have(tmp_path):
+    scores = {("sentimoe", 0): 0.6, ("sentimoe", 1): 0.5, ("tfidf", 0): 0.4, ("tfidf", 1): 0.4, ("frozen", 0): 0.55}
+    for (way, draw), score in scores.items():
+        cell = {"data": "sst5", "size": 50, "way": way, "draw": draw, "f1_macro": score, "test_texts": 2000}
+        write_json(tmp_path / f"{way}{draw}.json", cell)
+    found = summary(tmp_path)
+    (row,) = found["rows"]
+    assert row["scores"]["sentimoe"] == {"mean": 0.55, "draws": 2} and row["scores"]["frozen"]["draws"] == 1
+    assert row["less"] == pytest.approx(0.05)  # frozen on draw 0, not .15 of TF-IDF on both
+    assert found["wanted"] - found["missing"] == 5
