@@ -27,12 +27,10 @@ def prepare_data(name: str, data_root: Path, folder: Path) -> dict[str, str]:
 
 
 def _stars(data_root: Path, folder: Path) -> dict[str, str]:
-    """SST-5 with labels 1 to 5, and 6,000 of the phrases of its training sentences."""
+    """SST-5 with labels 1 to 5."""
     for split, frame in _tables(data_root / "sst5").items():
         frame.assign(label=frame["label"] + 1).to_parquet(folder / f"{split}.parquet")
-    phrases = _read(data_root / "sst5/train_phrases.parquet").sample(6_000, random_state=0)
-    phrases.assign(label=phrases["label"] + 1).to_parquet(folder / "phrases.parquet")
-    return {"data": str(folder), "more_train": str(folder / "phrases.parquet")}
+    return {"data": str(folder)}
 
 
 def _reviews(data_root: Path, folder: Path) -> dict[str, str]:

@@ -7,11 +7,10 @@ import re
 import sys
 from pathlib import Path
 
-from sentimoe_ready import ready_models
+from sentimoe_ready import HUB_ID, ready_models
 
 from .messages import Mistake
 
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE = re.compile(r"\.(csv|tsv|jsonl?|parquet|xlsx?|ods)(\.gz|\.zst)?$", re.IGNORECASE)
 
 

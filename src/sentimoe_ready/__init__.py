@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 FACTS = "ready.json"  # backbone, labels, what it was trained on, scores
 UPDATES = "updates.safetensors"  # low-rank updates and the head, in 16 bits
 DEFAULT = "sentiment"  # what `sentimoe predict TEXT` answers with
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # how the other names of models are written
 
 
 def ready_models() -> dict[str, Path]:

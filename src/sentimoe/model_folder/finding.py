@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from sentimoe_ready import ready_models
+from sentimoe_ready import HUB_ID, ready_models
 
 from ..errors import ConfigError
 
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md", "openvino_model.*")
 
 
