@@ -52,6 +52,7 @@ def test_labels_differ_no_more_than_certified(made):
     (main,) = [each for each in about["certificates"] if each["tolerance"] == 0.05]
     assert differ <= 0.05 and main["upper_bound"] <= 0.05
     assert about["texts"]["blank_left_out"] == 1 and about["texts"]["seen_in_training"] == 40
+    assert fast.seen_texts.mask(["the lovely thing number 0", "another"]).tolist() == [True, False]
     assert main["texts"] == about["texts"]["certify"] == 1500 - int(0.45 * 1500) - int(0.15 * 1500)
 
 
@@ -140,7 +141,15 @@ def test_texts_leave_and_the_others_close_up():
         torch.nn.init.normal_(head.outer.weight)
     thresholds = (0.75, 0.6)
     classifier = StagedClassifier(
-        networks, heads, thresholds, layers=[1, 3, 6], padding=0, labels=["a", "b"], label_type="str", max_length=64
+        networks,
+        heads,
+        thresholds,
+        layers=[1, 3, 6],
+        padding=0,
+        labels=["a", "b"],
+        label_type="str",
+        ordinal=False,
+        max_length=64,
     )
     generator = np.random.default_rng(0)
     ids = [generator.integers(-5, 5, generator.integers(1, 20)).tolist() for _ in range(300)]

@@ -152,8 +152,7 @@ class SentimentClassifier:
         if self.model is None or self.tokenizer is None:
             raise ConfigError("there is nothing to compress; call fit(texts, labels) or load a trained model first")
         rows = [text for chunk in text_chunks(texts, 4096) for text in chunk]
-        seen = None if self.seen_texts is None else self.seen_texts.mask(rows)
-        told: dict[str, Any] = {"seen": seen, "max_disagreement": max_disagreement, **settings}
+        told: dict[str, Any] = {"seen": self.seen_texts, "max_disagreement": max_disagreement, **settings}
         return compress(self.model.to("cpu"), self.tokenizer, rows, Path(folder), **told)
 
     @classmethod

@@ -57,7 +57,9 @@ def _beside_tfidf(record: dict[str, Any]) -> str:
     name = list(record["metrics"])[-1]
     ours, theirs = record["metrics"][name]["f1_weighted"], record["tfidf"][name]["f1_weighted"]
     line = f"TF-IDF and logistic regression on the same {name}: weighted F1 {theirs:.4f}, this model {ours:.4f}"
-    return line if record["tfidf"]["better"] else f"warning: {line}: it is not better; give more texts or more epochs"
+    if ours == theirs:
+        return f"{line}: they score the same"
+    return line if record["tfidf"]["better"] else f"warning: {line}: it is worse; give more texts or more epochs"
 
 
 def _settings(file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data import SeenTexts
 from ..errors import ConfigError
 from ..inference import compute_dtype
 from ..inference.compressed import save_compressed
@@ -26,7 +27,7 @@ def compress(
     texts: Sequence[str],
     output: Path,
     *,
-    seen: np.ndarray | None = None,
+    seen: SeenTexts | None = None,
     max_disagreement: float = 0.01,
     exits: bool = True,
     int8: bool = True,
@@ -36,8 +37,8 @@ def compress(
 ) -> dict[str, Any]:
     """Write the fastest model found on this processor whose labels are the original's, but for a certified share.
 
-    texts: without labels, of the kind that the model will read. seen: `[B]` bool, those that the model was trained or
-    selected on (None: none). max_disagreement: the share of texts whose label may be another. exits, int8: which levers
+    texts: without labels, of the kind that the model will read. seen: those that the model was trained or selected
+    on. max_disagreement: the share of texts whose label may be another. exits, int8: which levers
     may be used. minutes: that the search takes, about. Returns what `sentimoe_compressed.json` says.
 
     Raises ConfigError for a setting outside what is allowed, DataError where the texts are too few for any promise, and
@@ -49,7 +50,7 @@ def compress(
         raise ConfigError("exits and int8 are both off, so there is nothing to try; leave one on")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; choose another folder")
-    known = np.zeros(len(texts), dtype=bool) if seen is None else seen
+    known = np.zeros(len(texts), dtype=bool) if seen is None else seen.mask(texts)
     parts = divided(texts, known, max_disagreement, seed)
     layers = model.config.get_text_config().num_hidden_layers
     search = Search(model, tokenizer, parts, tolerance=max_disagreement, minutes=minutes, seed=seed, progress=progress)
@@ -74,7 +75,7 @@ def compress(
         "hardware": hardware(),
         "versions": versions(),
     }
-    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about)
+    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about, seen)
     return about
 
 

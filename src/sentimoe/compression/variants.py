@@ -95,7 +95,8 @@ def build(
         "layers": [*lever.cuts, count],
         "padding": padding,
         "labels": labels,
-        "label_type": getattr(model.config, "label_type", "str"),
+        "label_type": (kind := getattr(model.config, "label_type", "str")),
+        "ordinal": getattr(model.config, "ordinal", kind == "int"),
         "max_length": max_length,
     }
     compiled = [network_of(network, dtype) for network in networks]

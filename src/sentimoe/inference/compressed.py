@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
+from ..data import SeenTexts
 from ..errors import ConfigError, ModelFolderError
 from ..manifest import sha256
 from ..model_folder import COMPRESSED, check_files, check_hashes, read_object, saved_whole
@@ -23,6 +24,7 @@ from .openvino import import_openvino
 from .segment_networks import network_of, save_network
 
 FORMAT = "sentimoe-compressed-1"
+TOLD = ("layers", "padding", "labels", "label_type", "ordinal", "max_length")  # what `StagedClassifier` is told
 HEADS = "exit_heads.safetensors"
 
 
@@ -32,8 +34,13 @@ def save_compressed(
     classifier: StagedClassifier,
     tokenizer: PreTrainedTokenizerBase,
     about: dict[str, Any],
+    seen: SeenTexts | None = None,
 ) -> None:
-    """Write the folder. about: JSON-able, with `certificates`, `default_tolerance` and what else is to be known."""
+    """Write the folder.
+
+    about: JSON-able, with `certificates`, `default_tolerance` and what else is to be known. seen: the texts that the
+    model was trained on.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; choose another folder")
     with saved_whole(folder) as aside:
@@ -46,6 +53,8 @@ def save_compressed(
         ]
         save_file({name: value.contiguous() for name, value in heads}, aside / HEADS)
         tokenizer.save_pretrained(aside)
+        if seen is not None:
+            seen.save(aside)
         files = {path.name: sha256(path) for path in [*sorted(aside.glob("segment-*")), aside / HEADS]}
         write_json(
             aside / COMPRESSED,
@@ -54,6 +63,7 @@ def save_compressed(
                 "layers": classifier.layers.tolist(),
                 "labels": [classifier.config.id2label[index] for index in range(classifier.config.num_labels)],
                 "label_type": classifier.config.label_type,
+                "ordinal": classifier.config.ordinal,
                 "padding": classifier.padding,
                 "max_length": classifier.max_length,
                 "files_sha256": files,
@@ -87,7 +97,7 @@ def load_compressed(
         networks = [
             network_of(core.read_model(folder / f"segment-{number}.xml"), dtype) for number in range(1, len(heads) + 1)
         ]
-        told = {name: about[name] for name in ("layers", "padding", "labels", "label_type", "max_length")}
+        told = {name: about[name] for name in TOLD}
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ModelFolderError(f"{folder} cannot be loaded ({type(error).__name__}: {error}); copy it again") from error
     return StagedClassifier(networks, heads, thresholds, **told)

@@ -60,7 +60,7 @@ class StagedClassifier:
 
     networks, heads: S each. layers: how many layers the model has run after each of them. thresholds: S - 1; a text
     leaves where the highest probability is at least that. padding: the id that fills up. labels: C names; label_type:
-    "int" where they are numbers. max_length: tokens that the model reads at most.
+    "int" where they are numbers; ordinal: whether they go from lowest to highest. max_length: tokens that the model reads at most.
     """
 
     def __init__(
@@ -73,13 +73,18 @@ class StagedClassifier:
         padding: int,
         labels: Sequence[str],
         label_type: str,
+        ordinal: bool,
         max_length: int,
     ):
         self.networks, self.heads, self.padding = list(networks), [head.eval() for head in heads], padding
         self.thresholds = (*thresholds, -np.inf)  # nobody stays after the last
         self.layers, self.max_length, self.device = np.asarray(layers), max_length, torch.device("cpu")
         self.config = SimpleNamespace(
-            num_labels=len(labels), id2label=dict(enumerate(labels)), label_type=label_type, problem_type=None
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label_type=label_type,
+            ordinal=ordinal,
+            problem_type=None,
         )
 
     def with_thresholds(self, thresholds: Sequence[float]) -> StagedClassifier:
