@@ -60,7 +60,8 @@ class StagedClassifier:
 
     networks, heads: S each. layers: how many layers the model has run after each of them. thresholds: S - 1; a text
     leaves where the highest probability is at least that. padding: the id that fills up. labels: C names; label_type:
-    "int" where they are numbers; ordinal: whether they go from lowest to highest. max_length: tokens that the model reads at most.
+    "int" where they are numbers; ordinal: whether they go from lowest to highest. max_length: tokens that the model
+    reads at most.
     """
 
     def __init__(
