@@ -105,8 +105,9 @@ def _read(folder: Path) -> Checkpoint:
     if not check_manifest(folder):
         raise ModelFolderError(f"{folder} lacks {MANIFEST}")
     state = read_json(folder / TRAINER_STATE_NAME)
-    stopping = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]
-    return Checkpoint(folder, state["epoch"], state["best_global_step"], stopping["early_stopping_patience_counter"])
+    stopping = state["stateful_callbacks"].get("EarlyStoppingCallback")  # none where the last epoch counts
+    worse = stopping["attributes"]["early_stopping_patience_counter"] if stopping else 0
+    return Checkpoint(folder, state["epoch"], state["best_global_step"], worse)
 
 
 def _rotate(checkpoints: Path) -> None:

@@ -87,7 +87,7 @@ def fit(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
-        callbacks=[patience, LogRows(folder / "log.jsonl")],
+        callbacks=[*([patience] if config.patience else []), LogRows(folder / "log.jsonl")],
         resume=checkpoint,
         rates=config.rates,
         class_weights=inverse_frequency(rows["labels"], model.config.num_labels) if config.class_weights else None,
