@@ -6,6 +6,7 @@ the model folders are written from these.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,15 @@ def make(
     if not (run / "run.json").is_file():
         progress(f"{name}: training")
         train(config, run, resume=True, stop=stop)
-    folder = target / name
+    folder = work / "packed" / name
     pack(run, folder, config)
     if not record.is_file() or read_json(record)["updates_sha256"] != sha256(folder / UPDATES):
         progress(f"{name}: measuring")
         results.mkdir(parents=True, exist_ok=True)
         write_json(record, measure(name, run, folder, config, data_root))
     describe(name, folder, read_json(record))
-    progress(f"{name}: {folder}")
+    shutil.copytree(folder, target / name, dirs_exist_ok=True)  # whole: what is half made would be listed
+    progress(f"{name}: {target / name}")
 
 
 def pack(run: Path, folder: Path, config: TrainConfig) -> None:
