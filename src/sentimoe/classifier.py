@@ -295,8 +295,8 @@ class SentimentClassifier:
 
     def predict(self, texts: Iterable[Any]) -> np.ndarray:
         """The label of each text, `[B]`, in the form of `classes_`; None for a blank text, in an array of objects."""
-        classes = self.classes_
-        found = [answer["label"] for answer in answers(self.predict_proba(texts), classes.tolist())]
+        probabilities, classes = self.predict_proba(texts), self.classes_
+        found = [answer["label"] for answer in answers(probabilities, classes.tolist())]
         return np.array(found, dtype=object if None in found else classes.dtype)
 
     def __call__(self, texts: str | Iterable[Any]) -> list[dict[str, Any]]:
