@@ -39,9 +39,9 @@ def warn_of_drift(certificate: dict[str, Any], layers: np.ndarray) -> None:
 
     found = drift(certificate["shares"], layers)
     if np.isnan(found.p):
-        say(f"note: {found.texts} texts are too few to tell whether they are of the kind that was certified")
+        say(f"note: {found.texts} texts are too few to check whether the certificate covers texts of this kind")
     elif found.found:
         say(
-            f"warning: the texts may be of another kind than those of the certificate, which then does not hold: they "
-            f"leave after other layers (total variation {found.total_variation:.2f}, p = {found.p:.1g})"
+            f"warning: the certificate may not hold for these texts: they leave after other layers than the certified "
+            f"ones, so they may be of another kind (total variation {found.total_variation:.2f}, p = {found.p:.1g})"
         )

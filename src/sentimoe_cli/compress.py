@@ -17,22 +17,24 @@ Option = typer.Option
 def compress(
     model: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
     texts: Annotated[Path, Option(help="File of texts like those that the model will read; labels are not needed.")],
-    output: Annotated[Path, Option(help="Folder to write; it must not exist or be empty.")],
+    output: Annotated[Path, Option(help="Folder to write: a new or an empty one.")],
     max_disagreement: Annotated[
-        float, Option(help="Share of texts whose label may differ from the original's.")
+        float, Option(help="Largest share of texts whose label may differ from the original's.")
     ] = 0.01,
     text_column: TextColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    minutes: Annotated[float, Option(help="How long the search may take, about.")] = 10.0,
-    no_exits: Annotated[bool, Option("--no-exits", help="All layers read every text.")] = False,
-    no_int8: Annotated[bool, Option("--no-int8", help="Stay with bfloat16 (float32 on older processors).")] = False,
-    seed: Annotated[int, Option(help="Seed of how the texts are divided, and of the exits.")] = 0,
+    minutes: Annotated[float, Option(help="About how many minutes the search may take.")] = 10.0,
+    no_exits: Annotated[bool, Option("--no-exits", help="No early exits: all layers read every text.")] = False,
+    no_int8: Annotated[
+        bool, Option("--no-int8", help="No rounding to 8 bits: bfloat16 (float32 on older processors).")
+    ] = False,
+    seed: Annotated[int, Option(help="Seed for dividing the texts and training the exits.")] = 0,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a classifier faster on this processor. At most the given share of further labels differs, with 95% confidence."""
+    """Make a classifier faster on this processor, and certify how many labels change (an upper bound with 95% confidence)."""
     check_folder(output)
     if output.is_dir() and any(output.iterdir()):
         raise Mistake(f"{output} is not empty; choose another folder")
@@ -70,11 +72,11 @@ def told(about: dict[str, Any]) -> list[str]:
     ]
     for each in about["certificates"]:
         lines.append(
-            f"{each['differ']} of {each['texts']} labels differ from the original's; of further texts of this kind at "
-            f"most {each['upper_bound']:.2%} do, with 95% confidence (--max-disagreement {each['tolerance']:g}, "
-            f"{each['mean_layers']:.2f} layers a text)"
+            f"{each['differ']} of {each['texts']} labels differ from the original's; with 95% confidence, at most "
+            f"{each['upper_bound']:.2%} of further texts of this kind do (--max-disagreement {each['tolerance']:g}, "
+            f"{each['mean_layers']:.2f} layers per text)"
         )
     lines.append(
-        f"the original itself, in {original['precision']} in place of float32: {original['differ']} of {original['texts']}"
+        f"the original itself, in {original['precision']} instead of float32: {original['differ']} of {original['texts']} labels differ"
     )
     return lines

@@ -46,13 +46,15 @@ def evaluate(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     strict: Strict = False,
-    by: Annotated[str | None, Option(help="Column of a file: the same scores for each of its values.")] = None,
+    by: Annotated[str | None, Option(help="Column of a file: show the scores for each of its values too.")] = None,
     ordinal: Annotated[
         str | None,
-        Option(help="Labels from lowest to highest, with commas: how far off the answers are. [as it was trained]"),
+        Option(
+            help="Labels from lowest to highest, separated by commas: also show how far off answers are. [as it was trained]"
+        ),
     ] = None,
     target_accuracy: Annotated[
-        float | None, Option(help="Find from which confidence on that share of the answers is right, such as 0.95.")
+        float | None, Option(help="Find the lowest confidence at which that share of answers is right, such as 0.95.")
     ] = None,
     save: Annotated[bool, Option("--save", help="Keep this threshold in the model folder, for `predict`.")] = False,
     long_texts: LongTexts = "windows",
@@ -63,9 +65,9 @@ def evaluate(
     no_verify: NoVerify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Accuracy, precision, recall, F1, calibration and 95% bootstrap intervals.
+    """Show accuracy, precision, recall, F1 and calibration, with 95% bootstrap intervals.
 
-    Every row of a file that has a text and a label is scored; of a preset or a folder one split.
+    Of a file, every row with a text and a label is scored; of a preset or a folder, one split.
     """
     check_standard_output()
     if save and target_accuracy is None:

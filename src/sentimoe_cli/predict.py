@@ -31,26 +31,31 @@ Option = typer.Option
 
 
 def predict(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one per line of standard input.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, each line of standard input is one.")
+    ] = None,
     model: Annotated[
         str | None,
         Option(
             help="Folder of a classifier, a ready model (see `sentimoe models`) or a hub id; a language model for zero-shot. [sentiment]",
         ),
     ] = None,
-    input_file: Annotated[Path | None, Option("--input", help="CSV, JSONL or Parquet file with a text column.")] = None,
+    input_file: Annotated[
+        Path | None,
+        Option("--input", help="File with a column of texts: CSV, TSV, JSON, JSONL, Parquet or a spreadsheet."),
+    ] = None,
     text_column: TextColumn = None,
     output: Annotated[
-        Path | None, Option(help="CSV, JSONL or Parquet file to write; none: JSON lines on standard output.")
+        Path | None, Option(help="CSV, JSONL or Parquet file to write; without it, JSON lines go to standard output.")
     ] = None,
     overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     all_answers: Annotated[
-        bool, Option("--all-answers", help="Label doubtful texts too, where the model has a threshold.")
+        bool, Option("--all-answers", help="Label doubtful texts too: ignore the threshold of the model.")
     ] = False,
     doubtful: Annotated[
-        Path | None, Option(help="File to write the doubtful rows to, for review, the most doubtful first.")
+        Path | None, Option(help="File for the doubtful rows, the most doubtful first, for review.")
     ] = None,
     long_texts: LongTexts = "windows",
     precision: Precision = "auto",
@@ -65,11 +70,11 @@ def predict(
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
 ) -> None:
-    """A row for every row: `label`, `score` and `prob_CLASS` beside the input's own columns.
+    """Label texts: every row of the input is written with `label`, `score` and `prob_CLASS` beside its own columns.
 
     A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read. A model with a threshold
-    (`evaluate --target-accuracy --save`) gives doubtful texts no label; what it would have been stands in `guess`.
+    (`evaluate --target-accuracy --save`) gives doubtful texts no label; `guess` holds what it would have been. A compressed model adds `layers`.
     """
     if model is None and method is not None:
         raise Mistake(f"--method {method} asks a language model: --model names it")
@@ -79,7 +84,7 @@ def predict(
     if text_column is not None and input_file is None:
         raise Mistake("--text-column names a column of a file; add --input FILE")
     if labels and method is None:
-        raise Mistake("--labels are of language models that are asked; add --method zero-shot")
+        raise Mistake("--labels are the answers that a language model may give; add --method zero-shot")
     if not texts and input_file is None and sys.stdin is None:
         raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
     if output is None:
@@ -128,7 +133,7 @@ def predict(
         stored = Threshold.load(Path(model))
         threshold = None if stored is None else stored.value
     if threshold is not None and experts_per_token is not None:
-        say("warning: the threshold was found with the model's own number of experts; its promise does not hold here")
+        say("warning: the threshold was found with the model's own number of experts; its guarantee does not hold here")
     if doubtful is not None and threshold is None:
         raise ConfigError(
             f"--doubtful writes the rows below the threshold of {model}, which has none: sentimoe evaluate {model} --data "

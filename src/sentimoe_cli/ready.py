@@ -9,7 +9,7 @@ from .places import check_standard_output
 
 
 def models(as_json: AsJson = False) -> None:
-    """The ready models: their labels, what they were trained on, and their scores on its test texts."""
+    """List the ready models: their labels, their training data, and their scores on test texts."""
     check_standard_output()
     from .show import print_json, print_tables
 

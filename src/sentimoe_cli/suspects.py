@@ -31,7 +31,7 @@ def suspects(
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
 ) -> None:
-    """Rows whose label is probably wrong, for a person to look at.
+    """List the rows whose label is probably wrong, for a person to check.
 
     Each row is judged by a simple classifier that was fitted on other rows (confident learning, out of fold).
     """
