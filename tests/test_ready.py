@@ -98,9 +98,12 @@ def test_the_wheel_answers_outside_the_checkout(tmp_path):
         shutil.copy(ROOT / name, tmp_path / "tree")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
     subprocess.run([*build, tmp_path / "tree"], check=True, capture_output=True)
+    source = tmp_path / "tree" / "src"
+    wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
     shutil.rmtree(tmp_path / "tree")
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
+        assert {name for name in wanted if ".egg-info/" not in name} <= set(packed.namelist())  # templates, pages, data
         packed.extractall(tmp_path / "site")
     program = """if True:
         import sys, sentimoe, sentimoe_cli
