@@ -544,7 +544,7 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     queue = pd.read_csv(tmp_path / "queue.csv")
     assert queue["score"].is_monotonic_increasing and len(queue) == low.sum()
     assert f"{int(low.sum())} are doubtful" in result.stderr and 0 < value < 1
-    assert "promise does not hold" in invoke(*asked, "--experts-per-token", 1).stderr
+    assert "guarantee does not hold" in invoke(*asked, "--experts-per-token", 1).stderr
     same = ("--output", tmp_path / "o.csv", "--doubtful", tmp_path / "o.csv")
     assert "give two files" in invoke(*asked, *same).error
     assert (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +19,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import ConversionError
-from ..model_folder import quietly, without_deprecations
 from ..moe import MoE, RealTokens, RoutingCall
 from ..upcycle import moe_layers
 from .openvino import OpenVINOClassifier, import_openvino
 from .precision import in_precision
+from .tracing import openvino_network
 
 TOLERANCE = 1e-3  # of logits in float32, and between the router logits of two experts that tie
 BFLOAT16_FACTOR, BFLOAT16_FLOOR = 4.0, 0.02  # how much further from float32 than torch in bfloat16 a network may be
@@ -167,23 +166,9 @@ def _windows(model: PreTrainedModel) -> list[int]:
 
 
 def _trace(exported: PreTrainedModel) -> Any:
-    openvino = import_openvino()
-    shape = [-1, -1]
-    with torch.no_grad(), quietly(), without_deprecations():  # the tracer reads every property, renamed ones too
-        # the tracer warns of every size that it fixes; what it made is compared with the model
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
-        try:
-            network = openvino.convert_model(
-                ExportWrapper(exported, routing=True),
-                example_input=padded_probe(exported),
-                input=[("input_ids", shape, openvino.Type.i64), ("attention_mask", shape, openvino.Type.i64)],
-            )
-        except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
-            raise ConversionError(
-                f"OpenVINO cannot convert this {type(exported).__name__} ({str(error).strip().splitlines()[0]}); use "
-                "the torch backend for it, or merge its adapter first if it has one"
-            ) from error
+    wrapped = ExportWrapper(exported, routing=True)
+    shapes = [[-1, -1], [-1, -1]]
+    network = openvino_network(wrapped, type(exported).__name__, padded_probe(exported), shapes)
     labels = [exported.config.id2label[index] for index in range(exported.config.num_labels)]
     network.set_rt_info(json.dumps(labels), ["sentimoe", "labels"])
     network.set_rt_info(getattr(exported.config, "label_type", "str"), ["sentimoe", "label_type"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import warnings
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -15,28 +14,21 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, ConversionError
+from ..model_folder import without_deprecations
 from .conversion import padded_probe
 from .openvino import HINTS, import_openvino
 from .segments import Segment
+from .tracing import openvino_network
 
 TOLERANCE = 1e-3  # of states and logits in float32, relative to the largest
 
 
 def traced(segment: Segment, hidden_size: int) -> Any:
     """An OpenVINO network with dynamic batch and length. Raises ConversionError where its answers differ."""
-    openvino = import_openvino()
     probe, other = (_probe(segment, hidden_size, lengths) for lengths in ((), (3, 2, 1)))
-    kind = openvino.Type.i64 if segment.begins else openvino.Type.f32
     shape = [-1, -1] if segment.begins else [-1, -1, hidden_size]
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # what it made is compared below
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.jit")
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
-        network = openvino.convert_model(
-            segment,
-            example_input=probe,
-            input=[("tokens", shape, kind), ("attention_mask", [-1, -1], openvino.Type.i64)],
-        )
+    network = openvino_network(segment, f"part of a {type(segment.model).__name__}", probe, [shape, [-1, -1]])
+    with torch.no_grad(), without_deprecations():
         run = network_of(network, torch.float32)
         for given in (probe, other):
             expected = segment(**given)
