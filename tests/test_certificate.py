@@ -4,31 +4,45 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sentimoe.compression import divided, drift, last_certified, least_texts, needed_texts, upper_bound
+from sentimoe.compression import divided, drift, needed_texts
+from sentimoe.compression.search import candidates
 from sentimoe.compression.thresholds import NEVER, _within, leaves_after, settings
 from sentimoe.errors import DataError
+from sentimoe.evaluation import last_within, least_trials, lower_bound, upper_bound
 
 
 def test_the_bound_is_the_rate_at_which_so_few_events_have_a_chance_of_5_percent():
     for events, trials in ((0, 299), (3, 1000), (12, 1800)):
         bound = upper_bound(events, trials)
         assert binom.cdf(events, trials, bound) == pytest.approx(0.05, abs=1e-9)
-    assert upper_bound(5, 5) == 1.0
+        assert lower_bound(trials - events, trials) == pytest.approx(1 - bound)
+    assert upper_bound(5, 5) == 1.0 and lower_bound(0, 5) == 0.0
 
 
 def test_texts_that_a_tolerance_takes():
     """The figures of the documentation."""
-    assert [least_texts(each) for each in (0.005, 0.01, 0.02)] == [598, 299, 149]
+    assert [least_trials(each) for each in (0.005, 0.01, 0.02)] == [598, 299, 149]
     for tolerance, about in ((0.005, 3400), (0.01, 1800), (0.02, 900)):
         assert needed_texts(tolerance) == pytest.approx(about, rel=0.15)
 
 
 def test_the_search_ends_at_the_first_failure():
     """A faster setting that would pass again is not reached: nothing corrects for looking on."""
-    differs = np.zeros((4, 1000), dtype=bool)
-    differs[1, :3], differs[2, :30], differs[3, :0] = True, True, True
-    assert last_certified(differs, 0.01) == 1
-    assert last_certified(differs[2:], 0.01) is None
+    asked = []
+
+    def counts(*events):
+        for each in events:
+            asked.append(each)
+            yield each, 1000
+
+    assert last_within(counts(0, 3, 30, 0), 0.01) == 1 and asked == [0, 3, 30]
+    assert last_within(counts(30, 0), 0.01) is None and last_within([], 0.01) is None
+
+
+def test_settings_that_are_tested_lie_about_the_tolerance():
+    rates = [0.0, 0.001, 0.002, 0.0035, 0.0055, 0.0058, 0.0075, 0.009, 0.02]
+    assert candidates(rates, 0.01) == [2, 3, 5, 6]  # the fastest within each part of 1%, once
+    assert candidates([0.004, 0.02], 0.01) == [0] and candidates([0.02], 0.01) == []
 
 
 def test_thresholds_go_from_nobody_leaves_to_many_and_each_exit_keeps_its_part():
@@ -86,11 +100,13 @@ def test_at_most_5_percent_of_the_certificates_are_broken(share):
         confidence, differs = world(generator, 400, share)
         steps = settings(confidence, differs)
         sure, other = world(generator, 1200, share)
-        tested = np.stack([other[leaves_after(sure, step), np.arange(1200)] for step in steps])
-        last = last_certified(tested, 0.01)
+        rates = [differs[leaves_after(confidence, step), np.arange(400)].mean() for step in steps]
+        order = candidates(rates, 0.01)
+        tested = [other[leaves_after(sure, steps[place]), np.arange(1200)].sum() for place in order]
+        last = last_within(((int(count), 1200) for count in tested), 0.01)
         if last is not None:
             certified += 1
-            stage = leaves_after(everything[0], steps[last])
+            stage = leaves_after(everything[0], steps[order[last]])
             broken += everything[1][stage, columns].mean() > 0.01
     assert certified > 200
     assert broken <= binom.ppf(0.99, 1000, 0.05)
@@ -114,11 +130,24 @@ def test_too_few_texts_are_refused_with_how_many_it_takes():
 
 
 def test_drift_is_told_from_chance():
-    shares = {"1": 0.3, "3": 0.5, "6": 0.2}
+    certificate = {"shares": {"1": 0.3, "3": 0.5, "6": 0.2}, "texts": 2000}
     generator = np.random.default_rng(0)
     same = generator.choice([1, 3, 6], 5000, p=[0.3, 0.5, 0.2])
     other = generator.choice([1, 3, 6], 5000, p=[0.2, 0.5, 0.3])
-    assert not drift(shares, same).found
-    assert drift(shares, other).found and drift(shares, other).total_variation == pytest.approx(0.1, abs=0.02)
-    assert np.isnan(drift(shares, other[:199]).p) and not drift(shares, other[:199]).found
-    assert drift(shares, np.zeros(5)).texts == 0
+    assert not drift(certificate, same).found
+    assert drift(certificate, other).found and drift(certificate, other).total_variation == pytest.approx(0.1, abs=0.02)
+    assert np.isnan(drift(certificate, other[:199]).p) and not drift(certificate, other[:199]).found
+    assert drift(certificate, np.zeros(5)).texts == 0
+    assert not drift({"shares": {"1": 1.0, "6": 0.0}, "texts": 300}, np.ones(300)).found
+    assert drift({"shares": {"6": 1.0}, "texts": 300}, np.full(5000, 6)) is None  # no exits, nothing to compare
+
+
+def test_drift_knows_that_the_certificate_is_a_sample_too():
+    """Kind: shares of 300 texts taken for exact ones; then texts of the same kind are called others in 13% of cases."""
+    generator = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(1000):
+        counts = generator.multinomial(300, [0.3, 0.3, 0.4])
+        certificate = {"shares": dict(zip("136", (counts / 300).tolist(), strict=True)), "texts": 300}
+        alarms += drift(certificate, generator.choice([1, 3, 6], 20_000, p=[0.3, 0.3, 0.4])).found
+    assert alarms <= binom.ppf(0.999, 1000, 0.001)

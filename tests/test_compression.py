@@ -1,7 +1,9 @@
 """`compress`, whole: a folder that answers as its certificate says, however it is loaded and batched."""
 
+import importlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,15 +14,19 @@ from command import invoke
 
 from sentimoe import SentimentClassifier
 from sentimoe.compression import drift
-from sentimoe.compression.search import default_levers
+from sentimoe.compression import search as searching
+from sentimoe.compression.search import Search, default_levers
 from sentimoe.compression.variants import Lever
-from sentimoe.errors import ConfigError, DataError, ModelFolderError
+from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
 from sentimoe.evaluation import predicted_labels
 from sentimoe.inference import ExitHead, StagedClassifier
 from sentimoe.inference.exits import groups, softmax
+from sentimoe.model_folder import COMPRESSED
 
 pytest.importorskip("openvino")
 pytest.importorskip("nncf")
+
+compressing = importlib.import_module("sentimoe.compression.compress")
 
 
 def unlabelled(count):
@@ -89,7 +95,7 @@ def test_info_and_predict_tell_what_the_folder_is(made, tmp_path):
     assert result.exit_code == 0, result.stderr
     found = pd.read_csv(tmp_path / "out.csv")
     assert found["layers"].isin([1, 2]).all()
-    moved = drift(about["certificates"][-1]["shares"], found["layers"]).found
+    moved = drift(about["certificates"][-1], found["layers"]).found
     assert ("of another kind" in result.stderr) == moved
 
 
@@ -102,18 +108,96 @@ def test_a_damaged_folder_is_refused(made, tmp_path):
             SentimentClassifier.from_pretrained(tmp_path / "fast", verify=verify)
 
 
-def test_what_cannot_be_kept_is_refused_before_work(made, tmp_path):
+def test_what_cannot_be_kept_is_refused_before_work(made, tmp_path, monkeypatch):
     folder, _ = made
     classifier = SentimentClassifier.from_pretrained(folder / "dense", precision="float32")
     with pytest.raises(DataError, match="too few to certify"):
         classifier.compress(unlabelled(100), tmp_path / "a")
-    with pytest.raises(ConfigError, match="nothing to try"):
+    with pytest.raises(ConfigError, match="leave nothing to try"):
         classifier.compress(unlabelled(1500), tmp_path / "b", exits=False, int8=False)
-    with pytest.raises(ConfigError, match=r"max_disagreement=0 must lie between 0 and 0\.5"):
+    with pytest.raises(ConfigError, match=r"max_disagreement=0 must lie between 0\.0001 and 0\.5"):
         classifier.compress(unlabelled(1500), tmp_path / "c", max_disagreement=0)
     with pytest.raises(ConfigError, match="is not empty"):
         classifier.compress(unlabelled(1500), folder / "fast")
+    with pytest.raises(ConfigError, match="minutes=0"):
+        classifier.compress(unlabelled(1500), tmp_path / "d", minutes=0)
+    fast = SentimentClassifier.from_pretrained(folder / "fast")
+    with pytest.raises(ConfigError, match="nothing to compress: an exported, compressed"):
+        fast.compress(unlabelled(1500), tmp_path / "e")
+    monkeypatch.setattr(compressing, "find_spec", lambda name: None if name == "nncf" else name)
+    with pytest.raises(ConfigError, match=r"needs nncf: pip install 'sentimoe\[compress\]'"):
+        classifier.compress(unlabelled(1500), tmp_path / "f")
+    told = ("--texts", folder / "texts.csv", "--output", tmp_path / "g", "--no-exits", "--no-int8")
+    assert "leave nothing to try" in invoke("compress", folder / "dense", *told).error
     assert not list(tmp_path.iterdir())
+
+
+def test_predict_says_where_the_certificate_does_not_hold(made, tmp_path):
+    """Kinds: another processor, number format or reading of long texts than those that were certified."""
+    folder, about = made
+    shutil.copytree(folder / "fast", tmp_path / "fast")
+    about = json.loads((tmp_path / "fast" / COMPRESSED).read_text())
+    about["hardware"]["processor"], about["original"]["precision"] = "Z80", "float16"
+    (tmp_path / "fast" / COMPRESSED).write_text(json.dumps(about))
+    told = invoke(
+        "predict", "--model", tmp_path / "fast", "a lovely thing", "--long-texts", "truncate", "--no-verify"
+    ).stderr
+    assert "processor 'Z80', here" in told and "was made in float16, and this runs in" in told
+    assert "does not cover texts that are cut" in told and "1 texts are too few to check" in told
+    told = invoke("predict", "--model", folder / "fast", "a lovely thing").stderr
+    assert "may not hold" not in told and "cut" not in told
+
+
+class Half:
+    """A variant of which setting i differs on texts below `offline[i]`, and as it is really run below `run[i]`."""
+
+    def __init__(self, search, offline, run):
+        self.offline, self.run, self.asked = offline, run, []
+        labels = search.true
+        search._differ = lambda answers, step, windows, count, of: np.arange(count) < self.offline[step[0]]
+        search._engine = lambda variant, step: SimpleNamespace(predict=lambda texts: self.answer(labels, step[0]))
+        search.rates = lambda variant, steps: [0.003, 0.004, 0.005, 0.006, 0.007, 0.008]
+        self.classifier = SimpleNamespace(layers=np.array([1, 2]))
+
+    def answers(self, windows):
+        return None
+
+    def answer(self, labels, step):
+        self.asked.append(step)
+        other = labels ^ (np.arange(len(labels)) < self.run[step])
+        return SimpleNamespace(probabilities=np.eye(2)[other], layers=np.ones(len(labels), dtype=int))
+
+
+def test_settings_certify_in_order_by_what_differs_when_they_are_run():
+    """Kind: a setting that fails as it is run is passed over, and a later or an earlier one is taken untested."""
+    search = object.__new__(Search)
+    search.true, search.tolerance = np.zeros(2000, dtype=int), 0.01
+    search.certify = search.choose = None
+    search.parts = SimpleNamespace(certify=range(2000))
+    variant = Half(search, offline=[0, 2, 4, 6, 8, 9], run=[0, 0, 0, 40, 0, 0])
+    (found,) = [each for each in search.certified(variant, [(i,) for i in range(6)]) if each.tolerance == 0.01]
+    assert found.thresholds == (2,) and found.differ == 4 and max(variant.asked) == 3
+    variant = Half(search, offline=[40] * 6, run=[0] * 6)
+    assert not any(each.tolerance == 0.01 for each in search.certified(variant, [(i,) for i in range(6)]))
+
+
+def test_levers_that_do_not_fit_are_named_and_the_rest_is_tried(monkeypatch):
+    """Kind: levers that were left out count as tried, so that a later one seems to fit."""
+    now, said = [0.0], []
+    search = object.__new__(Search)
+    search.minutes, search.progress, search.tolerance, search.parts = 10, said.append, 0.01, SimpleNamespace(certify=[])
+    monkeypatch.setattr(searching.time, "monotonic", lambda: now[0])
+
+    def built(lever):
+        now[0] += 8 * 60
+        return lever
+
+    search.built = built
+    search.tried = lambda lever: ([], {"tried": True, "within": False, "differ": 0.5, "speed": {"ratio": 1.0}})
+    levers = [Lever((cut,), False) for cut in range(1, 6)]
+    with pytest.raises(NotSupportedError, match="changes few enough labels"):
+        search.run(levers)
+    assert [line.endswith("does not fit into 10 minutes") for line in said] == [False, True, True, True, True]
 
 
 def counting(stages, width=4):
@@ -180,4 +264,4 @@ def test_levers_in_order_and_switched_off():
     assert default_levers(6)[0] == Lever((1, 3), True)
     assert {lever.int8 for lever in default_levers(6, int8=False)} == {False}
     assert default_levers(6, exits=False) == [Lever((), True)]
-    assert default_levers(1) == [Lever((), True)]
+    assert default_levers(1) == [Lever((), True)] and default_levers(1, int8=False) == []

@@ -16,7 +16,7 @@ from sentimoe.evaluation import (
     fit_temperature,
     group_metrics,
     holm,
-    least_texts,
+    least_trials,
     ordinal_metrics,
     reliability_bins,
     risk_coverage,
@@ -73,7 +73,7 @@ def test_blank_texts_take_no_part_in_a_temperature():
 
 
 def test_how_many_texts_a_promise_takes():
-    assert [least_texts(target) for target in (0.9, 0.95, 0.99)] == [29, 59, 299]
+    assert [least_trials(1 - target) for target in (0.9, 0.95, 0.99)] == [29, 59, 299]
     with pytest.raises(DataError, match=r"58 labelled texts cannot show an accuracy of 0\.95: .* it takes 59"):
         find_threshold(np.ones(58), np.ones(58, dtype=bool), 0.95)
     found = find_threshold(np.ones(59), np.ones(59, dtype=bool), 0.95)
@@ -107,7 +107,9 @@ def test_of_few_texts_accuracy_and_coverage_are_cross_fitted():
         answered[held_out] = part is not None and sure[held_out] >= part.value
     assert few.coverage == answered.mean() != (sure[:300] >= few.value).mean()
     assert few.accuracy == right[:300][answered].mean() and many.coverage == (sure >= many.value).mean()
-    assert find_threshold(np.ones(60), np.ones(60, dtype=bool), 0.95).accuracy is None  # 48 texts promise nothing
+    few = find_threshold(np.ones(60), np.ones(60, dtype=bool), 0.95)  # 48 texts choose no threshold
+    assert few.accuracy is None and few.coverage is None and "60 texts are too few to estimate their share" in str(few)
+    assert find_threshold(np.ones(75), np.ones(75, dtype=bool), 0.95).coverage == 1  # 60 do
 
 
 def test_unanswered_texts_are_below_every_threshold():

@@ -125,7 +125,7 @@ def test_an_exported_folder_answers_like_the_model(run, exported):
     assert json.loads(shown.output) == about
     with pytest.raises(ConfigError, match="is not empty"):
         theirs.export(run / "fast")
-    with pytest.raises(ConfigError, match="experts per token are fixed"):
+    with pytest.raises(ConfigError, match="with its experts per token fixed"):
         SentimentClassifier.from_pretrained(run / "fast", num_experts_per_tok=1)
 
 

@@ -15,7 +15,7 @@ LEVELS = [
     {"methods", "ready"},
     {"inference", "evaluation"},
     {"training", "explain"},
-    {"compression"},
+    {"compression", "loading"},
     {"classifier"},
     {"bench"},
     {"pages"},

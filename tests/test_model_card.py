@@ -7,13 +7,17 @@ import pytest
 from backbone import tokenizer
 from fake_hub import fake_hub
 from huggingface_hub import ModelCard, constants
+from huggingface_hub.utils import filter_repo_objects
 from tiny import dense, sparse
 
 from sentimoe import SentimentClassifier
+from sentimoe.data import SeenTexts
 from sentimoe.errors import ConfigError
 from sentimoe.manifest import MANIFEST
 from sentimoe.methods import adapt, save_adapted
 from sentimoe.model_card import OURS, render_card
+from sentimoe.model_folder.files import BASE, CONFIG, DECISIVE, SEEN, THRESHOLD, WEIGHTS
+from sentimoe.model_folder.finding import WANTED
 
 TEXTS = ["a fine day", "it broke"]
 
@@ -58,7 +62,9 @@ def test_no_blank_of_a_card_is_filled_with_a_guess():
     assert "None" not in card and "licen" not in card.lower()
 
 
-def test_a_model_goes_to_the_hub_with_its_card_and_comes_back(saved, tmp_path, monkeypatch):
+def test_a_model_goes_to_the_hub_with_its_card_and_comes_back(tmp_path, monkeypatch):
+    saved = tmp_path / "model"
+    save_adapted(dense("bert-mean", vocab_size=len(tokenizer())), tokenizer(), saved, seen=SeenTexts.of(TEXTS))
     (saved / "README.md").write_text("# Mine")
     (saved / "threshold.json").write_text("{}")
     classifier = SentimentClassifier.from_pretrained(saved)
@@ -77,4 +83,12 @@ def test_a_model_goes_to_the_hub_with_its_card_and_comes_back(saved, tmp_path, m
     assert address.startswith(f"{endpoint}/someone/mine/commit/")
     assert sent == {path.name for path in saved.iterdir()}
     assert (tmp_path / "hub/models/someone/mine/README.md").read_text() == "# Mine"
+    assert back.seen_texts.mask([*TEXTS, "new"]).tolist() == [True, True, False]
     assert np.array_equal(back.predict_proba(TEXTS), classifier.predict_proba(TEXTS))
+
+
+def test_every_file_that_decides_an_answer_is_fetched_from_the_hub():
+    files = [*(name for name in DECISIVE if name != BASE), f"{BASE}/{CONFIG}", f"{BASE}/{WEIGHTS}", SEEN, THRESHOLD]
+    files += ["segment-1.xml", "segment-1.bin", "exit_heads.safetensors", "model-00001-of-00002.safetensors"]
+    files += ["modeling_own.py", "README.md"]
+    assert list(filter_repo_objects([*files, "pytorch_model.bin"], allow_patterns=list(WANTED))) == files

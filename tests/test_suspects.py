@@ -31,6 +31,12 @@ def test_planted_errors_come_first(planted):
     assert (found["suggested"] != found["label"]).all() and (found["prob_suggested"] > found["prob_label"]).all()
 
 
+def test_integer_labels_come_back_as_integers(planted):
+    texts, labels = planted
+    found = label_errors(texts, [1 if label == "negative" else 5 for label in labels])
+    assert {*found["label"], *found["suggested"]} == {1, 5}
+
+
 def test_a_text_is_judged_by_what_was_fitted_on_others(monkeypatch):
     """Kind: texts that stand twice are learned by heart; 40 texts, each twice, under labels that say nothing."""
     rng = np.random.default_rng(0)
@@ -64,6 +70,8 @@ def test_what_cannot_be_judged_is_said(planted, monkeypatch, caplog):
         label_errors(["one", "two"], [1])
     with pytest.raises(DataError, match="two classes with 5 different texts"):
         label_errors(["one", "two"], [1, 2])
+    with pytest.raises(DataError, match="2 rows lack a text or a label, the first of them row 0"):
+        label_errors([None, "two", "three"], [1, 2, None])
     monkeypatch.setattr(suspects, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'sentimoe\[suspects\]'"):
         label_errors(texts, labels)

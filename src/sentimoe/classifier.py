@@ -18,20 +18,12 @@ from sentimoe_settings import TrainConfig
 
 from .data import SeenTexts, dataset_from_texts, text_chunks, values_of
 from .errors import ConfigError
-from .inference import (
-    Comparison,
-    Engine,
-    compute_dtype,
-    export,
-    is_compressed,
-    is_exported,
-    load_compressed,
-    load_exported,
-)
+from .inference import Comparison, Engine, compute_dtype, export
+from .loading import load
 from .model_card import CARD, made_from
-from .model_folder import THRESHOLD, check_vocabulary, find_folder, is_model_folder, load_tokenizer
-from .ready import is_ready, load_ready
-from .upcycle import set_experts_per_token
+from .model_folder import THRESHOLD
+from .predictions import answers
+from .upcycle import is_ordinal, label_type
 
 if TYPE_CHECKING:
     from .methods import Prompt, ZeroShot
@@ -80,47 +72,28 @@ class SentimentClassifier:
         of a model with experts; None: as it was saved. max_disagreement: the dial of a compressed model, one of its
         certified tolerances; 0: all layers read every text. tokens_per_batch: fewer take less memory.
         trust_remote_code: run the Python code that the folder brings along. verify: compare the folder with its
-        manifest; False for one that was changed on purpose. Raises ConfigError when there is no such model or it does
-        not allow what is asked, and
-        ModelFolderError when it is damaged or not trusted.
+        manifest; False for one that was changed on purpose.
+
+        Raises ConfigError when there is no such model or it does not allow what is asked, and ModelFolderError when it
+        is damaged or not trusted.
         """
-        folder = find_folder(folder)
+        loaded = load(
+            folder,
+            precision=precision,
+            num_experts_per_tok=num_experts_per_tok,
+            max_disagreement=max_disagreement,
+            trust_remote_code=trust_remote_code,
+            verify=verify,
+        )
         classifier = cls()
         classifier.config = None
-        if max_disagreement is not None and not is_compressed(folder):
-            raise ConfigError(
-                f"max_disagreement is for a compressed model, and {folder} is none; see sentimoe compress"
-            )
-        if is_compressed(folder):
-            if num_experts_per_tok is not None:
-                raise ConfigError(f"{folder} is compressed, with its experts per token fixed; set max_disagreement")
-            dtype = compute_dtype(precision, torch.device("cpu"))
-            model: Any = load_compressed(folder, dtype, max_disagreement, verify=verify)
-        elif is_exported(folder):
-            if num_experts_per_tok is not None:
-                raise ConfigError(f"{folder} is an export, whose experts per token are fixed; export again with others")
-            model = load_exported(folder, compute_dtype(precision, torch.device("cpu")), verify=verify)
-        elif is_ready(folder) or is_model_folder(folder):
-            if is_ready(folder):
-                model, classifier.tokenizer = load_ready(folder, verify=verify)
-            else:
-                from .methods import load_adapted
-
-                model = load_adapted(folder, trust_remote_code=trust_remote_code, verify=verify)
-            if num_experts_per_tok is not None:
-                set_experts_per_token(model, num_experts_per_tok)
-            model = classifier.model = model if backend == "openvino" else model.to(_device())
-        else:
-            raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
-        if classifier.tokenizer is None:
-            classifier.tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
-        classifier.seen_texts = SeenTexts.load(folder)
-        if classifier.model is not None:
-            check_vocabulary(classifier.tokenizer, classifier.model, folder)
-        classifier._folder = folder
+        network: Any = loaded.network
+        if isinstance(network, torch.nn.Module):
+            network = classifier.model = network if backend == "openvino" else network.to(_device())
+        classifier.tokenizer, classifier.seen_texts, classifier._folder = loaded.tokenizer, loaded.seen, loaded.folder
         classifier._engine = Engine(
-            model,
-            classifier.tokenizer,
+            network,
+            loaded.tokenizer,
             precision=precision,
             long_texts=long_texts,
             backend=backend,
@@ -134,9 +107,7 @@ class SentimentClassifier:
         Returns how it compares with the model, in each precision that this processor has. Raises ConfigError when the
         folder is not empty or OpenVINO is not installed, and ConversionError when it would answer differently.
         """
-        if self.model is None or self.tokenizer is None:
-            raise ConfigError("there is nothing to export; call fit(texts, labels) or load a trained model first")
-        return export(self.model, self.tokenizer, Path(folder), self.seen_texts)
+        return export(*self._trained("export"), Path(folder), self.seen_texts)
 
     def compress(
         self, texts: Iterable[Any], folder: str | Path, *, max_disagreement: float = 0.01, **settings: Any
@@ -149,11 +120,10 @@ class SentimentClassifier:
         """
         from .compression import compress
 
-        if self.model is None or self.tokenizer is None:
-            raise ConfigError("there is nothing to compress; call fit(texts, labels) or load a trained model first")
+        model, tokenizer = self._trained("compress")
         rows = [text for chunk in text_chunks(texts, 4096) for text in chunk]
         told: dict[str, Any] = {"seen": self.seen_texts, "max_disagreement": max_disagreement, **settings}
-        return compress(self.model.to("cpu"), self.tokenizer, rows, Path(folder), **told)
+        return compress(copy.deepcopy(model).to("cpu"), tokenizer, rows, Path(folder), **told)
 
     @classmethod
     def zero_shot(
@@ -256,6 +226,15 @@ class SentimentClassifier:
         if self.config is None:
             raise ConfigError(f"{name} is for a classifier that fit can train; this one was loaded and has no settings")
 
+    def _trained(self, purpose: str) -> tuple[Any, PreTrainedTokenizerBase]:
+        """The model of torch and its tokenizer. Raises ConfigError where there is none."""
+        if self.model is None or self.tokenizer is None:
+            reason = "call fit(texts, labels) or load a trained model first"
+            if self._engine is not None:
+                reason = "an exported, compressed or zero-shot one has no torch model; load the one it was made from"
+            raise ConfigError(f"this classifier has nothing to {purpose}: {reason}")
+        return self.model, self.tokenizer
+
     @property
     def engine(self) -> Engine | ZeroShot:
         """What runs the model. Raises ConfigError before `fit` or `from_pretrained`."""
@@ -276,13 +255,12 @@ class SentimentClassifier:
         probabilities, such as log loss, expect alphabetical order.
         """
         names = self.label_names
-        return np.array([int(name) for name in names] if _label_type(self.engine.model) == "int" else names)
+        return np.array([int(name) for name in names] if label_type(self.engine.model.config) == "int" else names)
 
     @property
     def ordinal(self) -> bool:
         """Whether the classes go from lowest to highest: integers, or in the order that `ordinal` named."""
-        model = self.engine.model
-        return getattr(model.config, "ordinal", _label_type(model) == "int")
+        return is_ordinal(self.engine.model.config)
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Class probabilities `[B, C]`; a row of NaN for a blank text.
@@ -308,10 +286,8 @@ class SentimentClassifier:
         """Write model and tokenizer as a Hugging Face folder, with a model card (README.md)."""
         from .methods import save_adapted
 
-        if self.model is None or self.tokenizer is None:
-            raise ConfigError("there is nothing to save; call fit(texts, labels) first")
-        trained = {} if self.config is None else made_from(self.config.model, self.config.method)
-        save_adapted(self.model, self.tokenizer, Path(folder), self.seen_texts, trained)
+        known = {} if self.config is None else made_from(self.config.model, self.config.method)
+        save_adapted(*self._trained("save"), Path(folder), self.seen_texts, known)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
@@ -334,25 +310,10 @@ class SentimentClassifier:
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options).commit_url)
 
 
-def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dict[str, Any]]:
-    """Probabilities `[B, C]` -> the best label and its probability for every row."""
-    found = []
-    for row in probabilities:
-        best = int(row.argmax())  # the first NaN, where there is one
-        blank = bool(np.isnan(row[best]))
-        found.append({"label": None if blank else classes[best], "score": float(row[best])})
-    return found
-
-
 def _config_of(settings: dict[str, Any]) -> TrainConfig:
     """Numbers of NumPy, which searches of scikit-learn try, become plain ones."""
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
     return TrainConfig.from_dict(plain)
-
-
-def _label_type(model: Any) -> str:
-    """ "int" where the model was trained on integer labels that have no other names, else "str"."""
-    return getattr(model.config, "label_type", "str")
 
 
 def _device() -> torch.device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,16 @@ def joined(parts: Iterable[Predictions], num_labels: int) -> Predictions:
         off_label += part.off_label
         layers += [] if part.layers is None else [part.layers]
     return Predictions(np.concatenate(probabilities), truncated, off_label, np.concatenate(layers) if layers else None)
+
+
+def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dict[str, Any]]:
+    """Probabilities `[B, C]` -> the best label and its probability for every row."""
+    found = []
+    for row in probabilities:
+        best = int(row.argmax())  # the first NaN, where there is one
+        blank = bool(np.isnan(row[best]))
+        found.append({"label": None if blank else classes[best], "score": float(row[best])})
+    return found
 
 
 def check_finite(probabilities: np.ndarray, rows: Sequence[int]) -> None:

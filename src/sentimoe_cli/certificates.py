@@ -10,12 +10,16 @@ import numpy as np
 from .messages import say
 
 
-def certificate_for(model: str, max_disagreement: float | None) -> dict[str, Any] | None:
+def certificate_for(
+    model: str, max_disagreement: float | None, precision: str, long_texts: str
+) -> dict[str, Any] | None:
     """The certificate under which a compressed folder answers; None for other models, or where all layers read.
 
-    Says where processor, precision or number format are not those that it was made with.
+    Says where the processor, the number format or the reading of long texts are not those that it was made with.
     """
-    from sentimoe.inference import certificate_of, is_compressed
+    import torch
+
+    from sentimoe.inference import certificate_of, compute_dtype, is_compressed
 
     folder = Path(model)
     if not is_compressed(folder) or max_disagreement == 0:
@@ -30,6 +34,13 @@ def certificate_for(model: str, max_disagreement: float | None) -> dict[str, Any
     if other := [name for name in ("processor", "bfloat16") if here[name] != about["hardware"][name]]:
         told = ", ".join(f"{name} {about['hardware'][name]!r}, here {here[name]!r}" for name in other)
         say(f"warning: the certificate of {model} was made on another machine ({told}); it may not hold here")
+    dtype = str(compute_dtype(precision, torch.device("cpu"))).removeprefix("torch.")
+    if dtype != (made := about["original"]["precision"]):
+        say(f"warning: the certificate of {model} was made in {made}, and this runs in {dtype}; it may not hold here")
+    if long_texts == "truncate":
+        say(
+            f"warning: the certificate of {model} is of texts that were read whole; it does not cover texts that are cut"
+        )
     return certificate_of(about, max_disagreement)
 
 
@@ -37,8 +48,10 @@ def warn_of_drift(certificate: dict[str, Any], layers: np.ndarray) -> None:
     """Say it where texts leave after other layers than those of the certificate did."""
     from sentimoe.compression import drift
 
-    found = drift(certificate["shares"], layers)
-    if np.isnan(found.p):
+    found = drift(certificate, layers)
+    if found is None:
+        say("note: the model has no early exits, by which to check whether the certificate covers texts of this kind")
+    elif np.isnan(found.p):
         say(f"note: {found.texts} texts are too few to check whether the certificate covers texts of this kind")
     elif found.found:
         say(

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sentimoe.classifier import answers
 from sentimoe.data import json_lines, write_table
+from sentimoe.predictions import answers
 
 STRING = pd.ArrowDtype(pa.string())
 

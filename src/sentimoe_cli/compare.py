@@ -64,6 +64,8 @@ def compare(
             names, dataset = classifier.label_names, dataset.with_labels_of(classifier.label_names)
         if sorted(classifier.label_names) != sorted(names):
             raise ConfigError(f"{model_b} has the labels {classifier.label_names}, {model_a} {names}; they must agree")
+        if classifier.seen_texts is None:
+            say(f"warning: {name} does not say which texts it was trained on; some of these may be among them")
         if (known := seen_among(classifier.seen_texts, texts)).any():
             say(f"warning: {seen_warning(name, known)}")
         seen |= known
@@ -81,4 +83,6 @@ def compare(
         return
     print_tables(*comparison_tables(comparison, texts))
     if "unseen" in comparison:
-        print_tables(comparison_tables(comparison["unseen"], texts, "texts that neither has seen in training")[0])
+        print_tables(
+            comparison_tables(comparison["unseen"], texts, "texts that neither is known to have seen in training")[0]
+        )

@@ -19,17 +19,17 @@ def compress(
     texts: Annotated[Path, Option(help="File of texts like those that the model will read; labels are not needed.")],
     output: Annotated[Path, Option(help="Folder to write: a new or an empty one.")],
     max_disagreement: Annotated[
-        float, Option(help="Largest share of texts whose label may differ from the original's.")
+        float, Option(help="Largest share of texts whose label may differ from the original's.", min=0.0001, max=0.5)
     ] = 0.01,
     text_column: TextColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    minutes: Annotated[float, Option(help="About how many minutes the search may take.")] = 10.0,
+    minutes: Annotated[float, Option(help="About how many minutes the search may take.", min=0.1)] = 10.0,
     no_exits: Annotated[bool, Option("--no-exits", help="No early exits: all layers read every text.")] = False,
     no_int8: Annotated[
         bool, Option("--no-int8", help="No rounding to 8 bits: bfloat16 (float32 on older processors).")
     ] = False,
-    seed: Annotated[int, Option(help="Seed for dividing the texts and training the exits.")] = 0,
+    seed: Annotated[int, Option(help="Seed for dividing the texts and training the exits.", min=0)] = 0,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
     as_json: AsJson = False,
@@ -38,6 +38,8 @@ def compress(
     check_folder(output)
     if output.is_dir() and any(output.iterdir()):
         raise Mistake(f"{output} is not empty; choose another folder")
+    if no_exits and no_int8:
+        raise Mistake("--no-exits and --no-int8 leave nothing to try; leave one out")
     check_model(model)
     from sentimoe import SentimentClassifier
     from sentimoe.data import FileFormat, read_texts

@@ -77,7 +77,7 @@ def evaluate(
     if save:
         if not Path(model).is_dir():
             raise Mistake(
-                f"--save keeps the threshold in the folder of a model, and {model} is none; give a run folder"
+                f"--save keeps the threshold in the folder of a model, which {model} is not; give a run folder"
             )
         check_folder(Path(model))
     if target_accuracy is not None and not 0 < target_accuracy < 1:
@@ -93,7 +93,7 @@ def evaluate(
         evaluate_predictions,
         find_threshold,
         group_metrics,
-        least_texts,
+        least_trials,
         ordinal_metrics,
         predicted_labels,
         risk_coverage,
@@ -127,7 +127,7 @@ def evaluate(
     if seen.any():
         warnings.append(seen_warning("the model", seen))
     if target_accuracy is not None:
-        if new.sum() < (least := least_texts(target_accuracy)):
+        if new.sum() < (least := least_trials(1 - target_accuracy)):
             raise DataError(
                 f"{new.sum()} of the {len(new)} labelled texts are new to the model, and even without an error it takes "
                 f"{least} to promise an accuracy of {target_accuracy:g}; give more texts or a lower target"

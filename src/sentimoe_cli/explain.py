@@ -77,7 +77,9 @@ def explain(
     labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
     classifier, engine = _load(folder, trust_remote_code, not no_verify)
     if classifier.model is None:
-        raise ConfigError(f"{folder} is an export, which does not say what its experts do; give the run folder")
+        raise ConfigError(
+            f"{folder} is exported or compressed, and so does not say what its experts do; give the run folder"
+        )
     dataset = labelled.dataset.with_labels_of(classifier.label_names)
     for warning in dataset.warnings:
         say(f"warning: {warning}")
@@ -88,7 +90,7 @@ def explain(
         say(f"warning: {seen_warning('the model', seen, 'so it looks better than it is')}")
     beside = None if dense is None else _load(dense, trust_remote_code, not no_verify)
     if beside is not None and beside[0].model is None:
-        raise ConfigError(f"--dense {dense} is an export; give the run folder of the dense model")
+        raise ConfigError(f"--dense {dense} is exported or compressed; give the run folder of the dense model")
     if beside is not None and sorted(beside[0].label_names) != sorted(classifier.label_names):
         raise ConfigError(f"--dense {dense} answers {beside[0].label_names}, {folder} answers {classifier.label_names}")
     out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +116,8 @@ def explain(
         )
     typer.echo(f"Do the experts help here? {answer(found)['headline']}")
     if len(part) < len(whole):
-        say(f"{len(part):,} of {len(whole):,} texts, chosen at random; --full reads all, in minutes")
+        more = "" if full else "; --full reads all, in minutes"
+        say(f"{len(part):,} of {len(whole):,} texts, chosen at random{more}")
     typer.echo(f"written to {write_report(found, out)}")
     if record is not None:
         write_json(record, without_texts(found))

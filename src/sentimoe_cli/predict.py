@@ -140,7 +140,7 @@ def predict(
             "LABELLED --target-accuracy 0.95 --save"
         )
     cut: list[int] | None = [] if long_texts == "truncate" else None
-    certificate = certificate_for(model, max_disagreement) if method is None else None
+    certificate = certificate_for(model, max_disagreement, precision, long_texts) if method is None else None
     layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)
     try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut, threshold, layers), output)
     predictions = predictions_with_bar(engine, rows)

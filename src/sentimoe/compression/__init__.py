@@ -1,9 +1,9 @@
 """Make a trained classifier faster and certify how often its answers differ from the original's."""
 
-from .certificate import last_certified, least_texts, needed_texts, upper_bound
+from .certificate import Certificate, needed_texts
 from .compress import compress
 from .drift import Drift, drift
-from .search import Certificate, Found, Search, default_levers
+from .search import Found, Search, default_levers
 from .texts import Parts, divided
 from .variants import Lever, Variant
 
@@ -19,8 +19,5 @@ __all__ = [
     "default_levers",
     "divided",
     "drift",
-    "last_certified",
-    "least_texts",
     "needed_texts",
-    "upper_bound",
 ]

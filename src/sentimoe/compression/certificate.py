@@ -1,49 +1,42 @@
-"""What further texts may be promised: an exact bound, and a search that errs in at most 5% of all cases.
+"""What further texts may be promised: how many of those that certified got another answer, and an exact bound.
 
-The texts that certify were looked at by nothing before. Settings are tested in an order that was fixed without them,
-from the safest to the fastest, up to the first whose bound exceeds the tolerance (fixed-sequence testing). The whole
-search then promises too much with probability 5% at most, however many settings there are.
+The texts that certify were looked at by nothing before, and settings are tested on them from the safest to the fastest
+up to the first that fails (`evaluation.last_within`).
 
-Sources: Clopper & Pearson 1934; Angelopoulos et al. 2021, "Learn then Test", section 3.2; Schuster et al. 2022,
-"Confident Adaptive Language Modeling"; Jazbec et al. 2024, "Fast yet Safe: Early-Exiting with Risk Control".
+Sources: Angelopoulos et al. 2021, "Learn then Test"; Schuster et al. 2022, "Confident Adaptive Language Modeling";
+Jazbec et al. 2024, "Fast yet Safe: Early-Exiting with Risk Control".
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-import numpy as np
-from scipy.stats import beta
-
-CONFIDENCE = 0.95
+from ..evaluation import least_trials, upper_bound
 
 
-def upper_bound(events: int, trials: int) -> float:
-    """The exact one-sided 95% upper bound of a probability."""
-    return float(beta.ppf(CONFIDENCE, events + 1, trials - events)) if events < trials else 1.0
+@dataclass(frozen=True)
+class Certificate:
+    """What is promised of one tolerance.
 
+    tolerance: the share of further texts of the same kind whose label may be another than the original's. thresholds:
+    from which confidence on texts leave after each cut. differ, texts: how many labels are others, of the texts that
+    certify. upper_bound: of the rate, one-sided, exact, at 95%. mean_layers: that read a text. shares: of the texts, by
+    the layer after which they leave.
+    """
 
-def least_texts(tolerance: float) -> int:
-    """How many texts without one other answer it takes to promise this tolerance: 299 for 0.01."""
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - tolerance))
+    tolerance: float
+    thresholds: tuple[float, ...]
+    differ: int
+    texts: int
+    upper_bound: float
+    mean_layers: float
+    shares: dict[str, float]
 
 
 def needed_texts(tolerance: float, share: float = 0.6) -> int:
-    """How many it takes where the rate is that share of the tolerance: about 1,800 for 0.01."""
-    trials = least_texts(tolerance)
+    """How many texts it takes where the rate is that share of the tolerance: about 1,800 for 0.01."""
+    trials = least_trials(tolerance)
     while upper_bound(math.ceil(share * tolerance * trials), trials) > tolerance:
         trials = math.ceil(1.02 * trials)
     return trials
-
-
-def last_certified(differs: np.ndarray, tolerance: float) -> int | None:
-    """The last setting whose bound, and that of all before it, is within the tolerance; None where the first fails.
-
-    differs: `[S, B]` bool, from the safest setting to the fastest: whether a text's answer is another one.
-    """
-    last = None
-    for index, row in enumerate(differs):
-        if upper_bound(int(row.sum()), len(row)) > tolerance:
-            break
-        last = index
-    return last

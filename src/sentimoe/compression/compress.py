@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..config import check_whole
 from ..data import SeenTexts
 from ..errors import ConfigError
 from ..inference import compute_dtype
 from ..inference.compressed import save_compressed
+from ..inference.segments import check_segments
 from ..training import hardware, versions
 from .search import Search, default_levers
 from .texts import divided
+
+LEAST, MOST = 0.0001, 0.5  # shares of texts whose label may be another
 
 
 def compress(
@@ -44,17 +49,30 @@ def compress(
     Raises ConfigError for a setting outside what is allowed, DataError where the texts are too few for any promise, and
     NotSupportedError where no lever keeps the promise.
     """
-    if not 0 < max_disagreement < 0.5:
-        raise ConfigError(f"max_disagreement={max_disagreement!r} must lie between 0 and 0.5, such as 0.01")
-    if not (exits or int8):
-        raise ConfigError("exits and int8 are both off, so there is nothing to try; leave one on")
+    if not LEAST <= max_disagreement <= MOST:
+        raise ConfigError(
+            f"max_disagreement={max_disagreement!r} must lie between {LEAST:g} and {MOST:g}, such as 0.01"
+        )
+    check_whole("seed", seed, 0)
+    if not minutes > 0:
+        raise ConfigError(f"minutes={minutes!r} must be above 0, such as 10")
+    layers = model.config.get_text_config().num_hidden_layers
+    levers = default_levers(layers, exits, int8)
+    if not levers:
+        raise ConfigError(
+            f"exits={exits} and int8={int8} leave nothing to try on a model of {layers} layer{'s' * (layers > 1)}; "
+            "leave int8 on"
+        )
+    for package in ("openvino", *(("nncf",) if int8 else ())):
+        if find_spec(package) is None:
+            raise ConfigError(f"compress needs {package}: pip install 'sentimoe[compress]'")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; choose another folder")
+    check_segments(model, max((lever.cuts for lever in levers), key=len))
     known = np.zeros(len(texts), dtype=bool) if seen is None else seen.mask(texts)
     parts = divided(texts, known, max_disagreement, seed)
-    layers = model.config.get_text_config().num_hidden_layers
     search = Search(model, tokenizer, parts, tolerance=max_disagreement, minutes=minutes, seed=seed, progress=progress)
-    found = search.run(default_levers(layers, exits, int8))
+    found = search.run(levers)
     about = {
         "default_tolerance": max_disagreement,
         "certificates": [asdict(each) for each in found.certificates],

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import chisquare
+from scipy.stats import chi2_contingency
 
 LEAST_TEXTS, LARGE, RARE = 200, 0.05, 0.001
 
 
 @dataclass(frozen=True)
 class Drift:
-    """total_variation: half the sum of the differences of the shares, 0 .. 1. p: of a chi-squared test; NaN where there
-    are too few texts (under 200)."""
+    """total_variation: half the sum of the differences of the shares, 0 .. 1. p: of a chi-squared test that both are of
+    one kind; NaN where there are too few texts (under 200)."""
 
     total_variation: float
     p: float
@@ -26,16 +27,22 @@ class Drift:
         return self.total_variation > LARGE and self.p < RARE
 
 
-def drift(shares: Mapping[str, float], layers: Sequence[int] | np.ndarray) -> Drift:
-    """Compare the layers after which texts left with the shares of a certificate. layers: `[B]`, 0 for a blank text."""
-    read = np.asarray(layers)
+def drift(certificate: Mapping[str, Any], layers: Sequence[int] | np.ndarray) -> Drift | None:
+    """Compare the layers after which texts left with those of the texts that certified.
+
+    certificate: its `shares` and how many `texts`. layers: `[B]`, 0 for a blank text. None for a model without exits,
+    which all texts leave after the same layer, whatever they are.
+    """
+    shares, read = certificate["shares"], np.asarray(layers)
+    if len(shares) < 2:
+        return None
     read = read[read > 0]
     counts = np.array([(read == int(layer)).sum() for layer in shares], dtype=float)
     expected = np.array(list(shares.values()))
-    if not len(read):
-        return Drift(0.0, float("nan"), 0)
-    distance = float(np.abs(counts / len(read) - expected).sum() / 2)
+    distance = float(np.abs(counts / max(len(read), 1) - expected).sum() / 2)
     if len(read) < LEAST_TEXTS:
         return Drift(distance, float("nan"), len(read))
-    expected = np.maximum(expected, 0.5 / len(read))  # a place where nobody left may not make chance impossible
-    return Drift(distance, float(chisquare(counts, expected / expected.sum() * len(read)).pvalue), len(read))
+    both = np.stack([counts, (expected * certificate["texts"]).round()])
+    both = both[:, both.sum(axis=0) > 0]
+    p = chi2_contingency(both, correction=False).pvalue if both.shape[1] > 1 else 1.0
+    return Drift(distance, float(p), len(read))

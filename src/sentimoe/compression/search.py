@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -12,35 +13,17 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import NotSupportedError
-from ..evaluation import interleaved, predicted_labels, ratio
+from ..evaluation import interleaved, last_within, predicted_labels, ratio, upper_bound
 from ..inference import Engine, Windows, make_windows
-from .certificate import last_certified, upper_bound
+from .certificate import Certificate
 from .texts import Parts
 from .thresholds import settings
 from .variants import TOKENS_PER_BATCH, Lever, Variant, averaged, build
 
 TOLERANCES = (0.005, 0.01, 0.02)
 MARGIN = 0.6  # share of the tolerance that a setting may use on the texts that choose: what they show is no promise
+TESTED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # shares of a tolerance at which settings are tried on the texts that certify
 TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 512, 3, 9
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What is promised of one tolerance.
-
-    tolerance: the share of further texts of the same kind whose label may be another than the original's. thresholds:
-    from which confidence on texts leave after each cut. differ, texts: how many labels are others, of the texts that
-    certify. upper_bound: of the rate, one-sided, exact, at 95%. mean_layers: that read a text. shares: of the texts, by
-    the layer after which they leave.
-    """
-
-    tolerance: float
-    thresholds: tuple[float, ...]
-    differ: int
-    texts: int
-    upper_bound: float
-    mean_layers: float
-    shares: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -91,8 +74,8 @@ class Search:
         trials: list[dict[str, Any]] = []
         best: tuple[float, Variant, list[tuple[float, ...]]] | None = None
         for lever in levers:
-            used = (time.monotonic() - started) / 60
-            if trials and used + used / len(trials) > self.minutes:
+            used, done = (time.monotonic() - started) / 60, sum(trial["tried"] for trial in trials)
+            if done and used + used / done > self.minutes:
                 trials.append({"lever": asdict(lever), "tried": False})
                 self.progress(f"{lever}: left out, it does not fit into {self.minutes:g} minutes")
                 continue
@@ -104,8 +87,8 @@ class Search:
                 best = trial["speed"]["ratio"], variant, steps
         if best is None:
             raise NotSupportedError(
-                f"no lever keeps within {self.tolerance:g} other answers on the texts that choose; raise "
-                "--max-disagreement, or give more texts like those that the model will read"
+                f"nothing that was tried changes few enough labels of the texts held out for tuning "
+                f"(max_disagreement={self.tolerance:g}); raise it, or give more texts of the kind to be read"
             )
         _, variant, steps = best
         certificates = self.certified(variant, steps)
@@ -131,9 +114,7 @@ class Search:
         answers = variant.answers(self.choose)
         own = self.chosen.argmax(axis=1)
         steps = settings(answers.max(axis=2), answers.argmax(axis=2) != own)
-        count = len(self.parts.choose)
-        labels = predicted_labels(self.choose.averaged(self.chosen, count))
-        rates = [self._differ(answers, step, self.choose, count, labels).mean() for step in steps]
+        rates = self.rates(variant, steps)
         allowed = [index for index, rate in enumerate(rates) if rate <= MARGIN * self.tolerance]
         place = max(allowed, default=0)
         return steps, {
@@ -144,37 +125,46 @@ class Search:
             "speed": self.timed(variant, steps[place], ROUNDS),
         }
 
+    def rates(self, variant: Variant, steps: Sequence[tuple[float, ...]]) -> list[float]:
+        """The share of other answers under each setting, on the texts that choose."""
+        answers, count = variant.answers(self.choose), len(self.parts.choose)
+        labels = predicted_labels(self.choose.averaged(self.chosen, count))
+        return [float(self._differ(answers, step, self.choose, count, labels).mean()) for step in steps]
+
     def certified(self, variant: Variant, steps: Sequence[tuple[float, ...]]) -> list[Certificate]:
-        """The fastest certified setting for each tolerance; of those that none holds, no certificate."""
+        """The fastest certified setting for each tolerance; of those that none holds, no certificate.
+
+        Which settings are tested for a tolerance, and in which order, the texts that choose have fixed.
+        """
+        rates = self.rates(variant, steps)
         answers = variant.answers(self.certify)
-        count = len(self.parts.certify)
-        differs = np.stack([self._differ(answers, step, self.certify, count, self.true) for step in steps])
+
+        @cache
+        def result(place: int) -> tuple[int, np.ndarray]:
+            """How many answers differ, and the layers that read each text."""
+            differs = self._differ(answers, steps[place], self.certify, len(self.true), self.true)
+            engine = self._engine(variant, steps[place])
+            run = engine.predict(self.parts.certify)  # as texts are really batched: rounding may let other texts leave
+            assert run.layers is not None
+            return int((differs | (predicted_labels(run.probabilities) != self.true)).sum()), run.layers
+
         found = []
         for tolerance in sorted({*TOLERANCES, self.tolerance}):
-            place = last_certified(differs, tolerance)
-            while place is not None:  # as texts are really run, the batches are others
-                certificate = self._certificate(variant, steps[place], tolerance, differs[place])
-                if certificate.upper_bound <= tolerance:
-                    found.append(certificate)
-                    break
-                place = place - 1 if place else None
+            order = candidates(rates, tolerance)
+            last = last_within(((result(place)[0], len(self.true)) for place in order), tolerance)
+            if last is not None:
+                found.append(self._certificate(variant, steps[order[last]], tolerance, *result(order[last])))
         return found
 
     def _certificate(
-        self, variant: Variant, thresholds: tuple[float, ...], tolerance: float, differs: np.ndarray
+        self, variant: Variant, thresholds: tuple[float, ...], tolerance: float, count: int, layers: np.ndarray
     ) -> Certificate:
-        """Counts what differs when all layers read every text, and what differs when texts leave."""
-        engine = Engine(variant.with_thresholds(thresholds), self.tokenizer, tokens_per_batch=TOKENS_PER_BATCH)
-        predictions = engine.predict(self.parts.certify)
-        count = int((differs | (predicted_labels(predictions.probabilities) != self.true)).sum())
-        layers = predictions.layers
-        assert layers is not None
         return Certificate(
             tolerance=tolerance,
             thresholds=thresholds,
             differ=count,
-            texts=len(differs),
-            upper_bound=upper_bound(count, len(differs)),
+            texts=len(layers),
+            upper_bound=upper_bound(count, len(layers)),
             mean_layers=float(layers.mean()),
             shares={str(stop): float((layers == stop).mean()) for stop in variant.classifier.layers.tolist()},
         )
@@ -182,7 +172,7 @@ class Search:
     def timed(self, variant: Variant, thresholds: tuple[float, ...], rounds: int) -> dict[str, Any]:
         """How many times as fast as the original on the same texts, tokenising included."""
         texts = self.parts.choose[:TIMED_TEXTS]
-        fast = Engine(variant.with_thresholds(thresholds), self.tokenizer, tokens_per_batch=TOKENS_PER_BATCH)
+        fast = self._engine(variant, thresholds)
         seconds = interleaved(
             {"original": lambda: self.original.predict_proba(texts), "fast": lambda: fast.predict_proba(texts)}, rounds
         )
@@ -197,10 +187,23 @@ class Search:
         labels = predicted_labels(self.original.predict_proba(self.parts.certify))
         return {"differ": int((labels != self.true).sum()), "texts": len(self.true)}
 
+    def _engine(self, variant: Variant, thresholds: tuple[float, ...]) -> Engine:
+        return Engine(variant.classifier.with_thresholds(thresholds), self.tokenizer, tokens_per_batch=TOKENS_PER_BATCH)
+
     def _differ(
         self, answers: np.ndarray, thresholds: tuple[float, ...], windows: Windows, count: int, labels: np.ndarray
     ) -> np.ndarray:
         return predicted_labels(averaged(answers, thresholds, windows, count)) != labels
+
+
+def candidates(rates: Sequence[float], tolerance: float) -> list[int]:
+    """Which settings certify a tolerance, from the safest to the fastest: the fastest within each part of it.
+
+    rates: of other answers on the texts that choose, by setting. A setting that is far too safe is not worth a test,
+    and after one that is hopeless no other is reached.
+    """
+    within = [[place for place, rate in enumerate(rates) if rate <= part * tolerance] for part in TESTED]
+    return sorted({places[-1] for places in within if places})
 
 
 def default_levers(num_layers: int, exits: bool = True, int8: bool = True) -> list[Lever]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..data.splitting import normalise
 from ..errors import DataError
-from .certificate import least_texts, needed_texts
+from ..evaluation import least_trials
+from .certificate import needed_texts
 
 LEAST_TO_LEARN = 200
 LEARN, CHOOSE = 0.45, 0.15  # the rest certifies
@@ -47,7 +48,7 @@ def divided(texts: Sequence[str], seen: np.ndarray, tolerance: float, seed: int)
     fresh, known = [i for i in order if not seen[i]], [i for i in order if seen[i]]
     learn, choose = int(LEARN * len(fresh)), int(CHOOSE * len(fresh))
     certify = fresh[learn + choose :]
-    least = least_texts(tolerance)
+    least = least_trials(tolerance)
     if len(certify) < least or len(fresh[:learn]) + len(known) < LEAST_TO_LEARN:
         wanted = math.ceil(max(least / (1 - LEARN - CHOOSE), LEAST_TO_LEARN / LEARN))
         better = math.ceil(needed_texts(tolerance) / (1 - LEARN - CHOOSE))

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ..inference import StagedClassifier, Windows, compute_dtype, softmax
 from ..inference.segment_networks import network_of, quantised, traced
 from ..inference.segments import segments
+from ..upcycle import is_ordinal, label_type
 from .heads import taught_head
 from .thresholds import NEVER, leaves_after
 
@@ -39,10 +40,6 @@ class Variant:
     lever: Lever
     networks: list[Any]
     classifier: StagedClassifier
-
-    def with_thresholds(self, thresholds: Sequence[float]) -> StagedClassifier:
-        """The classifier that lets texts leave from these confidences on."""
-        return self.classifier.with_thresholds(thresholds)
 
     def answers(self, windows: Windows) -> np.ndarray:
         """What the head after each segment answers, `[S, W, C]` probabilities: nobody leaves."""
@@ -95,8 +92,8 @@ def build(
         "layers": [*lever.cuts, count],
         "padding": padding,
         "labels": labels,
-        "label_type": (kind := getattr(model.config, "label_type", "str")),
-        "ordinal": getattr(model.config, "ordinal", kind == "int"),
+        "label_type": label_type(model.config),
+        "ordinal": is_ordinal(model.config),
         "max_length": max_length,
     }
     compiled = [network_of(network, dtype) for network in networks]

@@ -1,6 +1,7 @@
 """Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
 
-from .abstention import Threshold, find_threshold, least_texts, risk_coverage
+from .abstention import Threshold, find_threshold, risk_coverage
+from .binomial import last_within, least_trials, lower_bound, upper_bound
 from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
 from .cost import active_parameters, count_flops, peak_memory_mib
@@ -39,7 +40,9 @@ __all__ = [
     "interleaved",
     "is_noisy",
     "label_scores",
-    "least_texts",
+    "last_within",
+    "least_trials",
+    "lower_bound",
     "mcnemar",
     "ordinal_metrics",
     "paired_bootstrap",
@@ -51,4 +54,5 @@ __all__ = [
     "risk_coverage",
     "summarise",
     "throughput",
+    "upper_bound",
 ]

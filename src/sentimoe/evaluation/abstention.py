@@ -5,21 +5,19 @@ Legend: B texts.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
 from sklearn.model_selection import KFold
 
 from ..errors import ConfigError, DataError, ModelFolderError
 from ..model_folder import THRESHOLD
 from ..records import read_json, write_json
+from .binomial import last_within, least_trials, lower_bound
 
-CONFIDENCE = 0.95
 FEW, FOLDS = 1000, 5  # of fewer texts, accuracy and coverage are cross-fitted
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
 THRESHOLDS = (*(1 - step / 1000 for step in range(1, 10)), *(1 - step / 200 for step in range(2, 200)))
@@ -31,14 +29,15 @@ class Threshold:
 
     value: 0 .. 1; a text whose highest probability is lower gets no label. accuracy, coverage: of the texts that it was
     chosen on, among the answered ones (None where there are none) and the share of these. estimated: there were fewer
-    than 1,000, so that both are cross-fitted: each fifth is answered at the threshold that the other four choose.
+    than 1,000, so that both are cross-fitted: each fifth is answered at the threshold that the other four choose; both
+    are None where four fifths are too few to choose one.
     lower_bound: of the accuracy on further texts of the same kind, one-sided, at 95%. n: the texts.
     """
 
     value: float
     target_accuracy: float
     accuracy: float | None
-    coverage: float
+    coverage: float | None
     lower_bound: float
     n: int
     estimated: bool
@@ -46,8 +45,11 @@ class Threshold:
     def __str__(self) -> str:
         right = "" if self.accuracy is None else f", {self.accuracy:.1%} of these right"
         by = " by a cross-fitted estimate" if self.estimated else ""
+        share = f"{self.n} texts are too few to estimate their share"
+        if self.coverage is not None:
+            share = f"{self.coverage:.1%} of {self.n} texts{right}"
         return (
-            f"answers of {self.value:g} confidence or more:{by} {self.coverage:.1%} of {self.n} texts{right}; among "
+            f"answers of {self.value:g} confidence or more:{by if self.coverage is not None else ''} {share}; among "
             f"further texts of this kind {self.lower_bound:.1%} or more are right, with 95% confidence"
         )
 
@@ -77,10 +79,8 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
     """The loosest threshold at which the accuracy of the answers is at least the target, with 95% confidence.
 
     Thresholds are tested from strict to loose, each with an exact binomial bound, and the search stops at the first
-    failure (fixed-sequence testing): the whole search promises too much in at most 5% of all data sets. A threshold
-    that too few texts reach for any promise is passed over.
-
-    Sources: Clopper & Pearson 1934; Angelopoulos et al. 2021, "Learn then Test", section 3.2.
+    failure (`last_within`): the whole search promises too much in at most 5% of all data sets. A threshold that too few
+    texts reach for any promise is passed over.
 
     Args:
         confidence: [B] float, the highest probability of each text; NaN for an unanswered one.
@@ -98,7 +98,7 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
     if not 0 < target_accuracy < 1:
         raise ConfigError(f"target_accuracy={target_accuracy!r} must lie between 0 and 1, such as 0.95")
     sure, correct = _read(confidence, right)
-    if len(sure) < (least := least_texts(target_accuracy)):
+    if len(sure) < (least := least_trials(1 - target_accuracy)):
         raise DataError(
             f"{len(sure)} labelled texts cannot show an accuracy of {target_accuracy:g}: even without an error it "
             f"takes {least}; give more texts or a lower target"
@@ -109,6 +109,8 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
     value, bound = found
     few = len(sure) < FEW
     answered = _cross_fitted(sure, correct, target_accuracy) if few else sure >= value
+    if answered is None:
+        return Threshold(value, target_accuracy, None, None, bound, len(sure), few)
     accuracy = float(correct[answered].mean()) if answered.any() else None
     return Threshold(value, target_accuracy, accuracy, float(answered.mean()), bound, len(sure), few)
 
@@ -117,37 +119,31 @@ def _search(
     sure: NDArray[np.float64], correct: NDArray[np.bool_], target_accuracy: float
 ) -> tuple[float, float] | None:
     """The loosest threshold before the first failure, and the bound of its accuracy."""
-    best, least = None, least_texts(target_accuracy)
-    for value in THRESHOLDS:
-        answered = sure >= value
-        if answered.sum() < least:
-            continue
-        bound = lower_bound(int(correct[answered].sum()), int(answered.sum()))
-        if bound < target_accuracy:
-            break
-        best = (value, bound)
-    return best
+    wrong = 1 - target_accuracy
+    counts = {value: (int((~correct[sure >= value]).sum()), int((sure >= value).sum())) for value in THRESHOLDS}
+    values = [value for value, (_, answered) in counts.items() if answered >= least_trials(wrong)]
+    place = last_within((counts[value] for value in values), wrong)
+    if place is None:
+        return None
+    errors, answered = counts[values[place]]
+    return values[place], lower_bound(answered - errors, answered)
 
 
-def _cross_fitted(sure: NDArray[np.float64], correct: NDArray[np.bool_], target_accuracy: float) -> NDArray[np.bool_]:
-    """Which texts are answered, [B], when each fifth gets the threshold that the other four choose."""
+def _cross_fitted(
+    sure: NDArray[np.float64], correct: NDArray[np.bool_], target_accuracy: float
+) -> NDArray[np.bool_] | None:
+    """Which texts are answered, [B], when each fifth gets the threshold that the other four choose.
+
+    None where four fifths are too few to choose one.
+    """
+    if len(sure) * (FOLDS - 1) // FOLDS < least_trials(1 - target_accuracy) or len(sure) < FOLDS:
+        return None
     answered = np.zeros(len(sure), dtype=bool)
-    if len(sure) >= FOLDS:
-        for chosen_on, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(sure):
-            found = _search(sure[chosen_on], correct[chosen_on], target_accuracy)
-            if found is not None:
-                answered[held_out] = sure[held_out] >= found[0]
+    for chosen_on, held_out in KFold(FOLDS, shuffle=True, random_state=0).split(sure):
+        found = _search(sure[chosen_on], correct[chosen_on], target_accuracy)
+        if found is not None:
+            answered[held_out] = sure[held_out] >= found[0]
     return answered
-
-
-def least_texts(target_accuracy: float) -> int:
-    """How many texts without an error it takes to show this accuracy: 59 for 0.95."""
-    return math.ceil(math.log(1 - CONFIDENCE) / math.log(target_accuracy))
-
-
-def lower_bound(successes: int, trials: int) -> float:
-    """The exact one-sided 95% lower bound of a probability. Source: Clopper & Pearson 1934."""
-    return float(beta.ppf(1 - CONFIDENCE, successes, trials - successes + 1)) if successes else 0.0
 
 
 def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> dict[str, Any]:

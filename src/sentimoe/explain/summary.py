@@ -49,6 +49,7 @@ def points(share: float) -> str:
 
 
 def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, which stays with it where a line is broken; 0 has none."""
     rounded = round(value, digits)
     return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if rounded else f"{0:.{digits}f}"
 
@@ -91,9 +92,9 @@ def _classes(found: dict[str, Any]) -> str:
     cells = [
         (shares[place][expert] - _others(found, c, place, expert), c, place, expert)
         for c, shares in enumerate(found["by_class"])
-        for place in range(len(found["model"]["layers"]))
+        for place, layer in enumerate(found["model"]["layers"])
         for expert in range(found["model"]["experts"])
-        if found["class_p"][c][place][expert] < ALPHA and shares[place][expert] is not None
+        if layer in known and found["class_p"][c][place][expert] < ALPHA and shares[place][expert] is not None
     ]
     if not cells:
         return said

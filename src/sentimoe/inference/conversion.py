@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConversionError
 from ..moe import MoE, RealTokens, RoutingCall
-from ..upcycle import moe_layers
+from ..upcycle import is_ordinal, label_type, moe_layers
 from .openvino import OpenVINOClassifier, import_openvino
 from .precision import in_precision
 from .tracing import openvino_network
@@ -171,8 +171,8 @@ def _trace(exported: PreTrainedModel) -> Any:
     network = openvino_network(wrapped, type(exported).__name__, padded_probe(exported), shapes)
     labels = [exported.config.id2label[index] for index in range(exported.config.num_labels)]
     network.set_rt_info(json.dumps(labels), ["sentimoe", "labels"])
-    network.set_rt_info(getattr(exported.config, "label_type", "str"), ["sentimoe", "label_type"])
-    network.set_rt_info(str(getattr(exported.config, "ordinal", False)), ["sentimoe", "ordinal"])
+    network.set_rt_info(label_type(exported.config), ["sentimoe", "label_type"])
+    network.set_rt_info(str(is_ordinal(exported.config)), ["sentimoe", "ordinal"])
     return network
 
 

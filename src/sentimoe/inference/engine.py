@@ -16,7 +16,7 @@ from ..model_folder import check_vocabulary
 from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
 from .conversion import compiled
-from .exits import StagedClassifier
+from .exits import StagedClassifier, softmax
 from .lengths import position_limit, window_length
 from .openvino import OpenVINOClassifier
 from .precision import compute_dtype, in_precision
@@ -88,7 +88,7 @@ class Engine:
         for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
             windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
             logits, layers = self._logits(windows)
-            probabilities = windows.averaged(_softmax(logits), len(chunk))
+            probabilities = windows.averaged(softmax(logits), len(chunk))
             answered = sorted(set(windows.owner))
             check_finite(probabilities[answered], [start + row for row in answered])
             read = None if layers is None else windows.most(layers, len(chunk))
@@ -97,14 +97,14 @@ class Engine:
 
     def window_probabilities(self, windows: Windows) -> np.ndarray:
         """What each window is answered, `[W, C]` float32."""
-        return _softmax(self._logits(windows)[0])
+        return softmax(self._logits(windows)[0])
 
     def answers_at(self, texts: Sequence[Any]) -> Callable[[float], np.ndarray]:
         """Temperature -> probabilities `[B, C]` of the texts, which the model reads once, now."""
         rows = [text for chunk in text_chunks(texts, TEXTS_PER_CHUNK) for text in chunk]
         windows = make_windows(rows, self.tokenizer, self.max_length, self.long_texts)
         logits, _ = self._logits(windows)
-        return lambda temperature: windows.averaged(_softmax(logits / temperature), len(rows))
+        return lambda temperature: windows.averaged(softmax(logits / temperature), len(rows))
 
     def _logits(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
         """The logits `[W, C]` of each window, and how many layers read it `[W]`, where that differs."""
@@ -128,10 +128,6 @@ class Engine:
         # on the right whatever the tokenizer says: absolute positions such as GPT-2's count from the left
         padded = self.tokenizer.pad(list(encodings), padding_side="right", return_tensors="pt")
         return padded.to(self.model.device)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).softmax(dim=-1).numpy()
 
 
 def _known(backend: str) -> str:

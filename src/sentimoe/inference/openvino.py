@@ -27,15 +27,12 @@ class OpenVINOClassifier:
     def __init__(self, network: Any, dtype: torch.dtype):
         openvino = import_openvino()
         labels = json.loads(network.get_rt_info(["sentimoe", "labels"]).value)
-        about = {"label_type": "str", "ordinal": "False"}
-        for name in about:
-            if network.has_rt_info(["sentimoe", name]):
-                about[name] = network.get_rt_info(["sentimoe", name]).value
+        names = [name for name in ("label_type", "ordinal") if network.has_rt_info(["sentimoe", name])]
+        about = {name: network.get_rt_info(["sentimoe", name]).value for name in names}  # early versions say less
         self.config = SimpleNamespace(
             num_labels=len(labels),
             id2label=dict(enumerate(labels)),
-            label_type=about["label_type"],
-            ordinal=about["ordinal"] == "True",
+            **about | ({"ordinal": about["ordinal"] == "True"} if "ordinal" in about else {}),
         )
         self.device = torch.device("cpu")
         length = ["sentimoe", "max_length"]

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NotSupportedError
 from ..upcycle import mean_over_real_tokens, transformer_layers
 from .conversion import padded_probe
 
@@ -106,3 +106,17 @@ def segments(model: PreTrainedModel, cuts: Sequence[int]) -> list[Segment]:
     check_cuts(cuts, count)
     borders = [0, *cuts, count]
     return [Segment(model, start, stop) for start, stop in pairwise(borders)]
+
+
+@torch.no_grad()
+def check_segments(model: PreTrainedModel, cuts: Sequence[int]) -> None:
+    """Raises NotSupportedError where the model cut after these numbers of layers does not answer as it does whole."""
+    probe = padded_probe(model)
+    whole, states = model(**probe).logits, probe["input_ids"]
+    for segment in segments(model, cuts):
+        states, _ = segment(states, probe["attention_mask"])
+    if not torch.allclose(states, whole, rtol=1e-3, atol=1e-3):
+        raise NotSupportedError(
+            f"a {type(model).__name__} cannot be cut between its layers: its answers move by "
+            f"{float((states - whole).abs().max()):.2g}. Models that read learned tokens before each text are such"
+        )

@@ -77,7 +77,7 @@ def fit(
         patience.early_stopping_patience_counter = checkpoint.worse
         if checkpoint.worse >= patience.early_stopping_patience:
             arguments.num_train_epochs = round(checkpoint.epoch)
-    elif ready.new_head and config.head_init == "logistic-regression":
+    elif config.head == "mean" and not config.teachers and config.head_init == "logistic-regression":
         start_head(model, tokenizer, rows, config.seed)
     trainer = SentimentTrainer(
         model,

@@ -18,17 +18,22 @@ from .distillation import NO_LABEL
 from .embeddings import embeddings
 
 MOST_TEXTS = 2048  # of more, a random part: reading them costs a third of training on them
-STRENGTH = 1.0  # a sure head leaves the backbone nothing to learn: with the C of cross-validation, results were worse
+INVERSE_STRENGTH = (
+    1.0  # a sure head leaves the backbone nothing to learn: with the C of cross-validation, results were worse
+)
 
 
 def start_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset, seed: int) -> None:
     """Put logistic regression into the layer that computes the logits, in place.
 
-    rows: tokenised texts with `labels`.
+    rows: tokenised texts with `labels`. Where all that is read has one label, there is nothing to tell apart, and the
+    layer stays as it is.
     """
     labels = np.asarray(rows["labels"])
     labelled = np.flatnonzero(labels != NO_LABEL)
     used = np.sort(np.random.default_rng(seed).permutation(labelled)[:MOST_TEXTS])
+    if len(np.unique(labels[used])) < 2:
+        return
     texts = rows.select(used)
     names = [name for name in tokenizer.model_input_names if name in texts.column_names]
     encodings = [{name: row[name] for name in names} for row in texts]
@@ -44,7 +49,7 @@ def start_head(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows:
 def fit_regression(features: np.ndarray, labels: np.ndarray) -> tuple[LogisticRegression, float]:
     """Logistic regression on `features / scale`, whose mean length is 1. features: `[B, D]`, labels: `[B]`."""
     scale = float(np.linalg.norm(features, axis=1).mean()) or 1.0
-    return LogisticRegression(C=STRENGTH, max_iter=2000).fit(features / scale, labels), scale
+    return LogisticRegression(C=INVERSE_STRENGTH, max_iter=2000).fit(features / scale, labels), scale
 
 
 def linear_layer(regression: LogisticRegression, num_labels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,8 +42,8 @@ SAMPLE = 2048  # training texts that a method which looks at texts may look at
 class Prepared:
     """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100.
 
-    new_head: the head was made for this run, and is linear. teacher_probs: `[B, C]`, what the teachers predict for the
-        training texts; None without a teacher, or where one runs along.
+    teacher_probs: `[B, C]`, what the teachers predict for the training texts; None without a teacher, or where one runs
+    along.
     """
 
     model: Any
@@ -52,7 +52,6 @@ class Prepared:
     train: Split
     validation: Split
     distillation: Distillation | None
-    new_head: bool
     teacher_probs: np.ndarray | None = None
 
     @property
@@ -111,8 +110,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
     folders = config.teachers
     config = with_recipe(config)
     hidden = config.distillation_hidden_weight or 0.0
-    from_teacher = bool(folders) and method.keeps_teacher
-    if from_teacher:
+    if folders and method.keeps_teacher:
         model, source = load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
@@ -159,8 +157,7 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
             )
     validation = dataset.splits["validation"]
     complete = sized(replace(config, learning_rate=rate), len(train), len(validation))
-    new_head = config.head == "mean" and not folders
-    return Prepared(model, tokenizer, complete, train, validation, distillation, new_head, teacher_probs)
+    return Prepared(model, tokenizer, complete, train, validation, distillation, teacher_probs)
 
 
 def with_recipe(config: TrainConfig) -> TrainConfig:

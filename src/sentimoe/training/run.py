@@ -24,7 +24,7 @@ from ..inference import Engine
 from ..methods import save_adapted
 from ..model_card import made_from, model_facts, write_card
 from ..records import write_json
-from ..upcycle import layer_numbers
+from ..upcycle import is_ordinal, layer_numbers
 from .balance import unbalanced
 from .baseline import tfidf_baseline
 from .calibrate import calibrate
@@ -173,7 +173,7 @@ def evaluate_split(
     engine = Engine(model, tokenizer, precision=precision)
     predictions = engine.predict(split.texts)
     metrics = evaluate_predictions(split.labels, predictions.probabilities, label_names)
-    if getattr(model.config, "ordinal", False):
+    if is_ordinal(model.config):
         answers = predicted_labels(predictions.probabilities)
         metrics["ordinal"] = ordinal_metrics(split.labels, answers, len(label_names))
     return metrics | {"n_truncated": len(predictions.truncated)}

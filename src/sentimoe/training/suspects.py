@@ -12,12 +12,13 @@ from importlib.util import find_spec
 import numpy as np
 import pandas as pd
 
-from ..data import values_of
+from ..data import text_chunks, values_of
 from ..data.labels import label_order
 from ..data.splitting import normalise
 from ..errors import ConfigError, DataError
 from .frozen import FOLDS, frozen_embeddings, out_of_fold
 
+TEXTS_AT_ONCE = 4096
 SURE = 0.8  # share of the labels that the judge gives too
 
 logger = logging.getLogger(__name__)
@@ -46,38 +47,46 @@ def label_errors(
 
     Returns:
         Columns ``row`` (the place among the texts, from 0), ``text``, ``label``, ``suggested``, ``prob_label`` and
-        ``prob_suggested``, the probabilities of the two labels.
+        ``prob_suggested``, the probabilities of the two labels. Labels are in the form in which they were given.
 
     Raises:
         ConfigError: cleanlab is not installed, or the model cannot be loaded.
-        DataError: fewer than two classes can be judged, or there are more texts than labels, or fewer.
+        DataError: fewer than two classes can be judged, a text or label is missing, or there are more texts than
+            labels, or fewer.
     """
     if find_spec("cleanlab") is None:
         raise ConfigError("the search for label errors needs cleanlab: pip install 'sentimoe[suspects]'")
     from cleanlab.filter import find_label_issues
 
-    every, given = list(values_of(texts)), [str(label) for label in values_of(labels, "labels")]
+    every = [text for chunk in text_chunks(texts, TEXTS_AT_ONCE) for text in chunk]
+    found = list(values_of(labels, "labels"))
+    given, form = [str(label) for label in found], {str(label): label for label in found}
     if len(every) != len(given):
         raise DataError(f"{len(every)} texts but {len(given)} labels; give one label for each text")
+    if lacking := [row for row, text in enumerate(every) if not text.strip() or found[row] is None]:
+        raise DataError(
+            f"{len(lacking)} rows lack a text or a label, the first of them row {lacking[0]}, counted from 0; leave "
+            "them out"
+        )
     rows, names = _judged(every, given)
     index = np.array([names.index(given[row]) for row in rows])
     read = [every[row] for row in rows]
     features = frozen_embeddings(read, model, progress, trust_remote_code=trust_remote_code, verify=verify)
     probabilities = out_of_fold(features, index, read, seed)
-    found = find_label_issues(index, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
-    best = probabilities[found].argmax(axis=1)
+    issues = find_label_issues(index, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    best = probabilities[issues].argmax(axis=1)
     if (agreement := float((probabilities.argmax(axis=1) == index).mean())) < SURE:
         logger.warning(
             "the classifier that judges agrees with %.0f%% of the labels; trust the first rows most", 100 * agreement
         )
     return pd.DataFrame(
         {
-            "row": rows[found],
-            "text": [read[place] for place in found],
-            "label": [names[index[place]] for place in found],
-            "suggested": [names[each] for each in best],
-            "prob_label": probabilities[found, index[found]],
-            "prob_suggested": probabilities[found, best],
+            "row": rows[issues],
+            "text": [read[place] for place in issues],
+            "label": [form[names[index[place]]] for place in issues],
+            "suggested": [form[names[each]] for each in best],
+            "prob_label": probabilities[issues, index[issues]],
+            "prob_suggested": probabilities[issues, best],
         }
     )
 

@@ -5,13 +5,13 @@ from .collapse import CollapseReport, collapse
 from .configuration import SentiMoEConfig
 from .convert import upcycle
 from .head import head_modules, logits_layer, reads_last_token
+from .labels import check_single_label, is_ordinal, label_type
 from .layout import find_layout, transformer_layers
 from .mean_head import mean_over_real_tokens
 from .modeling import MoESequenceClassifierOutput, SentiMoEForSequenceClassification, register
 from .names import PACKAGED, backbone_path
 from .receipt import MoEReceipt
 from .recording import inputs_of_real_tokens, recorded
-from .single_label import check_single_label
 from .structure import layer_numbers, moe_layers, set_experts_per_token
 from .temperature import divide_logits
 
@@ -29,6 +29,8 @@ __all__ = [
     "find_layout",
     "head_modules",
     "inputs_of_real_tokens",
+    "is_ordinal",
+    "label_type",
     "layer_numbers",
     "load_classifier",
     "logits_layer",

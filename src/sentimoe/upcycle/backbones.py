@@ -13,10 +13,10 @@ from ..model_folder import load_config, load_model
 from .configuration import HEADS
 from .frozen import frozen_weights
 from .head import logits_layer
+from .labels import check_single_label
 from .mean_head import backbone_class, without_pooler
 from .modeling import SentiMoEForSequenceClassification
 from .names import PACKAGED, backbone_path
-from .single_label import check_single_label
 
 
 def load_classifier(

@@ -1,4 +1,4 @@
-"""Which classifiers the package trains and reads: those that give each text one of their labels."""
+"""What the config of a classifier says of its labels: each text gets one; of which kind they are."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ def check_single_label(config: Any, name: str) -> None:
             f"{name} has {given} in its config.json; sentimoe trains and reads classifiers that give each text one of "
             "two or more labels. To train one on its backbone, give head='mean', which has a head of its own"
         )
+
+
+def label_type(config: Any) -> str:
+    """ "int" where the model was trained on integer labels that have no other names, else "str"."""
+    return getattr(config, "label_type", "str")
+
+
+def is_ordinal(config: Any) -> bool:
+    """Whether the labels go from lowest to highest: integers, unless it says otherwise."""
+    return getattr(config, "ordinal", label_type(config) == "int")
