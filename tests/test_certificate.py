@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from sentimoe.compression import divided, drift, needed_texts
+from sentimoe.compression import divided, drift
 from sentimoe.compression.search import candidates
 from sentimoe.compression.thresholds import NEVER, _within, leaves_after, settings
 from sentimoe.errors import DataError
-from sentimoe.evaluation import last_within, least_trials, lower_bound, upper_bound
+from sentimoe.evaluation import last_within, least_trials, lower_bound, needed_trials, upper_bound
 
 
 def test_the_bound_is_the_rate_at_which_so_few_events_have_a_chance_of_5_percent():
@@ -23,7 +23,7 @@ def test_texts_that_a_tolerance_takes():
     """The figures of the documentation."""
     assert [least_trials(each) for each in (0.005, 0.01, 0.02)] == [598, 299, 149]
     for tolerance, about in ((0.005, 3400), (0.01, 1800), (0.02, 900)):
-        assert needed_texts(tolerance) == pytest.approx(about, rel=0.15)
+        assert needed_trials(tolerance, 0.6) == pytest.approx(about, rel=0.15)
 
 
 def test_the_search_ends_at_the_first_failure():

@@ -15,6 +15,7 @@ from command import invoke
 from sentimoe import SentimentClassifier
 from sentimoe.compression import drift
 from sentimoe.compression import search as searching
+from sentimoe.compression.quality import label_indices, quality
 from sentimoe.compression.search import Search, default_levers
 from sentimoe.compression.variants import Lever
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
@@ -42,8 +43,11 @@ def made(tmp_path_factory):
     settings = {"model": write_backbone(folder / "backbone"), "epochs": 6, "learning_rate": 5e-3, "batch_size": 16}
     classifier = SentimentClassifier(method="full", max_length=32, **settings).fit(texts, labels)
     classifier.save_pretrained(folder / "dense")
-    pd.DataFrame({"text": [*unlabelled(1500), *texts[:40], ""]}).to_csv(folder / "texts.csv", index=False)
+    rows = [*unlabelled(1500), *texts[:40], ""]
+    known = ["positive" if i % 3 else None for i in range(len(rows))]
+    pd.DataFrame({"text": rows, "Stars": known}).to_csv(folder / "texts.csv", index=False)
     told = ("--texts", folder / "texts.csv", "--max-disagreement", 0.05, "--output", folder / "fast", "--json")
+    told += ("--label-column", "Stars")
     result = invoke("compress", folder / "dense", *told)
     assert result.exit_code == 0, result.stderr
     return folder, json.loads(result.stdout)
@@ -60,6 +64,24 @@ def test_labels_differ_no_more_than_certified(made):
     assert about["texts"]["blank_left_out"] == 1 and about["texts"]["seen_in_training"] == 40
     assert fast.seen_texts.mask(["the lovely thing number 0", "another"]).tolist() == [True, False]
     assert main["texts"] == about["texts"]["certify"] == 1500 - int(0.45 * 1500) - int(0.15 * 1500)
+    for what in ("texts", "differ"):
+        assert sum(each[what] for each in main["by_class"].values()) == main[what] >= main["doubtful"][what]
+    assert set(main["by_class"]) == {"negative", "positive"} and main["doubtful"]["texts"] <= main["texts"] / 2
+
+
+def test_where_labels_are_known_f1_stands_beside_the_certificate(made):
+    folder, about = made
+    found = about["quality"]
+    assert 250 < found["texts"] < 600 and set(found["interval"]) and found["margin"] == 0.005
+    assert found["difference"] == pytest.approx(found["f1_weighted"] - found["original_f1_weighted"])
+    assert "labelled texts (" in invoke("info", folder / "fast").stdout
+    labels = np.repeat([0, 1, -1], 150)
+    same, worse = labels.clip(0), np.where(np.arange(450) < 20, 1, labels.clip(0))
+    assert quality(labels, same, same, 0)["noninferior"] and not quality(labels, same, worse, 0)["noninferior"]
+    assert quality(labels[250:], same[250:], same[250:], 0) is None
+    assert label_indices(["b", None, "a"], ["a", "b"]).tolist() == [1, -1, 0]
+    with pytest.raises(DataError, match="the labels c are not of the model, which has a, b"):
+        label_indices(["b", "c"], ["a", "b"])
 
 
 def test_answers_do_not_depend_on_the_neighbours(made):
@@ -171,12 +193,15 @@ class Half:
 def test_settings_certify_in_order_by_what_differs_when_they_are_run():
     """Kind: a setting that fails as it is run is passed over, and a later or an earlier one is taken untested."""
     search = object.__new__(Search)
-    search.true, search.tolerance = np.zeros(2000, dtype=int), 0.01
+    search.true, search.sure, search.tolerance = np.zeros(2000, dtype=int), np.arange(2000.0), 0.01
+    search.original = SimpleNamespace(label_names=["a", "b"])
     search.certify = search.choose = None
     search.parts = SimpleNamespace(certify=range(2000))
     variant = Half(search, offline=[0, 2, 4, 6, 8, 9], run=[0, 0, 0, 40, 0, 0])
     (found,) = [each for each in search.certified(variant, [(i,) for i in range(6)]) if each.tolerance == 0.01]
     assert found.thresholds == (2,) and found.differ == 4 and max(variant.asked) == 3
+    assert found.by_class == {"a": {"differ": 4, "texts": 2000}, "b": {"differ": 0, "texts": 0}}
+    assert found.doubtful == {"differ": 4, "texts": 1000}
     variant = Half(search, offline=[40] * 6, run=[0] * 6)
     assert not any(each.tolerance == 0.01 for each in search.certified(variant, [(i,) for i in range(6)]))
 
@@ -201,15 +226,15 @@ def test_levers_that_do_not_fit_are_named_and_the_rest_is_tried(monkeypatch):
 
 
 def counting(stages, width=4):
-    """Networks that hand states on and count what they read; the mean state of a text is the mean of its ids."""
+    """Networks that hand states on and count what they read."""
     read = [[] for _ in range(stages)]
 
     def network(stage):
         def run(tokens, mask):
             hidden = np.repeat(tokens[..., None], width, axis=2).astype(np.float32) if stage == 0 else tokens
             read[stage].append(mask.sum(axis=1).tolist())
-            pooled = ((hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)).astype(np.float32)
-            return (pooled[:, :2] if stage == stages - 1 else hidden), pooled
+            own = (hidden * mask[..., None]).sum(axis=1)[:, :2] / mask.sum(axis=1, keepdims=True)
+            return hidden, own.astype(np.float32) if stage == stages - 1 else None
 
         return run
 
@@ -220,7 +245,7 @@ def test_texts_leave_and_the_others_close_up():
     """Against a plain loop: each text, stage by stage, until its head is sure."""
     torch.manual_seed(0)
     networks, read = counting(3)
-    heads = [ExitHead(4, 8, 2) for _ in range(3)]
+    heads = [ExitHead(4, 3, 8, 2) for _ in range(3)]
     for head in heads:
         torch.nn.init.normal_(head.outer.weight)
     thresholds = (0.75, 0.6)
@@ -240,10 +265,10 @@ def test_texts_leave_and_the_others_close_up():
     found = classifier.answer(ids, tokens_per_batch=100)
     left = []
     for text, logits, layers in zip(ids, found.logits, found.layers, strict=True):
-        pooled = np.full((1, 4), np.mean(text), dtype=np.float32)
+        hidden = torch.tensor(text).reshape(1, -1, 1).repeat(1, 1, 4).float()
         for stage, limit in enumerate((*thresholds, -1)):
             with torch.no_grad():
-                answer = heads[stage](torch.from_numpy(pooled)).numpy() + (pooled[:, :2] if stage == 2 else 0)
+                answer = heads[stage](hidden, torch.ones(1, len(text))).numpy() + (np.mean(text) if stage == 2 else 0)
             if softmax(answer).max() >= limit:
                 break
         np.testing.assert_allclose(logits, answer[0], atol=1e-5)
@@ -255,13 +280,34 @@ def test_texts_leave_and_the_others_close_up():
         assert all(len(batch) * max(batch) <= 100 for batch in read[stage])
 
 
+def test_a_head_pools_as_a_plain_loop_does():
+    """Text by text and query by query, with states standardised token by token; padding changes nothing."""
+    torch.manual_seed(0)
+    head = ExitHead(6, 3, 8, 2)
+    torch.nn.init.normal_(head.outer.weight)
+    torch.nn.init.normal_(head.queries.weight)
+    head.mean.copy_(torch.randn(6)), head.deviation.copy_(torch.rand(6) + 0.5)
+    hidden, lengths = torch.randn(4, 7, 6), [7, 1, 3, 5]
+    mask = torch.arange(7) < torch.tensor(lengths)[:, None]
+    found = head(hidden, mask.long())
+    for text, length, logits in zip(hidden, lengths, found, strict=True):
+        states = (text[:length] - head.mean) / head.deviation
+        means = [states.mean(dim=0)]
+        for query in head.queries.weight:
+            weights = torch.softmax(torch.stack([query @ state for state in states]), dim=0)
+            means.append(sum(weight * state for weight, state in zip(weights, states, strict=True)))
+        expected = head.outer(torch.nn.functional.gelu(head.inner(torch.cat(means))))
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_groups_bound_what_waits():
     assert list(groups([4, 4, 4, 9, 1], 8)) == [[0, 1], [2], [3], [4]]
     assert list(groups([], 8)) == []
 
 
 def test_levers_in_order_and_switched_off():
-    assert default_levers(6)[0] == Lever((1, 3), True)
+    assert default_levers(6)[0] == Lever((1, 2, 4), True) and default_levers(12)[1] == Lever((2, 4, 6, 8, 10), True)
+    assert [lever for lever in default_levers(6) if not lever.cuts] == [Lever((), True)]
     assert {lever.int8 for lever in default_levers(6, int8=False)} == {False}
     assert default_levers(6, exits=False) == [Lever((), True)]
     assert default_levers(1) == [Lever((), True)] and default_levers(1, int8=False) == []

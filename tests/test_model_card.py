@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from backbone import tokenizer
 from fake_hub import fake_hub
 from huggingface_hub import ModelCard, constants
@@ -42,6 +43,21 @@ def test_a_saved_model_has_a_card_that_may_be_edited(saved):
     (saved / "README.md").write_text(card.content.replace("bad, fair, good", "older"))
     loaded.save_pretrained(saved)
     assert (saved / "README.md").read_text() == card.content
+
+
+def test_a_threshold_goes_along_with_the_weights_that_it_was_found_for(saved, tmp_path):
+    """Kinds: a copy that has lost its threshold and answers doubtful texts; a threshold beside other weights."""
+    (saved / "threshold.json").write_text("{}")
+    (saved / "README.md").write_text("# Mine")
+    loaded = SentimentClassifier.from_pretrained(saved)
+    loaded.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy/threshold.json").read_text() == "{}"
+    assert (tmp_path / "copy/README.md").read_text() == "# Mine"
+    with torch.no_grad():
+        loaded.model.classifier.bias += 1
+    loaded.save_pretrained(tmp_path / "changed")
+    assert not (tmp_path / "changed/threshold.json").exists()
+    assert (tmp_path / "changed/README.md").read_text() != "# Mine"
 
 
 def test_the_card_of_experts_and_of_an_adapter(tmp_path):

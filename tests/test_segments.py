@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny import CASES, batch, dense, sparse, texts
 
-from sentimoe.errors import ConfigError
-from sentimoe.inference.segments import segments
+from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.inference.segments import check_segments, segments
+from sentimoe.methods import adapt
 from sentimoe.upcycle import transformer_layers
 
 
@@ -35,10 +36,9 @@ def test_segments_chain_to_the_whole_model(case):
         first, second, last = segments(model, (1, 2))
         real = given["attention_mask"].unsqueeze(-1)
         for segment, state in ((first, states[0]), (second, states[1])):
-            tokens, pooled = segment(tokens, given["attention_mask"])
+            (tokens,) = segment(tokens, given["attention_mask"])
             torch.testing.assert_close(tokens * real, state * real, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(pooled, (state * real).sum(1) / real.sum(1), rtol=1e-5, atol=1e-5)
-        answer, _ = last(tokens, given["attention_mask"])
+        _, answer = last(tokens, given["attention_mask"])
         torch.testing.assert_close(answer, logits, rtol=1e-4, atol=1e-4)
 
 
@@ -48,7 +48,7 @@ def test_segments_of_a_model_with_experts():
     given = batch(texts(9, 5, 2))
     with torch.no_grad():
         first, last = segments(model, (2,))
-        answer, _ = last(first(given["input_ids"], given["attention_mask"])[0], given["attention_mask"])
+        _, answer = last(first(given["input_ids"], given["attention_mask"])[0], given["attention_mask"])
         torch.testing.assert_close(answer, model(**given).logits, rtol=1e-4, atol=1e-4)
 
 
@@ -56,6 +56,13 @@ def test_a_segment_holds_its_own_layers_only():
     model = dense("bert-mean")
     first, _ = segments(model, (1,))
     assert len(list(first.model.base.encoder.layer.parameters())) == len(list(model.base.encoder.layer[0].parameters()))
+
+
+def test_a_model_that_cannot_be_cut_is_refused():
+    """Kind: learned tokens before each text (P-Tuning), which pieces of the model would pass by."""
+    check_segments(dense("bert-mean"), (1, 2))
+    with pytest.raises(NotSupportedError, match="cannot be cut between its layers"):
+        check_segments(adapt(dense("bert-mean"), "p-tuning", {}), (1, 2))
 
 
 @pytest.mark.parametrize("cuts", [(0,), (3,), (2, 1), (1, 1)])

@@ -84,7 +84,9 @@ def test_a_run_says_what_tfidf_reaches_on_the_same_texts(run, backbone, data, tm
     right = float((pipeline.predict(test.texts) == np.array(test.labels)).mean())
     told = record["tfidf"]
     assert told["test"]["accuracy"] == pytest.approx(right) and told["train_used"] == 160
-    assert told["better"] == (record["metrics"]["test"]["f1_weighted"] > told["test"]["f1_weighted"])
+    ours, theirs = record["metrics"]["test"]["f1_weighted"], told["test"]["f1_weighted"]
+    assert told["difference"]["difference"] == pytest.approx(ours - theirs)
+    assert told["difference"]["interval"][0] <= ours - theirs <= told["difference"]["interval"][1]
     folder = tmp_path / "odd"
     folder.mkdir()
     for name, count in {"train": 30, "validation": 8}.items():

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import python_calamine
 
+from sentimoe import records
 from sentimoe.data import read_texts, write_table
 from sentimoe.errors import DataError
 from sentimoe.records import write_text, written_aside
@@ -189,3 +191,46 @@ def test_probabilities_have_the_digits_of_32_bits(tmp_path):
     given = np.array([0.1, 0.7], dtype=np.float32)
     write_table(pd.DataFrame({"p": given}), tmp_path / "x.jsonl")
     assert (tmp_path / "x.jsonl").read_text() == '{"p": 0.1}\n{"p": 0.7}\n'
+
+
+def test_a_spreadsheet_reads_back(tmp_path):
+    """Kinds: a text that Excel would run as a formula or a link; long numbers, which its cells round."""
+    frame = pd.DataFrame(
+        {
+            "text": ["=1+1", "https://x.y", "Café – “ok”", "", None],
+            "n": [1, 2, 3, 4, 5],
+            "id": [10**17 + 1, 2, 3, 4, 5],
+            "score": [0.5, None, 1.25, 0.1, 2.0],
+            "ok": [True, False, True, False, True],
+        }
+    )
+    write_table(frame, tmp_path / "out.xlsx")
+    with python_calamine.CalamineWorkbook.from_path(tmp_path / "out.xlsx") as book:
+        header, *rows = book.get_sheet_by_index(0).to_python()
+    assert header == list(frame.columns)
+    assert [row[0] for row in rows] == ["=1+1", "https://x.y", "Café – “ok”", "", ""]
+    assert [row[1] for row in rows] == [1, 2, 3, 4, 5] and rows[0][2] == str(10**17 + 1)
+    assert [row[3] for row in rows] == [0.5, "", 1.25, 0.1, 2] and [row[4] for row in rows] == frame["ok"].tolist()
+    _, texts = read_texts(tmp_path / "out.xlsx")
+    assert texts == ["=1+1", "https://x.y", "Café – “ok”", "", ""]
+
+
+def test_what_no_cell_holds_is_refused_and_nothing_stays(tmp_path):
+    with pytest.raises(DataError, match=r'column "text", row 1: 40,000 characters do not fit'):
+        write_table(pd.DataFrame({"text": ["x" * 40_000]}), tmp_path / "out.xlsx")
+    with pytest.raises(DataError, match="1048576 rows and 1 columns does not fit into a spreadsheet"):
+        write_table(pd.DataFrame({"n": range(1_048_576)}), tmp_path / "out.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_first_of_two_writers_keeps_its_file(tmp_path, monkeypatch, links):
+    """Kind: two runs find no file, both write it, and both say that they did."""
+    if not links:
+        monkeypatch.setattr(records.os, "link", lambda *names: (_ for _ in ()).throw(PermissionError(1, "no links")))
+    write_table(pd.DataFrame({"n": [1]}), tmp_path / "out.csv", overwrite=False)
+    with pytest.raises(DataError, match="another process has written"):
+        write_table(pd.DataFrame({"n": [2]}), tmp_path / "out.csv", overwrite=False)
+    assert (tmp_path / "out.csv").read_text() == "n\n1\n" and len(list(tmp_path.iterdir())) == 1
+    write_table(pd.DataFrame({"n": [3]}), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "n\n3\n"

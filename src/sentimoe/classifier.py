@@ -20,8 +20,8 @@ from .data import SeenTexts, dataset_from_texts, text_chunks, values_of
 from .errors import ConfigError
 from .inference import Comparison, Engine, compute_dtype, export
 from .loading import load
-from .model_card import CARD, made_from
-from .model_folder import THRESHOLD
+from .model_card import CARD, is_somebodys, made_from
+from .model_folder import THRESHOLD, same_weights
 from .predictions import answers
 from .upcycle import is_ordinal, label_type
 
@@ -114,9 +114,10 @@ class SentimentClassifier:
     ) -> dict[str, Any]:
         """Write a faster classifier whose labels are this one's, but for a certified share of further texts.
 
-        texts: without labels, of the kind that it will read. settings: `exits`, `int8`, `minutes` and `seed`, as
-        `sentimoe.compression.compress` takes them. Returns the certificate and what else it says. Raises ConfigError,
-        DataError where the texts are too few, and NotSupportedError where nothing faster keeps the promise.
+        texts: of the kind that it will read; they need no labels. settings: `labels`, `exits`, `int8`, `minutes` and
+        `seed`, as `sentimoe.compression.compress` takes them. Returns the certificate and what else it says. Raises
+        ConfigError, DataError where the texts are too few, and NotSupportedError where nothing faster keeps the
+        promise.
         """
         from .compression import compress
 
@@ -283,28 +284,34 @@ class SentimentClassifier:
         return answers(probabilities, self.classes_.tolist())
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model and tokenizer as a Hugging Face folder, with a model card (README.md)."""
+        """Write model and tokenizer as a Hugging Face folder, with a model card (README.md).
+
+        The card and the threshold of the folder from which it was loaded go along, unless its weights have changed.
+        """
         from .methods import save_adapted
 
         known = {} if self.config is None else made_from(self.config.model, self.config.method)
-        save_adapted(*self._trained("save"), Path(folder), self.seen_texts, known)
+        target = Path(folder)
+        save_adapted(*self._trained("save"), target, self.seen_texts, known)
+        if self._folder is None or self._folder.resolve() == target.resolve() or not same_weights(self._folder, target):
+            return
+        for name in (CARD, THRESHOLD):
+            if (self._folder / name).is_file() and not (name == CARD and is_somebodys(target / CARD)):
+                shutil.copy(self._folder / name, target / name)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any
     ) -> str:
         """Send the model to the Hugging Face hub as `repo_id`, with its card. Returns the address of the commit.
 
-        A card, and a threshold, that lie in the folder from which the model was loaded go along. private: of a new
-        repository. options: of `huggingface_hub.HfApi.upload_folder`, such as `commit_message`, `revision` or
-        `create_pr`. Raises ConfigError before `fit` or `from_pretrained`, and what huggingface_hub raises.
+        It sends what `save_pretrained` writes. private: of a new repository. options: of
+        `huggingface_hub.HfApi.upload_folder`, such as `commit_message`, `revision` or `create_pr`. Raises ConfigError
+        before `fit` or `from_pretrained`, and what huggingface_hub raises.
         """
         from huggingface_hub import HfApi
 
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            for name in (CARD, THRESHOLD):
-                if self._folder is not None and (self._folder / name).is_file():
-                    shutil.copy(self._folder / name, folder)
             api = HfApi(token=token)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options).commit_url)

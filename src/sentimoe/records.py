@@ -16,12 +16,12 @@ from uuid import uuid4
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """A file path beside `path` to write to, which takes its place when the block ends without an error.
 
     What was there before stays until then, and stays for good when the block raises. A file that is replaced hands its
     permissions on, a new one has those of the umask, and a link still points to the new file. Several processes may
-    write the same file; the last one wins.
+    write the same file; the last one wins, without `overwrite` the first, and the others get FileExistsError.
     """
     target = Path(os.path.realpath(path))
     # a name has at most 255 bytes: 40 characters of up to 4 bytes leave room for the rest
@@ -34,7 +34,10 @@ def written_aside(path: Path) -> Iterator[Path]:
         else:
             partial.chmod(mode)
         sync(partial)
-        partial.replace(target)
+        if overwrite:
+            partial.replace(target)
+        else:
+            _put(partial, target)
         sync(target.parent)
     except OSError as error:
         if error.filename in (None, str(partial)):
@@ -42,6 +45,17 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _put(partial: Path, target: Path) -> None:
+    """Give a file its name unless another file has it already. Raises FileExistsError."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links: an empty file claims the name
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        partial.replace(target)
 
 
 def _mode_of_new(path: Path) -> int:

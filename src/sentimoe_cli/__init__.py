@@ -22,7 +22,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 STREAM = FULL | {errno.EIO, errno.EBADF, errno.EISDIR}  # of standard input or output, which have no file name
 
 app = typer.Typer(
-    help="Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it.",
+    help="Train text classifiers, with or without experts, measure them, make them faster, and label files with them.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it would read "[text]" in a help line as markup, and leave it out
@@ -41,7 +41,7 @@ def options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Turn a pre-trained language model into a mixture-of-experts sentiment classifier, and use it."""
+    """Train text classifiers, with or without experts, measure them, make them faster, and label files with them."""
 
 
 for command in (

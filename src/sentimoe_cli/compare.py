@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,7 +45,7 @@ def compare(
     import numpy as np
 
     from sentimoe.errors import ConfigError
-    from sentimoe.evaluation import compare_predictions
+    from sentimoe.evaluation import compare_predictions, ordinal_metrics, predicted_labels
 
     from .labelled import read_labelled
     from .models import load_model
@@ -62,6 +62,7 @@ def compare(
         classifier = load_model(name, None, (), "calibrated", "", precision, trust_remote_code, not no_verify)
         if not names:
             names, dataset = classifier.label_names, dataset.with_labels_of(classifier.label_names)
+            ordered = classifier.ordinal
         if sorted(classifier.label_names) != sorted(names):
             raise ConfigError(f"{model_b} has the labels {classifier.label_names}, {model_a} {names}; they must agree")
         if classifier.seen_texts is None:
@@ -78,11 +79,24 @@ def compare(
     comparison = compare_predictions(labels, a, b, names)
     if seen.any() and not seen.all():
         comparison["unseen"] = compare_predictions(labels[~seen], a[~seen], b[~seen], names, examples=0)
+    if ordered:
+        chosen = [predicted_labels(each) for each in (a, b)]
+        comparison["ordinal"] = [ordinal_metrics(labels, each, len(names)) for each in chosen]
     if as_json:
         print_json({"a": model_a, "b": model_b, "data": dataset.name, "sha256": dataset.sha256, **comparison})
         return
-    print_tables(*comparison_tables(comparison, texts))
+    true = [names[label] for label in labels]
+    print_tables(*comparison_tables(comparison, texts, true, f"a: {model_a}, b: {model_b}"))
     if "unseen" in comparison:
-        print_tables(
-            comparison_tables(comparison["unseen"], texts, "texts that neither is known to have seen in training")[0]
-        )
+        which = "texts that neither is known to have seen in training"
+        print_tables(comparison_tables(comparison["unseen"], texts, true, which)[0])
+    typer.echo(_verdict(comparison.get("unseen", comparison), model_a, model_b))
+
+
+def _verdict(comparison: dict[str, Any], model_a: str, model_b: str) -> str:
+    row = comparison["f1_weighted"]
+    low, high = row["interval"]
+    spread = f"weighted F1 {row['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, on {comparison['n']} texts"
+    if row["distinguishable"]:
+        return f"{model_a if low > 0 else model_b} is better (a - b: {spread})"
+    return f"no difference is shown (a - b: {spread})"

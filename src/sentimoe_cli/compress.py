@@ -22,6 +22,9 @@ def compress(
         float, Option(help="Largest share of texts whose label may differ from the original's.", min=0.0001, max=0.5)
     ] = 0.01,
     text_column: TextColumn = None,
+    label_column: Annotated[
+        str | None, Option(help="Column of labels, where some are known: compares the F1 of both models too.")
+    ] = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     minutes: Annotated[float, Option(help="About how many minutes the search may take.", min=0.1)] = 10.0,
@@ -42,18 +45,19 @@ def compress(
         raise Mistake("--no-exits and --no-int8 leave nothing to try; leave one out")
     check_model(model)
     from sentimoe import SentimentClassifier
-    from sentimoe.data import FileFormat, read_texts
+    from sentimoe.data import FileFormat, labels_of, read_texts
 
     from .show import prepare_process, print_json
 
     prepare_process()
-    _, rows = read_texts(texts, text_column, FileFormat(encoding, delimiter))
+    frame, rows = read_texts(texts, text_column, FileFormat(encoding, delimiter))
+    labels = None if label_column is None else labels_of(frame, str(texts), label_column)
     classifier = SentimentClassifier.from_pretrained(
         model, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify
     )
     about = classifier.compress(
         rows, output, max_disagreement=max_disagreement, exits=not no_exits, int8=not no_int8, minutes=minutes,
-        seed=seed, progress=say,
+        seed=seed, labels=labels, progress=say,
     )  # fmt: skip
     if as_json:
         print_json(about)
@@ -67,7 +71,7 @@ def told(about: dict[str, Any]) -> list[str]:
     """What a certificate says, in words."""
     speed, original, lever = about["speed"], about["original"], about["lever"]
     low, high = speed["quartiles"]
-    exits = f"exits after layer {', '.join(map(str, lever['cuts']))}" if lever["cuts"] else "no exits"
+    exits = f"exits after {', '.join(map(str, lever['cuts']))} layers" if lever["cuts"] else "no exits"
     lines = [
         f"{speed['ratio']:.2f} times as fast as the original ({low:.2f} - {high:.2f}; {speed['texts_per_second']:.0f} "
         f"texts/s), with {'int8' if lever['int8'] else original['precision']} and {exits}",
@@ -77,6 +81,24 @@ def told(about: dict[str, Any]) -> list[str]:
             f"{each['differ']} of {each['texts']} labels differ from the original's; with 95% confidence, at most "
             f"{each['upper_bound']:.2%} of further texts of this kind do (--max-disagreement {each['tolerance']:g}, "
             f"{each['mean_layers']:.2f} layers per text)"
+        )
+    main = next(each for each in about["certificates"] if each["tolerance"] == about["default_tolerance"])
+    groups = {f"label {name}": each for name, each in main["by_class"].items()} | {
+        "the doubtful half": main["doubtful"]
+    }
+    shares = [f"{name} {each['differ']} of {each['texts']}" for name, each in groups.items()]
+    lines.append(
+        f"labels that differ, by the original's label and in the half it is least sure of: {', '.join(shares)}"
+    )
+    if (quality := about.get("quality")) is not None:
+        low, high = quality["interval"]
+        small = (
+            "a loss of half a point is ruled out" if quality["noninferior"] else "a loss of half a point is possible"
+        )
+        lines.append(
+            f"weighted F1 {quality['f1_weighted']:.4f}, the original {quality['original_f1_weighted']:.4f}, on "
+            f"{quality['texts']} labelled texts ({quality['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}): "
+            f"{small} (one-sided, 95%)"
         )
     lines.append(
         f"the original itself, in {original['precision']} instead of float32: {original['differ']} of {original['texts']} labels differ"

@@ -154,6 +154,11 @@ def evaluate(
         metrics["off_label"] = dict(predictions.off_label.most_common())
     if found.groups is not None:
         metrics["groups"] = group_metrics(found.groups, labels, probabilities, dataset.label_names)
+        if order is not None:
+            of = np.array(found.groups, dtype=object)
+            for row in metrics["groups"]:
+                inside = of == row["group"]
+                row["ordinal"] = ordinal_metrics(places[labels[inside]], places[answers[inside]], len(order))
     threshold = None
     if target_accuracy is not None:
         threshold = find_threshold(confidence[new], right[new], target_accuracy)
@@ -173,7 +178,15 @@ def evaluate(
         for answer, count in list(metrics.get("off_label", {}).items())[:10]:
             typer.echo(f"off-label, {count} times: {answer!r}")
     if target_accuracy is not None and threshold is None:
-        say(f"no confidence is high enough for an accuracy of {target_accuracy:g}: nothing is promised, nothing saved")
+        surest = np.argsort(-confidence[new])[: max(1, int(new.sum()) // 2)]
+        none = (
+            f"no confidence is high enough to promise an accuracy of {target_accuracy:g} on further texts: of all "
+            f"{new.sum()} new texts {right[new].mean():.1%} are right, of the surest half {right[new][surest].mean():.1%}; "
+            "give a lower target or more texts"
+        )
+        if save:
+            raise DataError(f"{none}. Nothing is saved")
+        say(none)
     elif threshold is not None and not as_json:
         typer.echo(f"{threshold}{'; saved' if save else ''}")
 

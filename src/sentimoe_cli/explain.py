@@ -65,6 +65,7 @@ def explain(
     from sentimoe.explain.summary import answer
     from sentimoe.inference import keep_few_kernels, return_freed_memory
     from sentimoe.records import write_json
+    from sentimoe.upcycle import moe_layers
 
     from .labelled import read_labelled
     from .models import model_name
@@ -74,12 +75,14 @@ def explain(
 
     prepare_process()
     keep_few_kernels()
-    labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
     classifier, engine = _load(folder, trust_remote_code, not no_verify)
     if classifier.model is None:
         raise ConfigError(
             f"{folder} is exported or compressed, and so does not say what its experts do; give the run folder"
         )
+    if not moe_layers(classifier.model):
+        raise ConfigError(f"{folder} has no experts, so there is nothing to explain; train one with --method moe-gated")
+    labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
     dataset = labelled.dataset.with_labels_of(classifier.label_names)
     for warning in dataset.warnings:
         say(f"warning: {warning}")

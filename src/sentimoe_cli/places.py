@@ -11,6 +11,7 @@ from sentimoe_ready import HUB_ID, ready_models
 
 from .messages import Mistake
 
+WRITTEN = (".csv", ".jsonl", ".parquet", ".xlsx")
 FILE = re.compile(r"\.(csv|tsv|jsonl?|parquet|xlsx?|ods)(\.gz|\.zst)?$", re.IGNORECASE)
 
 

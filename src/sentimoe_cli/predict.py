@@ -25,7 +25,7 @@ from .options import (
     TextColumn,
     TrustRemoteCode,
 )
-from .places import check_file, check_model, check_standard_output
+from .places import WRITTEN, check_file, check_model, check_standard_output
 
 Option = typer.Option
 
@@ -46,7 +46,8 @@ def predict(
     ] = None,
     text_column: TextColumn = None,
     output: Annotated[
-        Path | None, Option(help="CSV, JSONL or Parquet file to write; without it, JSON lines go to standard output.")
+        Path | None,
+        Option(help="CSV, JSONL, Parquet or .xlsx file to write; without it, JSON lines go to standard output."),
     ] = None,
     overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
     delimiter: Delimiter = None,
@@ -90,9 +91,9 @@ def predict(
     if output is None:
         check_standard_output()
     else:
-        check_file(output, (".csv", ".jsonl", ".parquet"), overwrite)
+        check_file(output, WRITTEN, overwrite)
     if doubtful is not None:
-        check_file(doubtful, (".csv", ".jsonl", ".parquet"), overwrite)
+        check_file(doubtful, WRITTEN, overwrite)
         if output is not None and doubtful.resolve() == output.resolve():
             raise Mistake(f"--output and --doubtful are both {output}; give two files")
 
@@ -158,10 +159,10 @@ def predict(
     if output is None:
         sys.stdout.writelines(json_lines(frame, ascii_only=not takes_unicode(sys.stdout)))
     else:
-        write_table(frame, output)
+        write_table(frame, output, overwrite)
         say(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}")
     if doubtful is not None:
-        write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful)
+        write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful, overwrite)
 
 
 def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str], str | None]:

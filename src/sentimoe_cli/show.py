@@ -62,25 +62,46 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
 def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each group of texts; those that are worse than all others together are marked."""
     table = Table(title=visible(title))
-    for heading in ("", "texts", "accuracy", "95% interval", "f1 weighted", "f1 macro", "worse than the rest"):
+    ordinal = ["mean distance"] if groups and "ordinal" in groups[0] else []
+    for heading in (
+        "",
+        "texts",
+        "accuracy",
+        "95% interval",
+        "f1 weighted",
+        "f1 macro",
+        *ordinal,
+        "worse than the rest",
+    ):
         table.add_column(heading, justify="right" if heading else "left")
     for row in groups:
         low, high = row["intervals"]["accuracy"]
         scores = [f"{row[name]:.4f}" for name in ("f1_weighted", "f1_macro")]
-        worse = f"yes, p {row['p_worse']:.2g}" if row["worse"] else ""
+        worse = f"yes, p {_p(row['p_worse'])}" if row["worse"] else ""
         table.add_row(
             visible(str(row["group"])),
             str(row["n"]),
             f"{row['accuracy']:.4f}",
             f"{low:.4f} - {high:.4f}",
             *scores,
+            *(_of(row["ordinal"]["mae"]) for _ in ordinal),
             worse,
         )
     return table
 
 
-def comparison_tables(comparison: Mapping[str, Any], texts: Sequence[str], which: str = "a beside b") -> list[Table]:
-    """What `compare_predictions` found: scores, changed labels, examples."""
+MOST_FLIPS = 10
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """The text, or its beginning with three dots."""
+    return visible(text if len(text) <= most else f"{text[:most]} ...")
+
+
+def comparison_tables(
+    comparison: Mapping[str, Any], texts: Sequence[str], labels: Sequence[str], which: str
+) -> list[Table]:
+    """What `compare_predictions` found: scores, changed labels, examples. labels: the true ones of the texts."""
     scores = Table(title=f"{which} ({comparison['n']} texts, {comparison['agreement']:.1%} with the same label)")
     for heading in ("", "a", "b", "a - b", "95% interval", "p"):
         scores.add_column(heading, justify="right" if heading else "left")
@@ -89,23 +110,38 @@ def comparison_tables(comparison: Mapping[str, Any], texts: Sequence[str], which
         low, high = row["interval"]
         cells = [f"{row[each]:.4f}" for each in ("mean_a", "mean_b")]
         spread = f"{low:+.4f} to {high:+.4f}"
-        scores.add_row(name.replace("_", " "), *cells, f"{row['difference']:+.4f}", spread, f"{row['p_value']:.2g}")
+        scores.add_row(name.replace("_", " "), *cells, f"{row['difference']:+.4f}", spread, _p(row["p_value"]))
+    if "ordinal" in comparison:
+        far = [each["mae"] for each in comparison["ordinal"]]
+        scores.add_row(
+            "mean distance (lower is better)", *(f"{each:.4f}" for each in far), f"{far[0] - far[1]:+.4f}", "", ""
+        )
     only = comparison["mcnemar"]
-    scores.add_row("right alone (McNemar)", str(only["b"]), str(only["c"]), "", "", f"{only['p_value']:.2g}")
-    flips = Table(title="where they part")
+    scores.add_row("right alone (McNemar)", str(only["b"]), str(only["c"]), "", "", _p(only["p_value"]))
+    kinds = len(comparison["flips"])
+    flips = Table(title="where they part" + (f" ({MOST_FLIPS} of {kinds} kinds)" if kinds > MOST_FLIPS else ""))
     for heading in ("true", "a", "b", "texts"):
         flips.add_column(heading, justify="right" if heading == "texts" else "left")
-    for row in comparison["flips"]:
+    for row in comparison["flips"][:MOST_FLIPS]:
         flips.add_row(
             *("(none)" if row[key] is None else visible(row[key]) for key in ("true", "a", "b")), str(row["count"])
         )
     examples = Table(title="examples, those first that the right one is surest of")
-    examples.add_column("right")
-    examples.add_column("text")
+    for heading in ("right", "label", "text"):
+        examples.add_column(heading)
     for key in ("a", "b"):
         for row in comparison[f"only_{key}"][:5]:
-            examples.add_row(key, visible(texts[row][:200]))
+            examples.add_row(key, visible(labels[row]), shortened(texts[row]))
     return [scores, flips, examples]
+
+
+def _of(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _p(value: float) -> str:
+    """A p value; the bootstrap cannot show less than one of its resamples."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def suspects_table(suspects: pd.DataFrame) -> Table:
@@ -114,8 +150,8 @@ def suspects_table(suspects: pd.DataFrame) -> Table:
     for heading in ("row", "label", "suggested", "text"):
         table.add_column(heading, justify="right" if heading == "row" else "left")
     for row in suspects.to_dict("records"):
-        likelier = [f"{visible(row[name])} {row[f'prob_{name}']:.0%}" for name in ("label", "suggested")]
-        table.add_row(str(row["row"]), *likelier, visible(row["text"][:200]))
+        likelier = [f"{visible(str(row[name]))} ({row[f'prob_{name}']:.0%})" for name in ("label", "suggested")]
+        table.add_row(str(row["row"]), *likelier, shortened(row["text"]))
     return table
 
 

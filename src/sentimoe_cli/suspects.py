@@ -9,7 +9,7 @@ import typer
 
 from .messages import Mistake, say
 from .options import Delimiter, Encoding, LabelColumn, NoVerify, Strict, TextColumn, TrustRemoteCode
-from .places import check_data, check_file, check_standard_output
+from .places import WRITTEN, check_data, check_file, check_standard_output
 
 Option = typer.Option
 
@@ -17,7 +17,7 @@ Option = typer.Option
 def suspects(
     data: Annotated[Path, Option(help="File with a text and a label in each row.")],
     output: Annotated[
-        Path | None, Option(help="CSV, JSONL or Parquet file to write, the most suspicious row first.")
+        Path | None, Option(help="CSV, JSONL, Parquet or .xlsx file to write, the most suspicious row first.")
     ] = None,
     overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
     model: Annotated[
@@ -40,7 +40,7 @@ def suspects(
     if not data.is_file():
         raise Mistake(f"--data {data} is no file; give a file with a text and a label in each row")
     if output is not None:
-        check_file(output, (".csv", ".jsonl", ".parquet"), overwrite)
+        check_file(output, WRITTEN, overwrite)
     from collections import Counter
 
     from sentimoe.data import FileFormat, read_whole_file, write_table
@@ -71,5 +71,5 @@ def suspects(
     for (label, suggested), count in Counter(zip(found["label"], found["suggested"], strict=True)).most_common(5):
         typer.echo(f"  {count} times {label!r}, where {suggested!r} is likelier")
     if output is not None:
-        write_table(found, output)
+        write_table(found, output, overwrite)
         typer.echo(f"written to {output}")

@@ -41,8 +41,6 @@ def train(
     prepare_process()
     with stopped_by_signals("sentimoe", "--resume") as stop:
         record = run(settings, output, resume=resume, progress=not quiet, stop=stop)
-    for warning in record["data"]["warnings"]:
-        say(f"warning: {warning}")
     if as_json:
         print_json(record["metrics"])
         return
@@ -56,10 +54,18 @@ def train(
 def _beside_tfidf(record: dict[str, Any]) -> str:
     name = list(record["metrics"])[-1]
     ours, theirs = record["metrics"][name]["f1_weighted"], record["tfidf"][name]["f1_weighted"]
-    line = f"TF-IDF and logistic regression on the same {name}: weighted F1 {theirs:.4f}, this model {ours:.4f}"
-    if ours == theirs:
-        return f"{line}: they score the same"
-    return line if record["tfidf"]["better"] else f"warning: {line}: it is worse; give more texts or more epochs"
+    tested = record["tfidf"]["difference"]
+    low, high = tested["interval"]
+    count = record["metrics"][name]["n"]
+    line = (
+        f"TF-IDF and logistic regression on the same {name}: weighted F1 {theirs:.4f}, this model {ours:.4f} "
+        f"({tested['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f})"
+    )
+    if low > 0:
+        return line
+    if high < 0:
+        return f"warning: {line}: this model is worse; give more texts or more epochs"
+    return f"warning: {line}: {count} texts do not show that this model is better"
 
 
 def _settings(file: Path | None, given: dict[str, Any]) -> TrainConfig:

@@ -1,6 +1,6 @@
 """Make a trained classifier faster and certify how often its answers differ from the original's."""
 
-from .certificate import Certificate, needed_texts
+from .certificate import Certificate
 from .compress import compress
 from .drift import Drift, drift
 from .search import Found, Search, default_levers
@@ -19,5 +19,4 @@ __all__ = [
     "default_levers",
     "divided",
     "drift",
-    "needed_texts",
 ]

@@ -9,10 +9,7 @@ Jazbec et al. 2024, "Fast yet Safe: Early-Exiting with Risk Control".
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-
-from ..evaluation import least_trials, upper_bound
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,8 @@ class Certificate:
     tolerance: the share of further texts of the same kind whose label may be another than the original's. thresholds:
     from which confidence on texts leave after each cut. differ, texts: how many labels are others, of the texts that
     certify. upper_bound: of the rate, one-sided, exact, at 95%. mean_layers: that read a text. shares: of the texts, by
-    the layer after which they leave.
+    how many layers read them. by_class: the same counts for each label of the original. doubtful: for the half of the
+    texts that the original is least sure of.
     """
 
     tolerance: float
@@ -32,11 +30,5 @@ class Certificate:
     upper_bound: float
     mean_layers: float
     shares: dict[str, float]
-
-
-def needed_texts(tolerance: float, share: float = 0.6) -> int:
-    """How many texts it takes where the rate is that share of the tolerance: about 1,800 for 0.01."""
-    trials = least_trials(tolerance)
-    while upper_bound(math.ceil(share * tolerance * trials), trials) > tolerance:
-        trials = math.ceil(1.02 * trials)
-    return trials
+    by_class: dict[str, dict[str, int]]
+    doubtful: dict[str, int]

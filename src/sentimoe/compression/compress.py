@@ -20,6 +20,7 @@ from ..inference import compute_dtype
 from ..inference.compressed import save_compressed
 from ..inference.segments import check_segments
 from ..training import hardware, versions
+from .quality import label_indices, quality
 from .search import Search, default_levers
 from .texts import divided
 
@@ -32,6 +33,7 @@ def compress(
     texts: Sequence[str],
     output: Path,
     *,
+    labels: Sequence[Any] | None = None,
     seen: SeenTexts | None = None,
     max_disagreement: float = 0.01,
     exits: bool = True,
@@ -42,7 +44,8 @@ def compress(
 ) -> dict[str, Any]:
     """Write the fastest model found on this processor whose labels are the original's, but for a certified share.
 
-    texts: without labels, of the kind that the model will read. seen: those that the model was trained or selected
+    texts: of the kind that the model will read. labels: of these texts, where they are known, None for each that has
+    none: then F1 of both models stands beside the certificate. seen: those that the model was trained or selected
     on. max_disagreement: the share of texts whose label may be another. exits, int8: which levers
     may be used. minutes: that the search takes, about. Returns what `sentimoe_compressed.json` says.
 
@@ -71,6 +74,7 @@ def compress(
     check_segments(model, max((lever.cuts for lever in levers), key=len))
     known = np.zeros(len(texts), dtype=bool) if seen is None else seen.mask(texts)
     parts = divided(texts, known, max_disagreement, seed)
+    true = None if labels is None else label_indices(labels, _names(model))[parts.certify_rows]
     search = Search(model, tokenizer, parts, tolerance=max_disagreement, minutes=minutes, seed=seed, progress=progress)
     found = search.run(levers)
     about = {
@@ -78,6 +82,7 @@ def compress(
         "certificates": [asdict(each) for each in found.certificates],
         "lever": asdict(found.variant.lever),
         "speed": found.speed,
+        "quality": None if true is None else quality(true, search.true, search.answers(found), seed),
         "original": found.original | {"precision": _dtype_name(), "weights_sha256": _hash_of(model)},
         "trials": found.trials,
         "texts": {
@@ -95,6 +100,10 @@ def compress(
     }
     save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about, seen)
     return about
+
+
+def _names(model: PreTrainedModel) -> list[str]:
+    return [model.config.id2label[index] for index in range(model.config.num_labels)]
 
 
 def _dtype_name() -> str:

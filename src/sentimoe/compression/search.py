@@ -28,10 +28,12 @@ TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 512, 3, 9
 
 @dataclass(frozen=True)
 class Found:
-    """The result of a search. trials: what each lever showed on the texts that choose. speed: of the default."""
+    """The result of a search. main: the certificate of the tolerance that was asked for. trials: what each lever showed
+    on the texts that choose. speed: under `main`."""
 
     variant: Variant
     certificates: list[Certificate]
+    main: Certificate
     trials: list[dict[str, Any]]
     speed: dict[str, Any]
     original: dict[str, Any]
@@ -61,8 +63,8 @@ class Search:
         )
         self.taught = exact.window_probabilities(self.learn)
         self.chosen = exact.window_probabilities(self.choose)
-        certified = exact.window_probabilities(self.certify)
-        self.true = predicted_labels(self.certify.averaged(certified, len(parts.certify)))
+        certified = self.certify.averaged(exact.window_probabilities(self.certify), len(parts.certify))
+        self.true, self.sure = predicted_labels(certified), certified.max(axis=1)
         self.original = Engine(model, tokenizer, backend="openvino", tokens_per_batch=TOKENS_PER_BATCH)
 
     def run(self, levers: Sequence[Lever]) -> Found:
@@ -100,7 +102,7 @@ class Search:
         main = next(each for each in certificates if each.tolerance == self.tolerance)
         self.progress("timing the result beside the original")
         speed = self.timed(variant, main.thresholds, FINAL_ROUNDS)
-        return Found(variant, certificates, trials, speed, self.original_disagreement())
+        return Found(variant, certificates, main, trials, speed, self.original_disagreement())
 
     def built(self, lever: Lever) -> Variant:
         """The variant of a lever."""
@@ -140,34 +142,43 @@ class Search:
         answers = variant.answers(self.certify)
 
         @cache
-        def result(place: int) -> tuple[int, np.ndarray]:
-            """How many answers differ, and the layers that read each text."""
+        def result(place: int) -> tuple[np.ndarray, np.ndarray]:
+            """Of each text, whether its label differs and how many layers read it."""
             differs = self._differ(answers, steps[place], self.certify, len(self.true), self.true)
             engine = self._engine(variant, steps[place])
             run = engine.predict(self.parts.certify)  # as texts are really batched: rounding may let other texts leave
             assert run.layers is not None
-            return int((differs | (predicted_labels(run.probabilities) != self.true)).sum()), run.layers
+            return differs | (predicted_labels(run.probabilities) != self.true), run.layers
 
         found = []
         for tolerance in sorted({*TOLERANCES, self.tolerance}):
             order = candidates(rates, tolerance)
-            last = last_within(((result(place)[0], len(self.true)) for place in order), tolerance)
+            last = last_within(((int(result(place)[0].sum()), len(self.true)) for place in order), tolerance)
             if last is not None:
                 found.append(self._certificate(variant, steps[order[last]], tolerance, *result(order[last])))
         return found
 
     def _certificate(
-        self, variant: Variant, thresholds: tuple[float, ...], tolerance: float, count: int, layers: np.ndarray
+        self, variant: Variant, thresholds: tuple[float, ...], tolerance: float, differs: np.ndarray, layers: np.ndarray
     ) -> Certificate:
+        def counts(rows: np.ndarray) -> dict[str, int]:
+            return {"differ": int(differs[rows].sum()), "texts": int(rows.sum())}
+
+        names = self.original.label_names
         return Certificate(
             tolerance=tolerance,
             thresholds=thresholds,
-            differ=count,
-            texts=len(layers),
-            upper_bound=upper_bound(count, len(layers)),
+            **counts(np.ones(len(differs), dtype=bool)),
+            upper_bound=upper_bound(int(differs.sum()), len(differs)),
             mean_layers=float(layers.mean()),
             shares={str(stop): float((layers == stop).mean()) for stop in variant.classifier.layers.tolist()},
+            by_class={name: counts(self.true == index) for index, name in enumerate(names)},
+            doubtful=counts(self.sure < np.median(self.sure)),
         )
+
+    def answers(self, found: Found) -> np.ndarray:
+        """The labels that the result gives to the texts that certify, `[B]`."""
+        return predicted_labels(self._engine(found.variant, found.main.thresholds).predict_proba(self.parts.certify))
 
     def timed(self, variant: Variant, thresholds: tuple[float, ...], rounds: int) -> dict[str, Any]:
         """How many times as fast as the original on the same texts, tokenising included."""
@@ -208,10 +219,12 @@ def candidates(rates: Sequence[float], tolerance: float) -> list[int]:
 
 def default_levers(num_layers: int, exits: bool = True, int8: bool = True) -> list[Lever]:
     """What is tried, the likeliest winner first: early exits and 8 bits together, other cuts, each lever alone."""
-    thirds = tuple(sorted({max(1, num_layers // 6), max(1, num_layers // 2)} - {num_layers}))
-    more = tuple(sorted({max(1, part * num_layers // 6) for part in (1, 2, 4)} - {num_layers}))
-    cuts = [thirds, more] if exits and num_layers > 1 else []
-    levers = [Lever(each, bits) for bits in ((True, False) if int8 else (False,)) for each in dict.fromkeys(cuts)]
+    some, many = (
+        tuple(sorted({max(1, part * num_layers // 6) for part in parts} - {num_layers}))
+        for parts in ((1, 2, 4), (1, 2, 3, 4, 5))
+    )
+    cuts = list(dict.fromkeys((some, many))) if exits and num_layers > 1 else []
+    levers = [Lever(each, bits) for bits in ((True, False) if int8 else (False,)) for each in cuts]
     if int8:
-        levers.insert(2, Lever((), True))
+        levers.insert(len(cuts), Lever((), True))
     return levers

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..data.splitting import normalise
 from ..errors import DataError
-from ..evaluation import least_trials
-from .certificate import needed_texts
+from ..evaluation import least_trials, needed_trials
 
 LEAST_TO_LEARN = 200
 LEARN, CHOOSE = 0.45, 0.15  # the rest certifies
@@ -19,11 +18,13 @@ LEARN, CHOOSE = 0.45, 0.15  # the rest certifies
 
 @dataclass(frozen=True)
 class Parts:
-    """Different texts. repeats, blank, seen: how many of the given ones were left out, and why."""
+    """Different texts. certify_rows: where the last ones stand among those given. repeats, blank, seen: how many were
+    left out, and why."""
 
     learn: list[str]
     choose: list[str]
     certify: list[str]
+    certify_rows: list[int]
     repeats: int
     blank: int
     seen: int
@@ -51,7 +52,7 @@ def divided(texts: Sequence[str], seen: np.ndarray, tolerance: float, seed: int)
     least = least_trials(tolerance)
     if len(certify) < least or len(fresh[:learn]) + len(known) < LEAST_TO_LEARN:
         wanted = math.ceil(max(least / (1 - LEARN - CHOOSE), LEAST_TO_LEARN / LEARN))
-        better = math.ceil(needed_texts(tolerance) / (1 - LEARN - CHOOSE))
+        better = math.ceil(needed_trials(tolerance, 0.6) / (1 - LEARN - CHOOSE))
         raise DataError(
             f"{len(fresh)} different texts that the model was not trained on are too few to certify a tolerance of "
             f"{tolerance:g}: it takes {wanted} for any promise, and about {better} for a fast model; "
@@ -60,5 +61,6 @@ def divided(texts: Sequence[str], seen: np.ndarray, tolerance: float, seed: int)
     pick = lambda rows: [texts[index] for index in rows]  # noqa: E731
     return Parts(
         pick([*known, *fresh[:learn]]), pick(fresh[learn : learn + choose]), pick(certify),
+        certify_rows=[int(index) for index in certify],
         repeats=len(texts) - blank - len(kept), blank=blank, seen=len(known),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..inference import StagedClassifier, Windows, compute_dtype, softmax
+from ..inference.exits import Network, batches
 from ..inference.segment_networks import network_of, quantised, traced
 from ..inference.segments import segments
 from ..upcycle import is_ordinal, label_type
@@ -19,6 +20,7 @@ from .thresholds import NEVER, leaves_after
 
 CALIBRATION_TEXTS, CALIBRATION_BATCH = 512, 64
 TOKENS_PER_BATCH = 8192
+MOST_BYTES = 1_500_000_000  # of hidden states that heads are taught on, in 16 bits
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Lever:
     int8: bool
 
     def __str__(self) -> str:
-        where = f"exits after {', '.join(map(str, self.cuts))}" if self.cuts else "no exits"
+        where = f"exits after {', '.join(map(str, self.cuts))} layers" if self.cuts else "no exits"
         return f"{'int8' if self.int8 else 'bfloat16'}, {where}"
 
 
@@ -43,14 +45,7 @@ class Variant:
 
     def answers(self, windows: Windows) -> np.ndarray:
         """What the head after each segment answers, `[S, W, C]` probabilities: nobody leaves."""
-        pooled, own = self.classifier.states(ids_of(windows), TOKENS_PER_BATCH)
-        last = len(pooled) - 1
-        return np.stack(
-            [
-                softmax(self.classifier.logits_after(stage, states, own if stage == last else None))
-                for stage, states in enumerate(pooled)
-            ]
-        )
+        return softmax(self.classifier.answers_after_all(ids_of(windows), TOKENS_PER_BATCH))
 
 
 def ids_of(windows: Windows) -> list[list[int]]:
@@ -97,13 +92,33 @@ def build(
         "max_length": max_length,
     }
     compiled = [network_of(network, dtype) for network in networks]
-    silent = StagedClassifier(compiled, [], (NEVER,) * len(lever.cuts), **about)
-    pooled, own = silent.states(ids_of(windows), TOKENS_PER_BATCH)
-    heads = [
-        taught_head(states, reference, own if stage == len(pooled) - 1 else None, seed)
-        for stage, states in enumerate(pooled)
-    ]
+    chosen = _learnt_from(ids_of(windows), hidden_size, seed)
+    states: list[Any] = [ids_of(windows)[row] for row in chosen]
+    heads = []
+    for network in compiled:
+        states, own = _states(network, states, padding)
+        heads.append(taught_head(states, reference[chosen], own, seed))
     return Variant(lever, networks, StagedClassifier(compiled, heads, (NEVER,) * len(lever.cuts), **about))
+
+
+def _learnt_from(ids: Sequence[list[int]], hidden_size: int, seed: int) -> list[int]:
+    """Places of texts at random, as many as have room: their states after a segment are kept."""
+    order = np.random.default_rng(seed).permutation(len(ids))
+    room = np.cumsum([2 * hidden_size * len(ids[row]) for row in order]) <= MOST_BYTES
+    return sorted(order[room].tolist())
+
+
+def _states(network: Network, texts: Sequence[Any], padding: int) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """The states of each text after a segment, `[L, D]` in 16 bits, and after the last one the logits `[W, C]`."""
+    states: list[Any] = [None] * len(texts)
+    logits: dict[int, np.ndarray] = {}
+    for rows, given, mask in batches(texts, padding, TOKENS_PER_BATCH):
+        hidden, own = network(given, mask)
+        for place, row in enumerate(rows):
+            states[row] = hidden[place, : len(texts[row])].astype(np.float16)
+            if own is not None:
+                logits[row] = own[place]
+    return states, np.stack([logits[row] for row in range(len(texts))]) if logits else None
 
 
 def averaged(answers: np.ndarray, thresholds: Sequence[float], windows: Windows, num_texts: int) -> np.ndarray:

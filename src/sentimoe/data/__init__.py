@@ -6,6 +6,7 @@ from .labels import absence_warnings
 from .loading import dataset_from_texts, load_dataset
 from .presets import PRESETS, Preset
 from .reading import FileFormat, read_texts
+from .rows import labels_of
 from .seen import SeenTexts
 from .text import clean_text, text_chunks, values_of
 from .unlabelled import load_unlabelled
@@ -24,6 +25,7 @@ __all__ = [
     "clean_text",
     "dataset_from_texts",
     "json_lines",
+    "labels_of",
     "load_dataset",
     "load_unlabelled",
     "read_texts",

@@ -22,6 +22,11 @@ SIGNATURES = {
     b"BZh91AY&SY": "bzip2-compressed; unpack it first",
     b"\xfd7zXZ\x00": "xz-compressed; unpack it first",
     b"PAR1": "a Parquet file; name it .parquet",
+    b"%PDF": "a PDF, not a table; save the table as .csv or .xlsx",
+    b"\x89PNG": "a picture, not a table",
+    b"\xff\xd8\xff": "a picture, not a table",
+    b"\x7fELF": "a program, not a table",
+    b"SQLite": "a database, not a table; export the table as .csv",
 }
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 

@@ -109,7 +109,7 @@ def labelled_rows(
             "is this the column of the texts? Name it with --text-column, or delete these rows"
         )
     given = [value for value in frame[label_column].tolist() if not is_missing(value)]
-    integers = all(isinstance(value, Integral) for value in given)
+    integers = all(isinstance(value, Integral) or _is_whole(value) for value in given)
     if untyped:
         integers = all(INTEGER.fullmatch(label) for label in labels if label is not None)
     kept = [texts[number - 1] for number in numbers], [labels[number - 1] or "" for number in numbers]
@@ -181,10 +181,23 @@ def _text(value: Any, where: str) -> str:
     return _encodable(value, where)
 
 
+def labels_of(frame: pd.DataFrame, origin: str, column: str) -> list[str | None]:
+    """The label in each row of a table, as it is written; None where there is none. Raises DataError."""
+    find_column(frame, origin, column, "label")
+    return [_label(value, where) for where, value in cells(frame, origin, column)]
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a float without a fraction: pandas makes them of integers where another cell is empty."""
+    return isinstance(value, float) and value.is_integer()
+
+
 def _label(value: Any, where: str) -> str | None:
     """The label as it is written; None where there is none."""
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
+    if _is_whole(value):
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | Integral):
         raise DataError(f"{where} holds {shown(value)}; write labels as strings or integers")
     try:

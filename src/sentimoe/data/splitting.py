@@ -43,8 +43,9 @@ def split_off(rows: Rows, name: str, low: float, high: float, keep: int = 1) -> 
         taken.difference_update([key for key in texts if key in taken][: max(lacking, 0)])
     if not taken:
         raise DataError(
-            f"{rows.origin}: {len(rows)} rows are too few to take a {name} split from, which needs {keep + 1} "
-            f"different texts of a class; add rows or give a folder with a {name} file of its own"
+            f"{rows.origin}: {len(rows)} rows with {len(set(keys))} different texts and {len(by_class)} different "
+            f"labels are too few to take a {name} split from, which needs {keep + 1} different texts of a class; add "
+            f"rows, give a folder with a {name} file of its own, or name the right columns"
         )
     return (
         rows.take(i for i, key in enumerate(keys) if key not in taken),

@@ -1,4 +1,4 @@
-"""Tables to CSV, JSONL and Parquet files that read back as the same columns, types and values."""
+"""Tables to CSV, JSONL, Parquet and Excel files that read back as the same columns, types and values."""
 
 import base64
 import csv
@@ -18,19 +18,26 @@ from ..records import written_aside
 from .text import clean_text
 
 ROWS_AT_ONCE = 4096
+EXCEL_ROWS, EXCEL_COLUMNS, EXCEL_CHARACTERS = 1_048_576, 16_384, 32_767
 
 
-def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a .csv, .jsonl or .parquet file, whole or not at all.
+def write_table(frame: pd.DataFrame, path: Path, overwrite: bool = True) -> None:
+    """Write a .csv, .jsonl, .parquet or .xlsx file, whole or not at all.
 
-    What a format has no type for is written as text: in JSONL and CSV bytes in base64, dates as ISO 8601 and decimals
-    by their digits; in CSV lists and objects as JSON. A missing value or NaN is null in JSONL and empty in CSV.
+    What a format has no type for is written as text: outside Parquet bytes in base64, dates as ISO 8601 and decimals by
+    their digits; in CSV and .xlsx lists and objects as JSON. A missing value or NaN is null in JSONL and empty in CSV
+    and .xlsx, which holds whole numbers of more than 15 digits as text. overwrite: replace a file that exists.
 
     Raises:
-        DataError: the format cannot hold a column; the message names it.
+        DataError: the format cannot hold a column, which the message names, or there is such a file already.
     """
-    with written_aside(path) as partial:
-        WRITERS[path.suffix.lower()](frame, partial)
+    try:
+        with written_aside(path, overwrite) as partial:
+            WRITERS[path.suffix.lower()](frame, partial)
+    except FileExistsError as error:
+        raise DataError(
+            f"another process has written {path} meanwhile; choose another file or add --overwrite"
+        ) from error
 
 
 def json_lines(frame: pd.DataFrame, ascii_only: bool = False) -> Iterator[str]:
@@ -116,6 +123,32 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def _write_excel(frame: pd.DataFrame, path: Path) -> None:
+    import xlsxwriter  # only spreadsheets need it
+
+    if len(frame) >= EXCEL_ROWS or len(frame.columns) > EXCEL_COLUMNS:
+        raise DataError(
+            f"a table of {len(frame)} rows and {len(frame.columns)} columns does not fit into a spreadsheet "
+            f"({EXCEL_ROWS:,} rows with the header, {EXCEL_COLUMNS:,} columns); write .csv"
+        )
+    plain = {"strings_to_formulas": False, "strings_to_urls": False, "constant_memory": True}
+    with path.open("wb") as stream, xlsxwriter.Workbook(stream, plain) as book:
+        sheet = book.add_worksheet()
+        for number, row in enumerate([tuple(frame.columns), *_rows(frame)]):
+            for place, value in enumerate(row):
+                if isinstance(value, bool):
+                    sheet.write_boolean(number, place, value)
+                elif isinstance(value, int | float) and abs(value) < 10**15:
+                    sheet.write_number(number, place, value)
+                elif len(written := _cell(value)) > EXCEL_CHARACTERS:
+                    raise DataError(
+                        f'column "{frame.columns[place]}", row {number}: {len(written):,} characters do not fit into a '
+                        f"cell of a spreadsheet ({EXCEL_CHARACTERS:,}); write .csv"
+                    )
+                elif written:
+                    sheet.write_string(number, place, written)
+
+
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
     arrays = [_array(frame.iloc[:, index], name) for index, name in enumerate(frame.columns)]
     try:
@@ -148,4 +181,5 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_jsonl,
     ".parquet": _write_parquet,
+    ".xlsx": _write_excel,
 }

@@ -1,7 +1,7 @@
 """Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
 
 from .abstention import Threshold, find_threshold, risk_coverage
-from .binomial import last_within, least_trials, lower_bound, upper_bound
+from .binomial import last_within, least_trials, lower_bound, needed_trials, upper_bound
 from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
 from .cost import active_parameters, count_flops, peak_memory_mib
@@ -44,6 +44,7 @@ __all__ = [
     "least_trials",
     "lower_bound",
     "mcnemar",
+    "needed_trials",
     "ordinal_metrics",
     "paired_bootstrap",
     "paired_t",

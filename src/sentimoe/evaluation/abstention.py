@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold
 from ..errors import ConfigError, DataError, ModelFolderError
 from ..model_folder import THRESHOLD
 from ..records import read_json, write_json
-from .binomial import last_within, least_trials, lower_bound
+from .binomial import last_within, least_trials, lower_bound, needed_trials
 
 FEW, FOLDS = 1000, 5  # of fewer texts, accuracy and coverage are cross-fitted
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
@@ -79,8 +79,9 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
     """The loosest threshold at which the accuracy of the answers is at least the target, with 95% confidence.
 
     Thresholds are tested from strict to loose, each with an exact binomial bound, and the search stops at the first
-    failure (`last_within`): the whole search promises too much in at most 5% of all data sets. A threshold that too few
-    texts reach for any promise is passed over.
+    failure (`last_within`): the whole search promises too much in at most 5% of all data sets. Thresholds that few
+    texts reach are passed over, because two errors among them would end the search: it starts where as many texts are
+    answered as show the target when half of the errors that it allows occur, or half of all texts where that is fewer.
 
     Args:
         confidence: [B] float, the highest probability of each text; NaN for an unanswered one.
@@ -121,7 +122,8 @@ def _search(
     """The loosest threshold before the first failure, and the bound of its accuracy."""
     wrong = 1 - target_accuracy
     counts = {value: (int((~correct[sure >= value]).sum()), int((sure >= value).sum())) for value in THRESHOLDS}
-    values = [value for value, (_, answered) in counts.items() if answered >= least_trials(wrong)]
+    start = max(least_trials(wrong), min(needed_trials(wrong, 0.5), len(sure) // 2))
+    values = [value for value, (_, answered) in counts.items() if answered >= start]
     place = last_within((counts[value] for value in values), wrong)
     if place is None:
         return None

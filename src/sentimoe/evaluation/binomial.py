@@ -31,6 +31,14 @@ def least_trials(rate: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
 
 
+def needed_trials(rate: float, share: float) -> int:
+    """How many trials show that a rate is at most this where it is that share of it: about 1,800 for 0.01 and 0.6."""
+    trials = least_trials(rate)
+    while upper_bound(math.ceil(share * rate * trials), trials) > rate:
+        trials = math.ceil(1.02 * trials)
+    return trials
+
+
 def last_within(counts: Iterable[tuple[int, int]], rate: float) -> int | None:
     """The place of the last setting whose upper bound, and that of all before it, is within the rate.
 

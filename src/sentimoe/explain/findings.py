@@ -50,7 +50,7 @@ def find(
     for people. passed: sees every trace go by, for a progress bar. Raises ConfigError for a dense model.
     """
     if not moe_layers(engine.model):
-        raise ConfigError("the model has no experts, so there is nothing to explain; give one trained with moe-*")
+        raise ConfigError("the model has no experts, so there is nothing to explain; train one with moe-gated")
     # a name of a folder or label that is no valid text could not be written down
     names = [clean_text(name) for name in dataset.label_names]
     dataset = replace(dataset, name=clean_text(dataset.name), label_names=tuple(names))

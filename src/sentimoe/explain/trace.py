@@ -66,7 +66,7 @@ def trace(engine: Engine, texts: Iterable[Any]) -> Iterator[Trace]:
     """
     layers = moe_layers(engine.model)
     if not layers:
-        raise ConfigError("the model has no experts, so there is no routing to trace; give one trained with moe-*")
+        raise ConfigError("the model has no experts, so there is no routing to trace; train one with moe-gated")
     check_offsets(engine.tokenizer)
     first = 0
     for chunk in text_chunks(texts, TEXTS_PER_CHUNK):

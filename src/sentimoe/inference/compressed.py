@@ -128,7 +128,7 @@ def _thresholds(folder: Path, about: dict[str, Any], max_disagreement: float | N
 
 def _head(weights: dict[str, torch.Tensor], index: int) -> ExitHead:
     own = {name.removeprefix(f"{index}."): value for name, value in weights.items() if name.startswith(f"{index}.")}
-    width, hidden_size = own["inner.weight"].shape
-    head = ExitHead(hidden_size, width, own["outer.weight"].shape[0])
+    queries, hidden_size = own["queries.weight"].shape
+    head = ExitHead(hidden_size, queries, own["inner.weight"].shape[0], own["outer.weight"].shape[0])
     head.load_state_dict(own)
     return head

@@ -19,32 +19,39 @@ from ..data import token_batches
 
 TOKENS_AT_ONCE = 65_536  # hidden states that wait for the next segment: 100 MB at D = 384
 
-# what runs a segment: ids `[B, L]` or hidden states `[B, L, D]`, and the mask -> states or logits, and mean states
-Network = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# what runs a segment: ids `[B, L]` or hidden states `[B, L, D]`, and the mask -> states, and after the last one logits
+Network = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
 class ExitHead(nn.Module):
-    """Two linear layers on the mean hidden state, which they standardise first: `[B, D]` -> `[B, C]`.
+    """Means of the hidden states under learned weights, then two linear layers: `[B, L, D]` -> `[B, C]`.
 
-    It starts at 0, so that the head after the last segment, whose answer is added to the model's own logits, starts as
-    no change. mean, deviation: `[D]`, of the states that it is taught on.
+    Each of Q queries gives every token a weight (attention pooling); one more mean has equal weights. The head starts
+    at 0, so that the one after the last segment, whose answer is added to the model's own logits, starts as no change.
+    mean, deviation: `[D]`, of the states that it is taught on; it standardises by them.
     """
 
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self, hidden_size: int, width: int, num_labels: int):
+    def __init__(self, hidden_size: int, queries: int, width: int, num_labels: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(hidden_size))
         self.register_buffer("deviation", torch.ones(hidden_size))
-        self.inner = nn.Linear(hidden_size, width)
+        self.queries = nn.Linear(hidden_size, queries, bias=False)  # softmax over tokens takes a bias away
+        self.inner = nn.Linear((queries + 1) * hidden_size, width)
         self.outer = nn.Linear(width, num_labels)
+        nn.init.normal_(self.queries.weight, std=0.02)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
 
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The logits."""
-        return self.outer(nn.functional.gelu(self.inner((pooled - self.mean) / self.deviation)))
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The logits. mask: `[B, L]`, whether a token is real."""
+        scores = hidden @ (self.queries.weight / self.deviation).T
+        scores = torch.cat([torch.zeros_like(scores[..., :1]), scores], dim=2)  # equal weights first
+        weights = scores.masked_fill(~mask.bool().unsqueeze(-1), -torch.inf).softmax(dim=1)
+        means = (weights.transpose(1, 2) @ hidden - self.mean) / self.deviation  # the weights of a text sum to 1
+        return self.outer(nn.functional.gelu(self.inner(means.flatten(1))))
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,7 @@ class StagedClassifier:
         logits = np.empty((len(ids), self.config.num_labels), dtype=np.float32)
         left = np.empty(len(ids), dtype=np.int64)
 
-        def leaves(stage: int, rows: list[int], pooled: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-            answer = self.logits_after(stage, pooled, own)
+        def leaves(stage: int, rows: list[int], answer: np.ndarray) -> np.ndarray:
             sure = softmax(answer).max(axis=1) >= self.thresholds[stage]
             going = np.asarray(rows)[sure]
             logits[going], left[going] = answer[sure], self.layers[stage]
@@ -109,63 +115,63 @@ class StagedClassifier:
         self._run(ids, tokens_per_batch, leaves)
         return Answers(logits, left)
 
-    def states(self, ids: Sequence[Sequence[int]], tokens_per_batch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """The mean states after every segment, `[W, D]` each, and the model's own logits `[W, C]`: nobody leaves."""
-        pooled_after: list[np.ndarray] = []
-        logits = np.empty((len(ids), self.config.num_labels), dtype=np.float32)
+    def answers_after_all(self, ids: Sequence[Sequence[int]], tokens_per_batch: int) -> np.ndarray:
+        """The logits of each text after every segment, `[S, W, C]`: nobody leaves."""
+        logits = np.empty((len(self.networks), len(ids), self.config.num_labels), dtype=np.float32)
 
-        def leaves(stage: int, rows: list[int], pooled: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-            if stage == len(pooled_after):
-                pooled_after.append(np.empty((len(ids), pooled.shape[1]), dtype=np.float32))
-            pooled_after[stage][rows] = pooled
-            if own is not None:
-                logits[rows] = own
+        def leaves(stage: int, rows: list[int], answer: np.ndarray) -> np.ndarray:
+            logits[stage, rows] = answer
             return np.zeros(len(rows), dtype=bool)
 
         self._run(ids, tokens_per_batch, leaves)
-        return pooled_after, logits
-
-    @torch.inference_mode()
-    def logits_after(self, stage: int, pooled: np.ndarray, own: np.ndarray | None) -> np.ndarray:
-        """What the head of a stage answers; the last one adds to the model's own logits."""
-        answer = self.heads[stage](torch.from_numpy(pooled)).numpy()
-        return answer if own is None else answer + own
+        return logits
 
     def _run(
         self,
         ids: Sequence[Sequence[int]],
         tokens_per_batch: int,
-        leaves: Callable[[int, list[int], np.ndarray, np.ndarray | None], np.ndarray],
+        leaves: Callable[[int, list[int], np.ndarray], np.ndarray],
     ) -> None:
-        """Run all texts. leaves: of each batch, which rows go; told stage, texts, mean states and, last, logits."""
-        last = len(self.networks) - 1
+        """Run all texts. leaves: of each batch, which rows go; told the stage, the rows and their logits."""
         for group in groups([len(text) for text in ids], TOKENS_AT_ONCE):
-            states: dict[int, np.ndarray] = {}
-            staying = group
+            states: dict[int, Any] = {text: ids[text] for text in group}
             for stage, network in enumerate(self.networks):
-                now, staying = staying, []
-                for batch in token_batches([len(ids[text]) for text in now], tokens_per_batch):
+                now, before, states = list(states), states, {}
+                for batch, given, mask in batches([before[text] for text in now], self.padding, tokens_per_batch):
                     rows = [now[index] for index in batch]
-                    width = max(len(ids[text]) for text in rows)
-                    mask = np.arange(width) < np.array([[len(ids[text])] for text in rows])
-                    given = self._padded([states.pop(text) if stage else ids[text] for text in rows], width)
-                    output, pooled = network(given, mask.astype(np.int64))
-                    gone = leaves(stage, rows, pooled, output if stage == last else None)
-                    if stage == last:
+                    hidden, own = network(given, mask)
+                    gone = leaves(stage, rows, answered(self.heads[stage], hidden, mask, own))
+                    if stage == len(self.networks) - 1:
                         continue
                     for row in np.flatnonzero(~gone):
-                        states[rows[row]] = output[row, : len(ids[rows[row]])].copy()  # not the whole batch
-                        staying.append(rows[row])
+                        states[rows[row]] = hidden[row, : len(before[rows[row]])].copy()  # not the whole batch
 
-    def _padded(self, texts: Sequence[Any], width: int) -> np.ndarray:
-        first = np.asarray(texts[0])
+
+@torch.inference_mode()
+def answered(head: ExitHead, hidden: np.ndarray, mask: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+    """The logits of a head, added to the model's own after the last segment."""
+    answer = head(torch.from_numpy(hidden), torch.from_numpy(mask)).numpy()
+    return answer if own is None else answer + own
+
+
+def batches(
+    texts: Sequence[Any], padding: int, tokens_per_batch: int
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Texts of similar length together: their places, ids or hidden states padded, and the mask.
+
+    texts: ids, or hidden states `[L, D]`.
+    """
+    for rows in token_batches([len(text) for text in texts], tokens_per_batch):
+        width = max(len(texts[row]) for row in rows)
+        first = np.asarray(texts[rows[0]])
         if first.ndim == 1:
-            padded = np.full((len(texts), width), self.padding, dtype=np.int64)
+            padded = np.full((len(rows), width), padding, dtype=np.int64)
         else:
-            padded = np.zeros((len(texts), width, first.shape[1]), dtype=np.float32)
-        for row, text in enumerate(texts):
-            padded[row, : len(text)] = text
-        return padded
+            padded = np.zeros((len(rows), width, first.shape[1]), dtype=np.float32)
+        for place, row in enumerate(rows):
+            padded[place, : len(texts[row])] = texts[row]
+        mask = np.arange(width) < np.array([[len(texts[row])] for row in rows])
+        yield list(rows), padded, mask.astype(np.int64)
 
 
 def groups(lengths: Sequence[int], most: int) -> Iterator[list[int]]:

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import ConfigError, NotSupportedError
-from ..upcycle import mean_over_real_tokens, transformer_layers
+from ..upcycle import transformer_layers
 from .conversion import padded_probe
 
 
@@ -25,8 +25,7 @@ class Segment(nn.Module):
     """Layers `start` to `stop` of a classifier, as a network of its own.
 
     Takes `input_ids` `[B, L]` where it begins the model, else the hidden states `[B, L, D]` of the segment before; and
-    gives these states and their mean over real tokens `[B, D]`. The one that ends the model gives the model's own
-    logits `[B, C]` and the mean.
+    gives the states after its last layer. The one that ends the model gives the model's logits `[B, C]` too.
     """
 
     def __init__(self, model: PreTrainedModel, start: int, stop: int):
@@ -48,8 +47,8 @@ class Segment(nn.Module):
         layers[stop - 1].register_forward_hook(self._take_out)
         self._classify = getattr(self.model, "classify", self.model.forward)
 
-    def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """tokens: ids or hidden states. Returns hidden states, or in the end logits, and the mean state."""
+    def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """tokens: ids or hidden states. Returns hidden states, and in the end logits."""
         ids = tokens
         if not self.begins:
             self._given = tokens
@@ -57,7 +56,7 @@ class Segment(nn.Module):
         logits = self._classify(input_ids=ids, attention_mask=attention_mask).logits
         hidden, self._given, self._taken = self._taken, None, None
         assert hidden is not None
-        return logits if self.ends else hidden, mean_over_real_tokens(hidden, attention_mask)
+        return (hidden, logits) if self.ends else (hidden,)
 
     def _put_in(self, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         return self._given, *given[1:]
@@ -114,9 +113,9 @@ def check_segments(model: PreTrainedModel, cuts: Sequence[int]) -> None:
     probe = padded_probe(model)
     whole, states = model(**probe).logits, probe["input_ids"]
     for segment in segments(model, cuts):
-        states, _ = segment(states, probe["attention_mask"])
-    if not torch.allclose(states, whole, rtol=1e-3, atol=1e-3):
+        states, *logits = segment(states, probe["attention_mask"])
+    if not torch.allclose(logits[0], whole, rtol=1e-3, atol=1e-3):
         raise NotSupportedError(
             f"a {type(model).__name__} cannot be cut between its layers: its answers move by "
-            f"{float((states - whole).abs().max()):.2g}. Models that read learned tokens before each text are such"
+            f"{float((logits[0] - whole).abs().max()):.2g}. Models that read learned tokens before each text are such"
         )

@@ -22,7 +22,7 @@ from .finding import find_folder
 from .loading import check_answers, load_adapter, load_config, load_model, load_tokenizer
 from .quiet import quietly, without_deprecations
 from .saving import saved_whole
-from .weights import check_finite, read_header
+from .weights import check_finite, read_header, same_weights
 
 __all__ = [
     "ADAPTER",
@@ -53,6 +53,7 @@ __all__ = [
     "read_header",
     "read_object",
     "register_adapters",
+    "same_weights",
     "saved_whole",
     "without_deprecations",
 ]

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import ModelFolderError, WeightsError
+from ..manifest import sha256
 from .files import ADAPTER_WEIGHTS, INDEX, WEIGHTS, check_file, read_object
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
@@ -64,6 +65,14 @@ def check_finite(model: nn.Module, what: str) -> None:
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise WeightsError(f"{what}: {name} holds values that are not finite, and so would every answer")
+
+
+def same_weights(folder: Path, other: Path) -> bool:
+    """Whether two folders hold the same files of weights, byte for byte."""
+    hashes = [
+        {path.relative_to(each): sha256(path) for path in each.rglob("*.safetensors")} for each in (folder, other)
+    ]
+    return hashes[0] == hashes[1]
 
 
 def check_surplus(folder: Path, info: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -72,6 +73,8 @@ def _train_model(
 ) -> TrainedModel:
     progress.now("data and model are read")
     dataset = dataset_of(config)
+    for warning in dataset.warnings:
+        logger.warning(warning)
     ready = prepare(config, dataset)
     with writes(folder):
         begin(folder, ready.config, dataset.sha256, versions())
@@ -108,12 +111,13 @@ def train(
         with writes(folder):
             save_adapted(done.model, done.tokenizer, folder, done.seen)
         seen.now("the saved model is measured")
-        metrics = {
+        measured = {
             name: evaluate_split(done.model, done.tokenizer, split, done.dataset.label_names, config.precision)
             for name, split in done.dataset.splits.items()
             if name != "train"
         }
-        baseline = tfidf_baseline(config, done.dataset, metrics)
+        metrics = {name: found for name, (found, _) in measured.items()}
+        baseline = tfidf_baseline(config, done.dataset, {name: answers for name, (_, answers) in measured.items()})
         record = _record(done, time.perf_counter() - started) | {"calibration": calibrated, "tfidf": baseline}
         with writes(folder):
             write_json(folder / "metrics.json", metrics)
@@ -168,15 +172,15 @@ def evaluate_split(
     split: Split,
     label_names: tuple[str, ...],
     precision: str,
-) -> dict[str, Any]:
-    """Metrics with 95% bootstrap intervals on a split."""
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Metrics with 95% bootstrap intervals on a split, and the label of each text `[B]`, -1 for none."""
     engine = Engine(model, tokenizer, precision=precision)
     predictions = engine.predict(split.texts)
     metrics = evaluate_predictions(split.labels, predictions.probabilities, label_names)
+    answers = predicted_labels(predictions.probabilities)
     if is_ordinal(model.config):
-        answers = predicted_labels(predictions.probabilities)
         metrics["ordinal"] = ordinal_metrics(split.labels, answers, len(label_names))
-    return metrics | {"n_truncated": len(predictions.truncated)}
+    return metrics | {"n_truncated": len(predictions.truncated)}, answers
 
 
 def versions() -> dict[str, str]:
