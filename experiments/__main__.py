@@ -99,6 +99,28 @@ def sizes(
     run_cells(cells, results, data_root, say)
 
 
+@app.command("compression")
+def compression(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    case: Annotated[list[str] | None, Option(help="Only these cases (repeatable).")] = None,
+    seed: Annotated[list[int] | None, Option(help="Seeds (repeatable). [0]")] = None,
+    work: Annotated[Path, Option(help="Folder for the models.")] = Path("runs/compression"),
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/compression"),
+) -> None:
+    """Compress trained classifiers and measure them on test texts; what has a result already is passed over."""
+    check_folder(results)
+    check_folder(work)
+    from experiments.compression import CASES, run_case
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    for name in case or CASES:
+        if name not in CASES:
+            raise Mistake(f"there is no case {name!r}; there are {', '.join(CASES)}")
+        for number in seed or (0,):
+            run_case(name, number, data_root=data_root, work=work, results=results, progress=say)
+
+
 @app.command("train")
 def train(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],

@@ -12,6 +12,7 @@ from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_text
 
 from .ablation_picture import ablation_picture
+from .compression import compressions
 from .interpretability import interpretability
 from .pictures import confusion_picture
 from .recipes import gains, trials
@@ -68,7 +69,9 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     bench = results_folder / "bench" / "copy-moe.json"
     if bench.exists():
         speed = {what: _benchmarks(results_folder, what, figures) for what in ("compare", "dial", "peers", "scale")}
-        page = environment.get_template("performance.md.jinja").render(bench=read_json(bench), **speed)
+        page = environment.get_template("performance.md.jinja").render(
+            bench=read_json(bench), compressions=compressions(results_folder / "compression"), **speed
+        )
         write_text(docs / "performance.md", page)
     if records:
         page = environment.get_template("interpretability.md.jinja").render(records=records)

@@ -1,0 +1,125 @@
+"""What `compress` gains on real data: speed, agreement and F1 on test texts that neither search nor certificate saw.
+
+A dense model is trained on 8,000 labelled texts and compressed with other texts of the same kind. Its own bfloat16, on
+the same engine, is 1.00. Each case leaves a JSON in `results/compression/`; docs/performance.md is rendered from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from sentimoe import SentimentClassifier
+from sentimoe.compression.quality import quality
+from sentimoe.data import Split, load_dataset
+from sentimoe.data.dataset import content_hash
+from sentimoe.evaluation import interleaved, predicted_labels, ratio, upper_bound
+from sentimoe.inference import Engine
+from sentimoe.records import read_json, write_json
+from sentimoe.training import TrainConfig, hardware, train, versions
+
+TOLERANCE, MINUTES, ROUNDS, TIMED_TEXTS = 0.02, 60.0, 9, 2000
+
+
+class Case(NamedTuple):
+    """A data set, its backbone, and how many tokens are read. unlabelled: a file of it; None: its training texts."""
+
+    data: str
+    backbone: str
+    max_length: int
+    unlabelled: str | None
+    texts: int
+
+
+CASES = {
+    "tweets": Case("tweets", "all-MiniLM-L6-v2", 64, None, 16_000),
+    "fdu-mtl": Case("fdu-mtl", "all-MiniLM-L6-v2", 128, "unlabelled.parquet", 16_000),
+    "tweets-mpnet": Case("tweets", "all-mpnet-base-v2", 64, None, 16_000),
+}
+
+
+def run_case(
+    name: str, seed: int, *, data_root: Path, work: Path, results: Path, progress: Callable[[str], None]
+) -> None:
+    """Train, compress, measure; what is there already is not made again."""
+    path = results / f"{name}__s{seed}.json"
+    if path.exists():
+        return
+    case, dense, fast = CASES[name], work / f"{name}-s{seed}", work / f"{name}-s{seed}-fast"
+    source = data_root / case.data
+    config = TrainConfig(
+        data=str(source) if source.is_dir() else case.data, model=case.backbone, method="full", epochs=3,
+        train_limit=8000, eval_limit=1500, max_length=case.max_length, seed=seed,
+    )  # fmt: skip
+    if not (dense / "run.json").is_file():
+        progress(f"{name}, seed {seed}: training")
+        train(config, dense, resume=True)
+    dataset = load_dataset(config.data)
+    classifier = SentimentClassifier.from_pretrained(dense, precision="float32")
+    texts, labels = _texts(case, dataset.splits["train"], dataset.label_names, source, seed)
+    if not fast.exists():
+        told: dict[str, Any] = {"max_disagreement": TOLERANCE, "minutes": MINUTES, "seed": seed, "labels": labels}
+        classifier.compress(texts, fast, **told, progress=progress)
+    progress(f"{name}, seed {seed}: measuring on test texts")
+    about = read_json(fast / "sentimoe_compressed.json")
+    test = dataset.splits["test"]
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(
+        path,
+        {"case": case._asdict(), "seed": seed, "certificate": about, "test": _on_test(classifier, fast, about, test)}
+        | {"test_sha256": content_hash({"test": test}), "versions": versions(), "hardware": hardware()},
+    )
+
+
+def _texts(
+    case: Case, train_split: Split, names: Sequence[str], source: Path, seed: int
+) -> tuple[list[str], list[str] | None]:
+    if case.unlabelled is None:
+        part = train_split.sample(case.texts, seed)
+        return part.texts, [names[label] for label in part.labels]
+    return pd.read_parquet(source / case.unlabelled)["text"].sample(case.texts, random_state=seed).tolist(), None
+
+
+def _on_test(classifier: SentimentClassifier, fast: Path, about: dict[str, Any], test: Split) -> list[dict[str, Any]]:
+    """A row for each tolerance that was certified: what differs on test texts, F1 of both, and speed."""
+    tokenizer = classifier.tokenizer
+    assert tokenizer is not None
+    true = predicted_labels(classifier.predict_proba(test.texts))
+    original = Engine(classifier.model, tokenizer, backend="openvino")
+    timed = test.sample(TIMED_TEXTS).texts
+    engines = {
+        each["tolerance"]: SentimentClassifier.from_pretrained(fast, max_disagreement=each["tolerance"]).engine
+        for each in about["certificates"]
+    }
+    tasks = {"original": lambda: original.predict_proba(timed)} | {
+        str(tolerance): lambda engine=engine: engine.predict_proba(timed) for tolerance, engine in engines.items()
+    }
+    seconds = interleaved(tasks, ROUNDS)
+    rows = []
+    for tolerance, engine in engines.items():
+        answers = engine.predict(test.texts)
+        labels = predicted_labels(answers.probabilities)
+        differ, layers = int((labels != true).sum()), answers.layers
+        rows.append(
+            {
+                "tolerance": tolerance,
+                "texts": len(test),
+                "differ": differ,
+                "upper_bound": upper_bound(differ, len(test)),
+                "mean_layers": None if layers is None else float(layers.mean()),
+                "quality": quality(pd.Series(test.labels).to_numpy(), true, labels, 0),
+                "speed": ratio(seconds["original"], seconds[str(tolerance)]),
+                "texts_per_second": len(timed) / median(seconds[str(tolerance)]),
+                "original_texts_per_second": len(timed) / median(seconds["original"]),
+            }
+        )
+    return rows
+
+
+def compressions(results: Path) -> list[dict[str, Any]]:
+    """What docs/performance.md shows, by case and seed."""
+    return [read_json(path) for path in sorted(results.glob("*__s*.json"))]
