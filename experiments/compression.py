@@ -14,15 +14,22 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from sentimoe import SentimentClassifier
+from sentimoe.compression import drift
 from sentimoe.compression.quality import quality
 from sentimoe.data import Split, load_dataset
 from sentimoe.data.dataset import content_hash
 from sentimoe.evaluation import interleaved, predicted_labels, ratio, upper_bound
 from sentimoe.inference import Engine
+from sentimoe.model_folder import COMPRESSED
 from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, hardware, train, versions
 
 TOLERANCE, MINUTES, ROUNDS, TIMED_TEXTS = 0.02, 60.0, 9, 2000
+OTHER_KINDS = {  # texts that no case is certified for, in the folder of the data sets
+    "tweets of another time": "tweets-unlabelled.parquet",
+    "product and film reviews": "fdu-mtl/test.parquet",
+}
+OTHER_TEXTS = 3000
 
 
 class Case(NamedTuple):
@@ -46,8 +53,8 @@ def run_case(
     name: str, seed: int, *, data_root: Path, work: Path, results: Path, progress: Callable[[str], None]
 ) -> None:
     """Train, compress, measure; what is there already is not made again."""
-    path = results / f"{name}__s{seed}.json"
-    if path.exists():
+    path, elsewhere = (results / f"{name}__s{seed}{end}.json" for end in ("", "__elsewhere"))
+    if path.exists() and elsewhere.exists():
         return
     case, dense, fast = CASES[name], work / f"{name}-s{seed}", work / f"{name}-s{seed}-fast"
     source = data_root / case.data
@@ -64,10 +71,19 @@ def run_case(
     if not fast.exists():
         told: dict[str, Any] = {"max_disagreement": TOLERANCE, "minutes": MINUTES, "seed": seed, "labels": labels}
         classifier.compress(texts, fast, **told, progress=progress)
-    progress(f"{name}, seed {seed}: measuring on test texts")
-    about = read_json(fast / "sentimoe_compressed.json")
+    about = read_json(fast / COMPRESSED)
     test = dataset.splits["test"]
     results.mkdir(parents=True, exist_ok=True)
+    if not elsewhere.exists():
+        progress(f"{name}, seed {seed}: measuring on texts of other kinds")
+        kinds = {"test texts": test.texts[:OTHER_TEXTS]} | {
+            kind: pd.read_parquet(data_root / file).iloc[:, 0].sample(OTHER_TEXTS, random_state=0).tolist()
+            for kind, file in OTHER_KINDS.items()
+        }
+        write_json(elsewhere, [{"kind": kind} | _drifted(classifier, fast, about, kinds[kind]) for kind in kinds])
+    if path.exists():
+        return
+    progress(f"{name}, seed {seed}: measuring on test texts")
     write_json(
         path,
         {"case": case._asdict(), "seed": seed, "certificate": about, "test": _on_test(classifier, fast, about, test)}
@@ -120,6 +136,27 @@ def _on_test(classifier: SentimentClassifier, fast: Path, about: dict[str, Any],
     return rows
 
 
+def _drifted(classifier: SentimentClassifier, fast: Path, about: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """How many labels differ on texts of some kind, and what `predict` says of the kind."""
+    found = SentimentClassifier.from_pretrained(fast).engine.predict(texts)
+    certificate = next(each for each in about["certificates"] if each["tolerance"] == about["default_tolerance"])
+    assert found.layers is not None
+    told = drift(certificate, found.layers)
+    differ = predicted_labels(found.probabilities) != predicted_labels(classifier.predict_proba(texts))
+    return {
+        "texts": len(texts),
+        "differ": int(differ.sum()),
+        "tolerance": certificate["tolerance"],
+        "total_variation": None if told is None else told.total_variation,
+        "p": None if told is None else told.p,
+        "warned": told is not None and told.found,
+    }
+
+
 def compressions(results: Path) -> list[dict[str, Any]]:
     """What docs/performance.md shows, by case and seed."""
-    return [read_json(path) for path in sorted(results.glob("*__s*.json"))]
+    return [
+        read_json(path) | {"elsewhere": read_json(path.with_name(f"{path.stem}__elsewhere.json"))}
+        for path in sorted(results.glob("*__s*.json"))
+        if not path.stem.endswith("__elsewhere")
+    ]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from sentimoe import SentimentClassifier
 from sentimoe.data import SeenTexts, load_dataset
+from sentimoe.errors import ConfigError
 from sentimoe.evaluation import evaluate_predictions
 from sentimoe.manifest import sha256, write_manifest
 from sentimoe.model_card import model_facts, write_card
@@ -57,10 +58,13 @@ def make(
     run, record = work / name, results / f"{name}.json"
     found = prepare_data(name, data_root, work / "data" / name)
     fixed = {"model": BACKBONE, "method": "lora", "merge": False}
-    config = TrainConfig.from_dict(fixed | found | recipes()[name]["settings"])
+    settings = fixed | found | recipes()[name]["settings"]
+    config = TrainConfig.from_dict(settings)
     if not (run / "run.json").is_file():
         progress(f"{name}: training")
         train(config, run, resume=True, stop=stop)
+    elif other := _changed(read_json(run / "run.json")["config"], config.to_dict(), settings):
+        raise ConfigError(f"{run} was trained with other settings ({', '.join(other)}); remove it to train again")
     folder = work / "packed" / name
     pack(run, folder, config)
     if not record.is_file() or read_json(record)["updates_sha256"] != sha256(folder / UPDATES):
@@ -70,6 +74,11 @@ def make(
     describe(name, folder, read_json(record))
     shutil.copytree(folder, target / name, dirs_exist_ok=True)  # whole: what is half made would be listed
     progress(f"{name}: {target / name}")
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """The names of the given settings that a finished run does not have."""
+    return [name for name in given if str(before.get(name)) != str(now[name])]
 
 
 def pack(run: Path, folder: Path, config: TrainConfig) -> None:

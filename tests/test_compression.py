@@ -47,7 +47,7 @@ def made(tmp_path_factory):
     known = ["positive" if i % 3 else None for i in range(len(rows))]
     pd.DataFrame({"text": rows, "Stars": known}).to_csv(folder / "texts.csv", index=False)
     told = ("--texts", folder / "texts.csv", "--max-disagreement", 0.05, "--output", folder / "fast", "--json")
-    told += ("--label-column", "Stars")
+    told += ("--label-column", "Stars", "--minutes", 0.1)
     result = invoke("compress", folder / "dense", *told)
     assert result.exit_code == 0, result.stderr
     return folder, json.loads(result.stdout)

@@ -57,7 +57,7 @@ def test_labels_that_look_alike_are_warned_of(alike) -> None:
 
 @pytest.mark.parametrize(
     ("label", "reason"),
-    [("half \ud83d", "surrogate"), (10**5000, "4300 digits"), (1.0, "float 1.0"), (True, "bool"), (b"good", "bytes")],
+    [("half \ud83d", "surrogate"), (10**5000, "4300 digits"), (1.5, "float 1.5"), (True, "bool"), (b"good", "bytes")],
     ids=["surrogate", "digits", "float", "bool", "bytes"],
 )
 def test_labels_that_cannot_be_written_are_refused_before_training(label, reason) -> None:

@@ -44,7 +44,7 @@ def explain(
 ) -> None:
     """Do the experts help, and what do they specialise in? Answered on labelled texts, in one self-contained page.
 
-    Every row of a file that has a text and a label is used; of a preset or a folder one split. Long texts are cut.
+    Of a file, it reads rows that have a text and a label; of a preset or a folder, one split. Long texts are cut.
     """
     check_folder(out)
     if (out / "report.html").exists() and not overwrite:

@@ -16,7 +16,7 @@ Option = typer.Option
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder of a classifier, a ready model or a hub id.")],
-    output: Annotated[Path, typer.Argument(help="Folder to write; it must not exist or be empty.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write: a new or an empty one.")],
     experts_per_token: Annotated[
         int | None, Option(help="Experts that read each token, fixed in the export. [as it was trained]")
     ] = None,

@@ -49,9 +49,18 @@ def info(
         return
     table = Table(title=visible(str(folder)), show_header=False)
     for name, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(name.replace("_", " "), visible(shown))
+        table.add_row(name.replace("_", " "), visible(_in_words(value)))
     print_tables(table)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def describe(classifier, folder: Path) -> dict[str, Any]:

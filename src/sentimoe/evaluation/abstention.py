@@ -121,14 +121,20 @@ def _search(
 ) -> tuple[float, float] | None:
     """The loosest threshold before the first failure, and the bound of its accuracy."""
     wrong = 1 - target_accuracy
-    counts = {value: (int((~correct[sure >= value]).sum()), int((sure >= value).sum())) for value in THRESHOLDS}
+    order = np.argsort(-sure[~np.isnan(sure)], kind="stable")
+    ranked, errors = sure[~np.isnan(sure)][order], np.cumsum(~correct[~np.isnan(sure)][order])
+    answered = np.searchsorted(-ranked, -np.array(THRESHOLDS), side="right")
+    counts = {
+        value: (int(errors[count - 1]) if count else 0, count)
+        for value, count in zip(THRESHOLDS, answered.tolist(), strict=True)
+    }
     start = max(least_trials(wrong), min(needed_trials(wrong, 0.5), len(sure) // 2))
-    values = [value for value, (_, answered) in counts.items() if answered >= start]
+    values = [value for value, (_, count) in counts.items() if count >= start]
     place = last_within((counts[value] for value in values), wrong)
     if place is None:
         return None
-    errors, answered = counts[values[place]]
-    return values[place], lower_bound(answered - errors, answered)
+    wrong_ones, count = counts[values[place]]
+    return values[place], lower_bound(count - wrong_ones, count)
 
 
 def _cross_fitted(
