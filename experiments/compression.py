@@ -76,7 +76,7 @@ def run_case(
     results.mkdir(parents=True, exist_ok=True)
     if not elsewhere.exists():
         progress(f"{name}, seed {seed}: measuring on texts of other kinds")
-        kinds = {"test texts": test.texts[:OTHER_TEXTS]} | {
+        kinds = {"test texts": test.sample(OTHER_TEXTS).texts} | {
             kind: pd.read_parquet(data_root / file).iloc[:, 0].sample(OTHER_TEXTS, random_state=0).tolist()
             for kind, file in OTHER_KINDS.items()
         }
