@@ -47,9 +47,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check src tests tools experiments examples
 	$(BIN)/mypy
 
-# by files, because their fixtures train models; in the order of tests/conftest.py, which starts long ones first
+# by files, because their fixtures train models
 test: lint
-	$(BIN)/python -m pytest -q -n logical --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n logical --dist loadfile
 
 OLDEST := .venv-oldest
 OLDEST_TESTS := data hub private upcycle saving training collapse moe

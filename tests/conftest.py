@@ -16,14 +16,6 @@ logging.set_verbosity_error()
 torch.set_num_threads(1)  # tiny tensors: a second thread costs more than it gives
 
 
-LONG = ("study", "export", "minilm", "speed", "readme", "conversion", "compression", "torture", "cli", "training")
-
-
-def pytest_collection_modifyitems(items):
-    """Files that take longest first: at the end no process waits for another that has just begun one."""
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
-
-
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
