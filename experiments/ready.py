@@ -57,14 +57,11 @@ def make(
     """Make one ready model, or what is left to do of it: its folder in `target`, its record in `results`."""
     run, record = work / name, results / f"{name}.json"
     found = prepare_data(name, data_root, work / "data" / name)
-    fixed = {"model": BACKBONE, "method": "lora", "merge": False}
-    settings = fixed | found | recipes()[name]["settings"]
-    config = TrainConfig.from_dict(settings)
-    if not (run / "run.json").is_file():
-        progress(f"{name}: training")
-        train(config, run, resume=True, stop=stop)
-    elif other := _changed(read_json(run / "run.json")["config"], config.to_dict(), settings):
-        raise ConfigError(f"{run} was trained with other settings ({', '.join(other)}); remove it to train again")
+    recipe = recipes()[name]
+    settings = {"model": BACKBONE, "method": "lora", "merge": False} | found | recipe["settings"]
+    if "teachers" in recipe:
+        settings["teacher"] = _teachers(name, found["data"], recipe["teachers"], work, progress, stop)
+    config = _trained(settings, run, progress, stop)
     folder = work / "packed" / name
     pack(run, folder, config)
     if not record.is_file() or read_json(record)["updates_sha256"] != sha256(folder / UPDATES):
@@ -74,6 +71,28 @@ def make(
     describe(name, folder, read_json(record))
     shutil.copytree(folder, target / name, dirs_exist_ok=True)  # whole: what is half made would be listed
     progress(f"{name}: {target / name}")
+
+
+def _teachers(
+    name: str, data: str, recipe: dict[str, Any], work: Path, progress: Callable[[str], None], stop: Stop | None
+) -> list[str]:
+    """The run folders of the models that a ready model learns from: one for each seed."""
+    folders = [work / "teachers" / f"{name}-s{seed}" for seed in recipe["seeds"]]
+    shared = {key: value for key, value in recipe.items() if key != "seeds"} | {"data": data}
+    for seed, folder in zip(recipe["seeds"], folders, strict=True):
+        _trained(shared | {"seed": seed}, folder, progress, stop)
+    return [str(folder) for folder in folders]
+
+
+def _trained(settings: dict[str, Any], run: Path, progress: Callable[[str], None], stop: Stop | None) -> TrainConfig:
+    """Train what is not trained yet. Raises ConfigError for a run folder of other settings."""
+    config = TrainConfig.from_dict(settings)
+    if not (run / "run.json").is_file():
+        progress(f"{run.name}: training")
+        train(config, run, resume=True, stop=stop)
+    elif other := _changed(read_json(run / "run.json")["config"], config.to_dict(), settings):
+        raise ConfigError(f"{run} was trained with other settings ({', '.join(other)}); remove it to train again")
+    return config
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any], given: dict[str, Any]) -> list[str]:

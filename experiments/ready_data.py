@@ -14,23 +14,42 @@ from sentimoe.data.tweets import tweet_key
 from sentimoe.errors import DataError
 
 SPLITS = ("train", "validation", "test")
+UNLABELLED = 20_000  # texts that a student reads with its teachers' answers
+SENTENCE_END = r"(?<=[.!?])\s+"
+WORDS = (4, 50)  # in a sentence: nearly all of SST-5 are that long
 
 
 def prepare_data(name: str, data_root: Path, folder: Path) -> dict[str, str]:
     """Write what a ready model learns from, and return it as settings of `TrainConfig`. Raises DataError."""
     if name == "sentiment":
         return {"data": "tweets"}
-    if name == "emotion":
-        return {"data": str(data_root / "tweeteval-emotion")}
     folder.mkdir(parents=True, exist_ok=True)
-    return {"stars": _stars, "reviews": _reviews}[name](data_root, folder)
+    return {"emotion": _emotion, "stars": _stars, "reviews": _reviews}[name](data_root, folder)
+
+
+def _emotion(data_root: Path, folder: Path) -> dict[str, str]:
+    """TweetEval emotion, and tweets without labels."""
+    tweets = _read(data_root / "tweets-unlabelled.parquet").sample(UNLABELLED, random_state=0)
+    return {"data": str(data_root / "tweeteval-emotion"), "unlabelled": _texts(tweets["text"], folder)}
 
 
 def _stars(data_root: Path, folder: Path) -> dict[str, str]:
-    """SST-5 with labels 1 to 5."""
+    """SST-5 with labels 1 to 5, and sentences of film reviews without labels: one of each review."""
+    labelled = folder / "labelled"
+    labelled.mkdir(exist_ok=True)
     for split, frame in _tables(data_root / "sst5").items():
-        frame.assign(label=frame["label"] + 1).to_parquet(folder / f"{split}.parquet")
-    return {"data": str(folder)}
+        frame.assign(label=frame["label"] + 1).to_parquet(labelled / f"{split}.parquet")
+    reviews = _read(data_root / "imdb/unsupervised.parquet").sample(UNLABELLED, random_state=0)["text"]
+    sentences = reviews.str.replace("<br />", " ").str.split(SENTENCE_END, regex=True).explode()
+    sentences = sentences[(sentences.str.count(r"\s+") + 1).between(*WORDS)]
+    return {"data": str(labelled), "unlabelled": _texts(sentences.groupby(level=0).sample(1, random_state=0), folder)}
+
+
+def _texts(texts: pd.Series, folder: Path) -> str:
+    """The file with these texts alone."""
+    path = folder / "unlabelled.parquet"
+    texts.to_frame("text").to_parquet(path, index=False)
+    return str(path)
 
 
 def _reviews(data_root: Path, folder: Path) -> dict[str, str]:

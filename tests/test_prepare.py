@@ -11,7 +11,7 @@ from backbone import labelled_texts, tokenizer, write_backbone
 from transformers import EvalPrediction
 
 from sentimoe import SentimentClassifier, load_classifier
-from sentimoe.data import Split, dataset_from_texts
+from sentimoe.data import Split, dataset_from_texts, load_unlabelled
 from sentimoe.errors import ModelFolderError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import save_adapted
@@ -121,3 +121,4 @@ def test_what_is_scored_can_be_limited(told, tmp_path):
     }  # fmt: skip
     assert limited.sha256 == whole.sha256 and limited == dataset_of(config)
     assert len(prepare(config, limited).validation) == 7
+    assert load_unlabelled(str(tmp_path / "x.csv"), limited) == []  # what is not scored is not learnt on either

@@ -17,7 +17,7 @@ import sentimoe_cli
 from experiments.render import render
 from experiments.speed_pictures import pareto
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
-from sentimoe.bench import peers, speed
+from sentimoe.bench import peers, speed, tools
 from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
@@ -126,13 +126,13 @@ def test_peers_answer_the_same_texts(folders, tmp_path):
     dataset = load_dataset(str(folders / "toy"))
     texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
     wanted = {"sentimoe, dense, torch", "transformers pipeline", "TF-IDF + LR", "VADER"}
-    chosen = [peer for peer in peers.PEERS if peer.name in wanted]
+    chosen = [peer for peer in tools.PEERS if peer.name in wanted]
     chosen.append(replace(chosen[0], name="absent", packages=("no_such_package",)))
     chosen.append(replace(chosen[0], name="without", experts=True))
 
     def sleepy(task):
-        answer, note = chosen[0].build(task)
-        return lambda texts: time.sleep(1) or answer(texts), note
+        built = chosen[0].build(task)
+        return replace(built, answer=lambda texts: time.sleep(1) or built.answer(texts))
 
     chosen.append(replace(chosen[0], name="slow", build=sleepy))
     said = []
@@ -143,6 +143,8 @@ def test_peers_answer_the_same_texts(folders, tmp_path):
     assert rows["without"]["missing"] == "no model with experts was given"
     ours, pipeline = rows["sentimoe, dense, torch"], rows["transformers pipeline"]
     assert ours["f1_weighted"] == pipeline["f1_weighted"] and pipeline["note"].startswith("batches of ")
+    assert ours["agreement"] == 1 and ours["seconds"] > 0
+    assert ours["megabytes"] == pytest.approx((folders / "dense" / "model.safetensors").stat().st_size / 1e6)
     assert ours["as_fast_as"]["sentimoe, dense, torch"] == 1
     assert ours["as_fast_as"]["slow"] > 1 > rows["slow"]["as_fast_as"]["sentimoe, dense, torch"]
 
@@ -162,6 +164,20 @@ def test_peers_answer_the_same_texts(folders, tmp_path):
     assert "| VADER | none | knows only negative, neutral, positive |" in page and "(Pareto front)" in page
     assert "## The dial: toy, toy" in page
     assert {"peers__toy.png", "dial__toy.png"} <= {path.name for path in (tmp_path / "docs" / "figures").iterdir()}
+
+
+def test_eight_bits_after_training(folders, tmp_path):
+    """Both tools answer nearly as the dense model does, and leave a smaller one."""
+    for package in ("openvino", "nncf", "onnxruntime", "onnxscript", "onnx"):
+        pytest.importorskip(package)
+    dataset = load_dataset(str(folders / "toy"))
+    texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
+    chosen = tools.named(["int8", "ONNX Runtime"])
+    found = peers.compare_peers(folders / "dense", None, texts, lambda line: None, 3, chosen)
+    rows = {row["name"]: row for row in found["rows"] if not row["missing"]}
+    assert set(rows) == {"OpenVINO int8 (NNCF)", "ONNX Runtime", "ONNX Runtime int8"}
+    assert all(row["agreement"] >= 0.9 for row in rows.values())
+    assert rows["ONNX Runtime int8"]["megabytes"] < rows["ONNX Runtime"]["megabytes"]
 
 
 def test_the_pareto_front():
@@ -235,7 +251,7 @@ def test_some_tools_by_name(folders, tmp_path):
     assert "TF-IDF + LR" in output and "weighted F1" in output and "missing" not in output
     assert [row["name"] for row in found["rows"]] == ["sentimoe, dense, torch", "TF-IDF + LR"]
     with pytest.raises(ConfigError, match=r"no tool is named BERTopic; there are sentimoe, experts, OpenVINO; "):
-        peers.named(["TF-IDF", "BERTopic"])
+        tools.named(["TF-IDF", "BERTopic"])
 
 
 def test_two_measurements_at_once_are_refused(folders, tmp_path):
@@ -260,6 +276,6 @@ def test_peers_train_on_the_texts_that_the_dense_model_had(folders, tmp_path):
     task, train = peers.Task(tmp_path, None, ("positive", "negative"), []), load_dataset(config.data).splits["train"]
     assert task.train.texts == train.sample(12, seed=3).texts
     assert task.train.labels == [1 - label for label in train.sample(12, seed=3).labels]
-    few = peers._per_class(train, 5)
+    few = tools._per_class(train, 5)
     assert sorted(few.labels) == [0] * 5 + [1] * 5 and set(few.texts) <= set(train.texts)
     assert few.texts[:5] != [text for text, label in zip(train.texts, train.labels, strict=True) if label == 0][:5]

@@ -36,6 +36,9 @@ def bench(
     peer: Annotated[
         list[str] | None, Option(help="With --peers: only tools whose name contains this (repeatable).")
     ] = None,
+    compressed: Annotated[
+        list[Path] | None, Option(help="With --peers: a folder of `sentimoe compress`, beside them (repeatable).")
+    ] = None,
     scale: Annotated[bool, Option("--scale", help="Texts/s and memory at 10,000 and 100,000 texts.")] = False,
     rounds: Annotated[int, Option(help="How often each takes its turn.", min=3)] = 9,
     output: Annotated[
@@ -52,6 +55,8 @@ def bench(
         raise Mistake("choose one of --dial, --peers and --scale; each has a record of its own")
     if peer and not peers:
         raise Mistake("--peer chooses among the tools of --peers; add --peers")
+    if compressed and not peers:
+        raise Mistake("--compressed stands beside the tools of --peers; add --peers")
     if experts is None and not (peers or scale):
         raise Mistake("give two folders: the dense model, and the model with experts that was made from it")
     what = next((name for name, wanted in (("dial", dial), ("peers", peers), ("scale", scale)) if wanted), "compare")
@@ -62,10 +67,11 @@ def bench(
     from importlib.util import find_spec
 
     from sentimoe.bench import peers as others
-    from sentimoe.bench import speed
+    from sentimoe.bench import speed, tools
     from sentimoe.data import SeenTexts
     from sentimoe.errors import ConfigError
     from sentimoe.inference import BACKENDS
+    from sentimoe.model_folder import COMPRESSED
     from sentimoe.records import write_json
 
     from .labelled import read_labelled
@@ -73,6 +79,9 @@ def bench(
     from .show import bench_lines, bench_table, prepare_process, print_tables
 
     prepare_process()
+    for folder in compressed or ():
+        if not (folder / COMPRESSED).is_file():
+            raise ConfigError(f"{folder} is not a compressed model; make one with `sentimoe compress {dense} ...`")
     for folder in filter(None, (dense, experts)):
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
@@ -101,7 +110,8 @@ def bench(
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
 
     if peers:
-        measured = others.compare_peers(dense, experts, texts, say, rounds, others.named(peer or []))
+        compared_with = [*tools.named(peer or []), *map(tools.compressed_peer, compressed or ())]
+        measured = others.compare_peers(dense, experts, texts, say, rounds, compared_with)
     elif scale:
         measured = speed.scale(compared, texts, backends[-1], say)
     elif dial:

@@ -180,6 +180,9 @@ BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "mib": ("peak MiB", "{:.0f}".format),
     "f1_weighted": ("weighted F1", "{:.4f}".format),
     "f1_macro": ("macro F1", "{:.4f}".format),
+    "agreement": ("same label", "{:.1%}".format),
+    "megabytes": ("MB", "{:.0f}".format),
+    "seconds": ("made in s", "{:.0f}".format),
     "note": ("note", str),
     "missing": ("missing", str),
 }
@@ -222,9 +225,11 @@ def bench_table(found: Mapping[str, Any]) -> Table:
 
 
 def print_tables(*tables: Table) -> None:
-    """Print to standard output, as wide as the terminal or 100 columns; no name in them is read as markup."""
+    """Print to standard output, as wide as the terminal, or as they are; no name in them is read as markup."""
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=100, markup=False, emoji=False)
+        endless = Console(width=1000, markup=False, emoji=False)
+        widest = max(endless.measure(table).maximum for table in tables)
+        console = Console(width=max(100, widest), markup=False, emoji=False)
     for table in tables:
         console.print(table)

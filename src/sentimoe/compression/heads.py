@@ -65,10 +65,14 @@ def _standardise(head: ExitHead, hidden: Sequence[np.ndarray]) -> None:
 
 
 def _batched(hidden: Sequence[np.ndarray], rows: Sequence[int]) -> list[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Batches of these texts, of similar length together, in 16 bits: their rows, states and masks."""
+    """Batches of these texts, of similar length together, as precise as given: rows, states and masks."""
     texts = [hidden[row] for row in rows]
     return [
-        ([rows[place] for place in places], torch.from_numpy(states).half(), torch.from_numpy(mask))
+        (
+            [rows[place] for place in places],
+            torch.from_numpy(states.astype(np.result_type(*{texts[place].dtype for place in places}))),
+            torch.from_numpy(mask),
+        )
         for places, states, mask in batches(texts, 0, BATCH_TOKENS)
     ]
 

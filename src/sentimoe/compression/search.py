@@ -22,8 +22,8 @@ from .variants import TOKENS_PER_BATCH, Lever, Variant, averaged, build
 
 TOLERANCES = (0.005, 0.01, 0.02)
 MARGIN = 0.6  # share of the tolerance that a setting may use on the texts that choose: what they show is no promise
-TESTED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # shares of a tolerance at which settings are tried on the texts that certify
-TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 512, 3, 9
+TESTED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # shares of a tolerance at which settings are tried to certify it
+TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 1024, 3, 9
 
 
 @dataclass(frozen=True)
@@ -218,13 +218,8 @@ def candidates(rates: Sequence[float], tolerance: float) -> list[int]:
 
 
 def default_levers(num_layers: int, exits: bool = True, int8: bool = True) -> list[Lever]:
-    """What is tried, the likeliest winner first: early exits and 8 bits together, other cuts, each lever alone."""
-    some, many = (
-        tuple(sorted({max(1, part * num_layers // 6) for part in parts} - {num_layers}))
-        for parts in ((1, 2, 4), (1, 2, 3, 4, 5))
-    )
-    cuts = list(dict.fromkeys((some, many))) if exits and num_layers > 1 else []
-    levers = [Lever(each, bits) for bits in ((True, False) if int8 else (False,)) for each in cuts]
-    if int8:
-        levers.insert(len(cuts), Lever((), True))
-    return levers
+    """What is tried, the likeliest winner first: early exits and 8 bits together, then each lever alone."""
+    cuts = tuple(sorted({max(1, part * num_layers // 6) for part in (1, 2, 4)} - {num_layers}))
+    able = exits and num_layers > 1
+    both, eight, early = Lever(cuts, True), Lever((), True), Lever(cuts, False)
+    return [*([both] if able and int8 else []), *([eight] if int8 else []), *([early] if able else [])]

@@ -12,13 +12,13 @@ from transformers import PreTrainedModel
 
 from ..inference import StagedClassifier, Windows, compute_dtype, softmax
 from ..inference.exits import Network, batches
-from ..inference.segment_networks import network_of, quantised, traced
+from ..inference.quantising import calibration_batches, quantised
+from ..inference.segment_networks import network_of, traced
 from ..inference.segments import segments
 from ..upcycle import is_ordinal, label_type
 from .heads import taught_head
 from .thresholds import NEVER, leaves_after
 
-CALIBRATION_TEXTS, CALIBRATION_BATCH = 512, 64
 TOKENS_PER_BATCH = 8192
 MOST_BYTES = 1_500_000_000  # of hidden states that heads are taught on, in 16 bits
 
@@ -76,7 +76,7 @@ def build(
     dtype = compute_dtype("auto", torch.device("cpu"))
     if lever.int8:
         progress(f"{lever}: quantising")
-        given = _calibration(ids_of(windows), padding, seed)
+        given = calibration_batches(ids_of(windows), padding, seed)
         for index, network in enumerate(networks):
             following = [(network_of(network, torch.float32)(*batch)[0], batch[1]) for batch in given]
             networks[index] = quantised(network, given)
@@ -109,13 +109,17 @@ def _learnt_from(ids: Sequence[list[int]], hidden_size: int, seed: int) -> list[
 
 
 def _states(network: Network, texts: Sequence[Any], padding: int) -> tuple[list[np.ndarray], np.ndarray | None]:
-    """The states of each text after a segment, `[L, D]` in 16 bits, and after the last one the logits `[W, C]`."""
+    """The states of each text after a segment, `[L, D]`, and after the last one the logits `[W, C]`.
+
+    In 16 bits, but for batches with values that 16 bits cannot hold.
+    """
     states: list[Any] = [None] * len(texts)
     logits: dict[int, np.ndarray] = {}
     for rows, given, mask in batches(texts, padding, TOKENS_PER_BATCH):
         hidden, own = network(given, mask)
+        fits = np.abs(hidden).max() <= np.finfo(np.float16).max
         for place, row in enumerate(rows):
-            states[row] = hidden[place, : len(texts[row])].astype(np.float16)
+            states[row] = hidden[place, : len(texts[row])].astype(np.float16 if fits else np.float32)
             if own is not None:
                 logits[row] = own[place]
     return states, np.stack([logits[row] for row in range(len(texts))]) if logits else None
@@ -125,18 +129,3 @@ def averaged(answers: np.ndarray, thresholds: Sequence[float], windows: Windows,
     """What texts are answered under these thresholds, `[B, C]`, from the answers of all segments `[S, W, C]`."""
     stage = leaves_after(answers.max(axis=2), thresholds)
     return windows.averaged(answers[stage, np.arange(len(stage))], num_texts)
-
-
-def _calibration(ids: Sequence[list[int]], padding: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Batches of ids and masks, texts of similar length together."""
-    chosen = np.random.default_rng(seed).permutation(len(ids))[:CALIBRATION_TEXTS]
-    ordered = sorted(chosen.tolist(), key=lambda index: len(ids[index]))
-    batches = []
-    for start in range(0, len(ordered), CALIBRATION_BATCH):
-        rows = [ids[index] for index in ordered[start : start + CALIBRATION_BATCH]]
-        width = max(map(len, rows))
-        tokens = np.full((len(rows), width), padding, dtype=np.int64)
-        for row, text in enumerate(rows):
-            tokens[row, : len(text)] = text
-        batches.append((tokens, (np.arange(width) < np.array([[len(text)] for text in rows])).astype(np.int64)))
-    return batches

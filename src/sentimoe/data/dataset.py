@@ -37,7 +37,8 @@ class SentimentDataset:
     ``splits`` holds "train", "validation" and, where there is one, "test", in that order. ``sha256`` is
     :func:`content_hash` of them. Each of ``warnings`` is one sentence that a reader of the results should see.
     ``label_type`` is "int" where the labels were given as integers and have no other names, and "str" otherwise; it
-    says in which form a model answers, and does not make another data set.
+    says in which form a model answers, and does not make another data set. ``unscored`` are texts of validation and
+    test that a limit left out; nothing may learn on them either.
     """
 
     name: str
@@ -46,6 +47,14 @@ class SentimentDataset:
     sha256: str
     warnings: tuple[str, ...]
     label_type: str = field(default="str", compare=False)
+    unscored: tuple[str, ...] = field(default=(), compare=False)
+
+    def with_eval_limit(self, count: int) -> "SentimentDataset":
+        """The same data with at most ``count`` texts in every split but "train", drawn at random; the hash stays."""
+        splits = {name: part if name == "train" else part.sample(count) for name, part in self.splits.items()}
+        scored = {text for part in splits.values() for text in part.texts}
+        left = (text for part in self.splits.values() for text in part.texts if text not in scored)
+        return replace(self, splits=splits, unscored=tuple(left))
 
     def with_label_order(self, names: Sequence[str]) -> "SentimentDataset":
         """The same data with its labels in this order, such as that of a stored classifier; the hash stays.

@@ -13,7 +13,7 @@ from .splitting import normalise
 def load_unlabelled(
     source: str, beside: SentimentDataset, text_column: str | None = None, file_format: FileFormat = FOUND_OUT
 ) -> list[str]:
-    """The texts of ``source``, each once, without blank ones and without those of any split of ``beside``.
+    """The texts of ``source``, each once; neither blank ones nor those of any split of ``beside``, scored or not.
 
     source: a preset (its train texts) or a file with a text column. Raises DataError.
     """
@@ -24,6 +24,7 @@ def load_unlabelled(
         if not texts:
             raise DataError(f"{source}: the file is empty (no data rows); give a file with at least one row")
     seen = {normalise(text) for split in beside.splits.values() for text in split.texts}
+    seen |= set(map(normalise, beside.unscored))
     found = []
     for text in texts:
         key = normalise(text)

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..model_folder import check_vocabulary
 from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
+from .ahead import prepared_ahead
 from .conversion import compiled
 from .exits import StagedClassifier, softmax
 from .lengths import position_limit, window_length
@@ -83,10 +84,12 @@ class Engine:
         return joined(self.stream(texts), self.num_labels)
 
     def stream(self, texts: Iterable[Any]) -> Iterator[Predictions]:
-        """The same, chunk by chunk, for inputs that do not fit in memory; rows count from the first text of all."""
+        """The same, chunk by chunk, for inputs that do not fit in memory; rows count from the first text of all.
+
+        The next chunk is read before this one is answered, and tokenised meanwhile.
+        """
         start = 0
-        for chunk in text_chunks(texts, TEXTS_PER_CHUNK):
-            windows = make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
+        for chunk, windows in prepared_ahead(text_chunks(texts, TEXTS_PER_CHUNK), self._windows):
             logits, layers = self._logits(windows)
             probabilities = windows.averaged(softmax(logits), len(chunk))
             answered = sorted(set(windows.owner))
@@ -95,6 +98,9 @@ class Engine:
             yield Predictions(probabilities, [start + row for row in windows.truncated], layers=read)
             start += len(chunk)
 
+    def _windows(self, chunk: Sequence[str]) -> Windows:
+        return make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
+
     def window_probabilities(self, windows: Windows) -> np.ndarray:
         """What each window is answered, `[W, C]` float32."""
         return softmax(self._logits(windows)[0])
@@ -102,7 +108,7 @@ class Engine:
     def answers_at(self, texts: Sequence[Any]) -> Callable[[float], np.ndarray]:
         """Temperature -> probabilities `[B, C]` of the texts, which the model reads once, now."""
         rows = [text for chunk in text_chunks(texts, TEXTS_PER_CHUNK) for text in chunk]
-        windows = make_windows(rows, self.tokenizer, self.max_length, self.long_texts)
+        windows = self._windows(rows)
         logits, _ = self._logits(windows)
         return lambda temperature: windows.averaged(softmax(logits / temperature), len(rows))
 

@@ -1,19 +1,14 @@
-"""Segments as OpenVINO networks, in bfloat16 or with weights and activations in 8 bits."""
+"""Segments as OpenVINO networks."""
 
 from __future__ import annotations
 
-import io
-import logging
-from collections.abc import Iterable
-from contextlib import redirect_stdout
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import ConfigError, ConversionError
+from ..errors import ConversionError
 from ..model_folder import without_deprecations
 from .conversion import padded_probe
 from .openvino import HINTS, import_openvino
@@ -42,24 +37,6 @@ def traced(segment: Segment, hidden_size: int) -> Any:
                         "this model cannot be cut"
                     )
     return network
-
-
-def quantised(network: Any, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Any:
-    """The network with 8 bits, calibrated on batches of what it is given. Raises ConfigError without NNCF."""
-    if find_spec("nncf") is None:
-        raise ConfigError("int8 needs NNCF: pip install 'sentimoe[compress]', or leave int8 out")
-    import nncf
-
-    given = [{"tokens": tokens, "attention_mask": mask} for tokens, mask in batches]
-    how = {"model_type": nncf.ModelType.TRANSFORMER, "subset_size": len(given)}
-    log = logging.getLogger("nncf")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(io.StringIO()):  # progress bars, which have no switch
-            return nncf.quantize(network, nncf.Dataset(given), **how)
-    finally:
-        log.setLevel(level)
 
 
 def network_of(network: Any, dtype: torch.dtype) -> Any:

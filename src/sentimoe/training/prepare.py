@@ -74,12 +74,7 @@ def dataset_of(config: TrainConfig) -> SentimentDataset:
         strict=config.strict,
     )
     dataset = with_order(dataset, config)
-    if config.eval_limit is None:
-        return dataset
-    limited = {
-        name: split if name == "train" else split.sample(config.eval_limit) for name, split in dataset.splits.items()
-    }
-    return replace(dataset, splits=limited)
+    return dataset if config.eval_limit is None else dataset.with_eval_limit(config.eval_limit)
 
 
 def with_order(dataset: SentimentDataset, config: TrainConfig) -> SentimentDataset:
