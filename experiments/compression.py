@@ -7,6 +7,7 @@ the same engine, is 1.00. Each case leaves a JSON in `results/compression/`; doc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from sentimoe.model_folder import COMPRESSED
 from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, hardware, train, versions
 
-TOLERANCE, MINUTES, ROUNDS, TIMED_TEXTS = 0.02, 60.0, 9, 2000
+TOLERANCE, MINUTES, ROUNDS, TIMED_TEXTS, SINGLE_TEXTS = 0.02, 60.0, 9, 2000, 200
 OTHER_KINDS = {  # texts that no case is certified for, in the folder of the data sets
     "tweets of another time": "tweets-unlabelled.parquet",
     "product and film reviews": "fdu-mtl/test.parquet",
@@ -43,7 +44,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "tweets": Case("tweets", "all-MiniLM-L6-v2", 64, None, 16_000),
+    "tweets": Case("tweets", "all-MiniLM-L6-v2", 64, None, 26_000),
     "fdu-mtl": Case("fdu-mtl", "all-MiniLM-L6-v2", 128, "unlabelled.parquet", 16_000),
     "tweets-mpnet": Case("tweets", "all-mpnet-base-v2", 64, None, 16_000),
 }
@@ -67,7 +68,7 @@ def run_case(
         train(config, dense, resume=True)
     dataset = load_dataset(config.data)
     classifier = SentimentClassifier.from_pretrained(dense, precision="float32")
-    texts, labels = _texts(case, dataset.splits["train"], dataset.label_names, source, seed)
+    texts, labels = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
     if not fast.exists():
         told: dict[str, Any] = {"max_disagreement": TOLERANCE, "minutes": MINUTES, "seed": seed, "labels": labels}
         classifier.compress(texts, fast, **told, progress=progress)
@@ -91,9 +92,10 @@ def run_case(
     )
 
 
-def _texts(
+def texts_of(
     case: Case, train_split: Split, names: Sequence[str], source: Path, seed: int
 ) -> tuple[list[str], list[str] | None]:
+    """What a case gives `compress` to read, and the labels where there are any."""
     if case.unlabelled is None:
         part = train_split.sample(case.texts, seed)
         return part.texts, [names[label] for label in part.labels]
@@ -115,6 +117,7 @@ def _on_test(classifier: SentimentClassifier, fast: Path, about: dict[str, Any],
         str(tolerance): lambda engine=engine: engine.predict_proba(timed) for tolerance, engine in engines.items()
     }
     seconds = interleaved(tasks, ROUNDS)
+    single = _one_by_one({"original": original} | {str(each): engine for each, engine in engines.items()}, timed)
     rows = []
     for tolerance, engine in engines.items():
         answers = engine.predict(test.texts)
@@ -131,9 +134,22 @@ def _on_test(classifier: SentimentClassifier, fast: Path, about: dict[str, Any],
                 "speed": ratio(seconds["original"], seconds[str(tolerance)]),
                 "texts_per_second": len(timed) / median(seconds[str(tolerance)]),
                 "original_texts_per_second": len(timed) / median(seconds["original"]),
+                "single": ratio(single["original"], single[str(tolerance)]),
+                "single_ms": 1000 * median(single[str(tolerance)]) / SINGLE_TEXTS,
+                "original_single_ms": 1000 * median(single["original"]) / SINGLE_TEXTS,
             }
         )
     return rows
+
+
+def _one_by_one(engines: dict[str, Engine], texts: Sequence[str]) -> dict[str, list[float]]:
+    """The seconds of each engine for some texts, each in a call of its own."""
+
+    def answer(engine: Engine) -> None:
+        for text in texts[:SINGLE_TEXTS]:
+            engine.predict_proba([text])
+
+    return interleaved({name: partial(answer, engine) for name, engine in engines.items()}, ROUNDS)
 
 
 def _drifted(classifier: SentimentClassifier, fast: Path, about: dict[str, Any], texts: list[str]) -> dict[str, Any]:

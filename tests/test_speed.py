@@ -14,6 +14,8 @@ from command import invoke
 from typer.testing import CliRunner
 
 import sentimoe_cli
+from experiments import students
+from experiments.compression import Case
 from experiments.render import render
 from experiments.speed_pictures import pareto
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
@@ -279,3 +281,30 @@ def test_peers_train_on_the_texts_that_the_dense_model_had(folders, tmp_path):
     few = tools._per_class(train, 5)
     assert sorted(few.labels) == [0] * 5 + [1] * 5 and set(few.texts) <= set(train.texts)
     assert few.texts[:5] != [text for text, label in zip(train.texts, train.labels, strict=True) if label == 0][:5]
+
+
+def test_students_beside_a_compressed_model(folders, tmp_path, monkeypatch):
+    """A student has fewer layers, and its row says what it costs; a record that is there stays."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    shutil.copytree(folders / "dense", tmp_path / "work" / "toy-s0")
+    monkeypatch.setattr(students, "CASES", {"toy": Case("toy", "", 32, None, 40)})
+    monkeypatch.setattr(students, "LAYERS", (1,))
+    monkeypatch.setattr(students, "ROUNDS", 3)
+    monkeypatch.setattr(students, "TOOLS", ("dense, torch",))
+    built = peers.Built(lambda texts: np.tile([[0.6, 0.4]], (len(texts), 1)), seconds=1000.0)
+    monkeypatch.setattr(students, "compressed_peer", lambda folder: peers.Peer(folder.name, "", lambda task: built))
+    told = {"data_root": folders, "work": tmp_path / "work", "results": tmp_path / "results", "progress": print}
+    students.compare("toy", 0, **told)
+    record = tmp_path / "results" / "peers__compressed-toy-s0.json"
+    rows = {row["name"]: row for row in json.loads(record.read_text())["rows"]}
+    small = {name: row for name, row in rows.items() if name.startswith("student of 1 layers")}
+    assert {row["precision"] for row in small.values()} >= {"int8"} and len(small) == 2
+    dense = rows["sentimoe, dense, torch"]
+    assert all(row["megabytes"] < dense["megabytes"] and row["agreement"] > 0.5 for row in small.values())
+    assert rows["toy-s0-fast"]["seconds"] > 1000
+    student = SentimentClassifier.from_pretrained(tmp_path / "work" / "toy-s0-1-layers")
+    assert student.model.config.get_text_config().num_hidden_layers == 1
+    written = record.stat().st_mtime_ns
+    students.compare("toy", 0, **told)
+    assert record.stat().st_mtime_ns == written

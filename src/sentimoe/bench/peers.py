@@ -61,11 +61,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Built:
-    """A peer that is ready to answer. note: how it is used. megabytes: of its weights on disk, where it has any."""
+    """A peer that is ready to answer. note: how it is used. megabytes: of its weights on disk, where it has any.
+
+    seconds: that it took to train, where that was done before.
+    """
 
     answer: Answer
     note: str = ""
     megabytes: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def compare_peers(
             try:
                 started = time.perf_counter()
                 built = peer.build(task)
-                row |= {"note": built.note, "megabytes": built.megabytes, "seconds": time.perf_counter() - started}
+                seconds_here = time.perf_counter() - started
+                row |= {"note": built.note, "megabytes": built.megabytes, "seconds": seconds_here + built.seconds}
                 probabilities = built.answer(texts.texts)
                 row |= texts.scores(probabilities)
                 row["agreement"] = float((predicted_labels(probabilities) == true).mean())

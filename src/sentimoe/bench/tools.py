@@ -33,6 +33,7 @@ from .peers import Built, Peer, Task, engine_dtype, weights
 from .speed import load
 
 BATCH_SIZES = (8, 32, 128, 512)
+STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 SETFIT_TEXTS, SETFIT_STEPS = 16, 100  # per class; its few-shot setting
 
 
@@ -88,16 +89,18 @@ def sentence_transformers(task: Task) -> Built:
     def embed(texts: Sequence[str], size: int) -> np.ndarray:
         return model.encode(list(texts), batch_size=size, show_progress_bar=False)
 
-    train, validation = task.train, task.dataset.splits["validation"]
-    held = embed(validation.texts, 128)
-    inputs, best = embed(train.texts, 128), (-1.0, None)
-    for strength in (0.3, 1.0, 3.0, 10.0):
-        head = LogisticRegression(C=strength, max_iter=2000).fit(inputs, train.labels)
-        score = f1_score(validation.labels, head.predict(held), average="weighted")
-        best = max(best, (score, head), key=lambda pair: pair[0])
-    chosen: Any = best[1]
+    head = best_regression(task, lambda texts: embed(texts, 128))
     size_of = weights(Path(task.backbone))
-    return _at_best_size(lambda texts, size: chosen.predict_proba(embed(texts, size)), task.trial, size_of)
+    return _at_best_size(lambda texts, size: head.predict_proba(embed(texts, size)), task.trial, size_of)
+
+
+def best_regression(task: Task, embed: Callable[[Sequence[str]], np.ndarray]) -> LogisticRegression:
+    """On embeddings of the training texts; its C is chosen by weighted F1 on validation."""
+    train, validation = task.train, task.dataset.splits["validation"]
+    inputs, held = embed(train.texts), embed(validation.texts)
+    heads = [LogisticRegression(C=strength, max_iter=2000).fit(inputs, train.labels) for strength in STRENGTHS]
+    scores = [f1_score(validation.labels, head.predict(held), average="weighted") for head in heads]
+    return heads[int(np.argmax(scores))]
 
 
 def setfit(task: Task) -> Built:

@@ -71,7 +71,7 @@ def load_classifier(
         return model
     base = type(config)
     if base.model_type == "sentimoe":
-        raise ConfigError(f"{name} is a sentimoe classifier already; load it with AutoModelForSequenceClassification")
+        raise ConfigError(f"{name} is a sentimoe classifier already; to train it on, keep its head: --head native")
     body_class = backbone_class(base)
     body, found = load_model(body_class, path, **how, **weights, **without_pooler(body_class))
     _check_whole(name, found["missing_keys"])
