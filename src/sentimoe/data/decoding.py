@@ -66,9 +66,7 @@ def decode(data: bytes, path: Path, encoding: str | None = None) -> str:
         ConfigError: Python knows no such encoding.
         DataError: no text, damaged, or in another encoding than the one named.
     """
-    for signature, what in SIGNATURES.items():
-        if data.startswith(signature):
-            raise DataError(f"{path}: not a text file but {what}")
+    check_signature(data, path)
     if encoding is not None:
         return _decoded_as(data, path, encoding)
     for mark, name in MARKS.items():
@@ -77,14 +75,21 @@ def decode(data: bytes, path: Path, encoding: str | None = None) -> str:
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        if _is_cp1252(data):
+        if is_cp1252(data):
             logger.warning("%s is not UTF-8 and read as cp1252; name another with --encoding", path)
             return data.decode("cp1252")
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}, line {line}: byte {error.start} (0x{data[error.start]:02x}) is not UTF-8; name the encoding of "
-            f"the file with --encoding{_likely(data)}"
+            f"the file with --encoding{likely(data)}"
         ) from error
+
+
+def check_signature(data: bytes, path: Path) -> None:
+    """Raises DataError for the first bytes of a file that is no text."""
+    for signature, what in SIGNATURES.items():
+        if data.startswith(signature):
+            raise DataError(f"{path}: not a text file but {what}")
 
 
 def _decoded_as(data: bytes, path: Path, encoding: str) -> str:
@@ -97,7 +102,8 @@ def _decoded_as(data: bytes, path: Path, encoding: str) -> str:
         raise DataError(f"{path}: {place} is not {encoding}; name the encoding of the file with --encoding") from error
 
 
-def _is_cp1252(data: bytes) -> bool:
+def is_cp1252(data: bytes) -> bool:
+    """Whether bytes that are not UTF-8 read as Western European text in Excel's encoding."""
     if b"\0" in data or not data.decode("utf-8", "ignore").isascii():
         return False
     try:
@@ -111,7 +117,7 @@ def _is_cp1252(data: bytes) -> bool:
     return unusual <= 0.1 * len(others)
 
 
-def _likely(data: bytes) -> str:
+def likely(data: bytes) -> str:
     """What charset-normalizer thinks that it is, as the end of a message."""
     found = charset_normalizer.from_bytes(data[:1_000_000]).best()
     return "" if found is None or found.encoding in ("ascii", "utf_8") else f", such as {found.encoding}"

@@ -3,7 +3,9 @@
 import csv
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,14 +28,9 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None) -> pd.Da
         ConfigError: a delimiter that is not one character.
         DataError: malformed, or no column names.
     """
-    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'):
-        raise ConfigError(
-            f"delimiter={delimiter!r} must be one ASCII character, such as ';', and no quote or line break"
-        )
-    text = text.rstrip("\r\n")
-    first, _, rest = text.partition("\n")
-    if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:  # what Excel writes for itself
-        delimiter, text = delimiter or first[4], rest
+    check_delimiter(delimiter)
+    named, text = without_separator_line(text.rstrip("\r\n"))
+    delimiter = delimiter or named
     if delimiter is None:
         delimiter = find_delimiter(text)
         if delimiter != ",":
@@ -58,14 +55,32 @@ def read_delimited(text: str, path: Path, delimiter: str | None = None) -> pd.Da
     return with_header(whole)
 
 
+def check_delimiter(delimiter: str | None) -> None:
+    """Raises ConfigError for what is not one character that can part columns."""
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'):
+        raise ConfigError(
+            f"delimiter={delimiter!r} must be one ASCII character, such as ';', and no quote or line break"
+        )
+
+
+def without_separator_line(text: str) -> tuple[str | None, str]:
+    """The delimiter of a first line `sep=;`, which Excel writes for itself, and the text after it."""
+    first, _, rest = text.partition("\n")
+    if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:
+        return first[4], rest
+    return None, text
+
+
 def with_header(whole: pd.DataFrame) -> pd.DataFrame:
     """A table whose first row holds the names of its columns; a column without a name gets a number."""
     frame = whole.iloc[1:].reset_index(drop=True)
-    names = enumerate(whole.iloc[0].tolist())
-    frame.columns = pd.Index(
-        [f"Unnamed: {index}" if is_missing(name) or name == "" else str(name) for index, name in names]
-    )
+    frame.columns = pd.Index(named_columns(whole.iloc[0].tolist()))
     return frame
+
+
+def named_columns(names: Sequence[Any]) -> list[str]:
+    """The cells of the first row as names."""
+    return [f"Unnamed: {index}" if is_missing(name) or name == "" else str(name) for index, name in enumerate(names)]
 
 
 def find_delimiter(text: str) -> str:

@@ -96,11 +96,11 @@ def read_texts(
     column = find_column(table.frame, table.origin, text_column, "text")
     texts = [clean_text(value, where) for where, value in cells(table.frame, table.origin, column)]
     if not table.frame.columns.is_unique:
-        table.frame.columns = pd.Index(_distinct(list(table.frame.columns)))
+        table.frame.columns = pd.Index(distinct(list(table.frame.columns)))
     return table.frame, texts
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
     """Each name once, in order; a repeated one gets a number, as pandas gives them: id, id.1, id.2."""
     taken, found = set(names), []
     numbers: dict[str, Iterator[int]] = {}
@@ -162,22 +162,23 @@ def _read_json(path: Path, file_format: FileFormat) -> pd.DataFrame:
 
 def _read_jsonl(path: Path, file_format: FileFormat) -> pd.DataFrame:
     text = _read_text(path, file_format).rstrip()
-    records = []
-    for number, line in enumerate(text.split("\n") if text else [], start=1):
-        try:
-            record = json.loads(line, object_pairs_hook=_object)
-        except RecursionError as error:
-            raise DataError(f"{path}, line {number}: nested too deeply; flatten it") from error
-        except ValueError as error:  # no JSON, a name that stands twice, a number of more than 4,300 digits
-            raise DataError(
-                f"{path}, line {number}: not valid JSON ({one_line(error)}); write one object on each line"
-            ) from error
-        if not isinstance(record, dict):
-            raise DataError(
-                f'{path}, line {number}: not a JSON object; write lines such as {{"text": "...", "label": 0}}'
-            )
-        records.append(record)
-    return _frame_of(records)
+    lines = enumerate(text.split("\n") if text else [], start=1)
+    return _frame_of([parsed_line(line, path, number) for number, line in lines])
+
+
+def parsed_line(line: str, path: Path, number: int) -> dict[str, Any]:
+    """The object of a line of JSONL. number: of the line, from 1, for the message. Raises DataError."""
+    try:
+        record = json.loads(line, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise DataError(f"{path}, line {number}: nested too deeply; flatten it") from error
+    except ValueError as error:  # no JSON, a name that stands twice, a number of more than 4,300 digits
+        raise DataError(
+            f"{path}, line {number}: not valid JSON ({one_line(error)}); write one object on each line"
+        ) from error
+    if not isinstance(record, dict):
+        raise DataError(f'{path}, line {number}: not a JSON object; write lines such as {{"text": "...", "label": 0}}')
+    return record
 
 
 def _frame_of(records: list[dict[str, Any]]) -> pd.DataFrame:

@@ -1,0 +1,144 @@
+"""Files read some rows at a time: the rows of `read_table`, whatever the form, size and place of the cuts."""
+
+import gzip
+import json
+import logging
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from sentimoe.data import streaming
+from sentimoe.data.reading import FileFormat, read_table
+from sentimoe.data.streaming import UNDECODABLE, frames, inspected
+from sentimoe.errors import ConfigError, DataError
+
+PLAIN = FileFormat()
+
+
+def whole(path, rows=3, file_format=PLAIN):
+    parts = list(frames(inspected(path, file_format), rows))
+    assert all(0 <= len(part) <= rows for part in parts)
+    return pd.concat(parts, ignore_index=True)
+
+
+def table():
+    texts = ["plain", "with, comma", 'a "quote"', "two\nlines", "", "naïve café 😀", "NA", " spaces ", "end"]
+    return pd.DataFrame({"id": range(len(texts)), "Text": texts})
+
+
+def zst(path, data):
+    with pa.CompressedOutputStream(pa.OSFile(str(path), "wb"), "zstd") as stream:
+        stream.write(data)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("kind", ["csv", "CSV", "tsv", "jsonl", "parquet", "xlsx", "json"])
+@pytest.mark.parametrize("rows", [1, 4, 100])
+def test_every_form_gives_the_rows_of_a_whole_reading(tmp_path, kind, ending, rows):
+    path, frame = tmp_path / f"x.{kind}", table()
+    if kind.lower() == "csv":
+        frame.to_csv(path, index=False, sep=";")
+    elif kind == "tsv":
+        frame.to_csv(path, index=False, sep="\t")
+    elif kind == "jsonl":
+        lines = [json.dumps(row, ensure_ascii=False) for row in frame.to_dict("records")]
+        path.write_text("\n".join([*lines[:4], '{"Text": "x", "more": [1]}', *lines[4:]]) + "\n\n", encoding="utf-8")
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    elif kind == "json":
+        frame.to_json(path, orient="records")
+    else:
+        frame.to_excel(path, index=False, engine="xlsxwriter")
+    data, packed = path.read_bytes(), path.with_name(path.name + ending)
+    if ending == ".gz":
+        packed.write_bytes(gzip.compress(data))
+    elif ending == ".zst":
+        zst(packed, data)
+    expected = read_table(packed).frame
+    pd.testing.assert_frame_equal(whole(packed, rows), expected, check_column_type=False)
+    assert inspected(packed, PLAIN).columns == tuple(expected.columns)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "text\na\n\nb\n\n\n",
+        "text\na\n\n\n\n\n\n\nb",
+        "sep=;\ntext;x\na,b;1\n",
+        "\ufefftext,x\r\na,1\r\nb,2\r\n",
+        "text,text\n1,2\n",
+        "text,,x\n1,2,3\n",
+        "text\n" + "long " * 400_000 + "\nb\n",
+        'text,x\n"a\nb,c",1\n,,\n'.replace(",,", ","),
+        "text\tx\n" + "a\t1\n" * 50,
+    ],
+)
+def test_odd_csv_is_read_as_whole(tmp_path, content, monkeypatch):
+    path = tmp_path / "x.csv"
+    path.write_text(content, encoding="utf-8", newline="")
+    expected = read_table(path).frame
+    for size in (7, 1 << 20):
+        monkeypatch.setattr(streaming, "HEAD", max(size, 200))
+        monkeypatch.setattr(streaming, "BLOCK", size if len(content) < 1000 else 1 << 20)
+        found = whole(path, 2)
+        assert found.to_numpy().tolist() == expected.to_numpy().tolist()
+        assert len(found.columns) == len(set(found.columns))
+
+
+def test_excel_encoding_is_found_and_said(tmp_path, caplog):
+    path = tmp_path / "x.csv"
+    path.write_bytes("Text;n\ncafé – très bon;1\nnaïve;2\n".encode("cp1252"))
+    with caplog.at_level(logging.WARNING):
+        assert whole(path)["Text"].tolist() == ["café – très bon", "naïve"]
+    assert "is not UTF-8 and read as cp1252" in caplog.text
+    path.write_bytes("Text\nпривет\nкак дела\n".encode("cp1251"))
+    with pytest.raises(DataError, match=r"2 of 3 lines are not UTF-8; name the encoding .* --encoding"):
+        inspected(path, PLAIN)
+    assert whole(path, 3, FileFormat("cp1251"))["Text"].tolist() == ["привет", "как дела"]
+    with pytest.raises(ConfigError, match="encoding='cp9' is not known"):
+        inspected(path, FileFormat("cp9"))
+    path.write_bytes("Text\nzwei\n".encode("utf-16"))
+    assert whole(path)["Text"].tolist() == ["zwei"]
+
+
+def test_single_rows_that_cannot_be_decoded_are_marked(tmp_path):
+    path = tmp_path / "x.csv"
+    lines = ["text"] + ["größer"] * 500
+    data = "\n".join(lines).encode() + b"\nbr\xffken\xfe\nlast\n"
+    path.write_bytes(data)
+    found = whole(path, 100)["text"]
+    assert found.str.contains(UNDECODABLE).sum() == 1 and found.iloc[500] == f"br{UNDECODABLE}ken{UNDECODABLE}"
+    assert found.iloc[501] == "last"
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """A generator that holds one table at a time: the next one is not read before it is asked for."""
+    path = tmp_path / "x.csv"
+    pd.DataFrame({"text": np.arange(100_000).astype(str)}).to_csv(path, index=False)
+    parts = frames(inspected(path, PLAIN), 1000)
+    first = next(parts)["text"].tolist()
+    assert first[:2] == ["0", "1"] and sum(len(part) for part in parts) == 100_000 - len(first)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("x.csv", b"", "empty or its first line is"),
+        ("x.csv", b"text\na\nb,c,d\n", "malformed CSV"),
+        ("x.jsonl", b'{"text": "a"}\nno\n', "line 2: not valid JSON"),
+        ("x.jsonl", b'{"text": "a"}\n\n{"text": "b"}\n', "line 2: not valid JSON"),
+        ("x.parquet", b"PAR1 and nothing", "cannot be read"),
+        ("x.csv", b"PK\x03\x04rest", "zip archive or a spreadsheet"),
+        ("x.csv.gz", gzip.compress(b"text\na\n" * 1000)[:-9], "damaged or cut short"),
+        ("x.doc", b"text", "unsupported extension"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path, name, data, told):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=told) as raised:
+        whole(path)
+    assert str(path) in str(raised.value)
