@@ -19,9 +19,9 @@ from language_models import language_model, tokenizer
 import sentimoe_cli
 import sentimoe_cli.stream
 from sentimoe import SentimentClassifier
+from sentimoe.batch.columns import probability_names, with_predictions
 from sentimoe.data import write_table
 from sentimoe.predictions import Predictions
-from sentimoe_cli.columns import probability_names, with_predictions
 from sentimoe_cli.train import OF_METHOD, PLAIN
 
 COLUMNS = ("--text-column", "review", "--label-column", "stars")

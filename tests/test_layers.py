@@ -17,7 +17,7 @@ LEVELS = [
     {"training", "explain"},
     {"compression", "loading"},
     {"classifier"},
-    {"bench"},
+    {"bench", "batch"},
     {"pages"},
     {"__main__"},
 ]

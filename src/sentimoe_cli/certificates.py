@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,16 @@ def certificate_for(
 
 
 def warn_of_drift(certificate: dict[str, Any], layers: np.ndarray) -> None:
-    """Say it where texts leave after other layers than those of the certificate did."""
+    """Say it where texts leave after other layers than those of the certificate did. layers: of each text."""
+    read, counts = np.unique(layers[layers > 0], return_counts=True)
+    warn_of_layers(certificate, Counter(dict(zip(read.tolist(), counts.tolist(), strict=True))))
+
+
+def warn_of_layers(certificate: dict[str, Any], counts: Counter[int]) -> None:
+    """The same, from the number of texts that left after each layer."""
     from sentimoe.compression import drift
+
+    layers = np.repeat(list(counts.keys()), list(counts.values()))
 
     found = drift(certificate, layers)
     if found is None:

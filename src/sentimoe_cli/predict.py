@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sentimoe_ready import DEFAULT, ready_models
 
+from .many import label_many
 from .messages import Mistake, say, takes_unicode
 from .options import (
     Backend,
@@ -40,14 +41,23 @@ def predict(
             help="Folder of a classifier, a ready model (see `sentimoe models`) or a hub id; a language model for zero-shot. [sentiment]",
         ),
     ] = None,
-    input_file: Annotated[
-        Path | None,
-        Option("--input", help="File with a column of texts: CSV, TSV, JSON, JSONL, Parquet or a spreadsheet."),
+    inputs: Annotated[
+        list[str] | None,
+        Option(
+            "--input",
+            help="File with a column of texts: CSV, TSV, JSON, JSONL, Parquet or a spreadsheet; with a folder as --output also folders and quoted patterns (repeatable).",
+        ),
     ] = None,
     text_column: TextColumn = None,
     output: Annotated[
         Path | None,
-        Option(help="CSV, JSONL, Parquet or .xlsx file to write; without it, JSON lines go to standard output."),
+        Option(
+            help="CSV, JSONL, Parquet or .xlsx file to write, or a folder for any number of rows; without it, JSON lines go to standard output."
+        ),
+    ] = None,
+    kind: Annotated[
+        Literal["csv", "jsonl", "parquet"] | None,
+        Option("--format", help="Of the files in a folder. [that of the first input]"),
     ] = None,
     overwrite: Annotated[bool, Option(help="Replace an output file that exists.")] = False,
     delimiter: Delimiter = None,
@@ -58,6 +68,14 @@ def predict(
     doubtful: Annotated[
         Path | None, Option(help="File for the doubtful rows, the most doubtful first, for review.")
     ] = None,
+    limit: Annotated[int | None, Option(help="To a folder: only that many rows.", min=1)] = None,
+    max_characters: Annotated[int | None, Option(help="To a folder: reject longer texts.", min=1)] = None,
+    max_rejected: Annotated[
+        float, Option(help="To a folder: the share of rows that may be rejected.", min=0, max=1)
+    ] = 0.01,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="To a folder: label 1,000 rows and say what the whole will take.")
+    ] = False,
     long_texts: LongTexts = "windows",
     precision: Precision = "auto",
     backend: Backend = "torch",
@@ -76,10 +94,33 @@ def predict(
     A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read. A model with a threshold
     (`evaluate --target-accuracy --save`) gives doubtful texts no label; `guess` holds what it would have been. A compressed model adds `layers`.
+
+    A folder as --output takes any number of rows, in parts: a run that was stopped goes on with the same command, and `reason` says why a row has no label.
     """
     if model is None and method is not None:
         raise Mistake(f"--method {method} asks a language model: --model names it")
     model, texts, note = _model_and_texts(model, texts or [])
+    if (output is not None and output.suffix.lower() not in WRITTEN) or len(inputs or ()) > 1:
+        if texts or not inputs or output is None or method is not None or doubtful is not None:
+            raise Mistake(
+                "many texts go from --input FILES to --output FOLDER; neither texts as arguments nor --method or "
+                "--doubtful go with them"
+            )
+        check_model(model)
+        if note is not None:
+            say(f"note: {note}")
+        settings: dict[str, Any] = {"long_texts": long_texts, "precision": precision, "backend": backend}
+        settings |= {"num_experts_per_tok": experts_per_token, "max_disagreement": max_disagreement}
+        label_many(
+            model, inputs, output, settings, kind=kind, text_column=text_column, delimiter=delimiter, encoding=encoding,
+            limit=limit, max_characters=max_characters, max_rejected=max_rejected, all_answers=all_answers,
+            overwrite=overwrite, dry_run=dry_run, trust_remote_code=trust_remote_code, verify=not no_verify,
+        )  # fmt: skip
+        return
+    given = {"--format": kind, "--limit": limit, "--max-characters": max_characters, "--dry-run": dry_run or None}
+    if many := [name for name, value in given.items() if value is not None]:
+        raise Mistake(f"{many[0]} is for many texts: give a folder as --output")
+    input_file = Path(inputs[0]) if inputs else None
     if texts and input_file:
         raise Mistake("give texts as arguments or --input FILE, not both")
     if text_column is not None and input_file is None:
@@ -104,15 +145,16 @@ def predict(
     import numpy as np
     import pandas as pd
 
+    from sentimoe.batch.columns import STRING, with_predictions
     from sentimoe.data import FileFormat, json_lines, read_texts, write_table
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import THRESHOLD, find_folder
 
     from .certificates import certificate_for, warn_of_drift
-    from .columns import STRING, made_up, try_writing, with_predictions
     from .models import load_model
     from .show import prepare_process
     from .stream import predictions_with_bar
+    from .trial import made_up, try_writing
 
     prepare_process()
     if input_file is not None:
@@ -121,7 +163,7 @@ def predict(
         rows = list(map(_decoded, texts)) or _lines_of_standard_input()
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
-    settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     settings["max_disagreement"] = max_disagreement
     if method is None:
         model = str(find_folder(model))

@@ -34,6 +34,12 @@ class DataError(SentiMoEError, ValueError):
     """A data set or file cannot be used as it is."""
 
 
+class RejectedError(SentiMoEError, ValueError):
+    """More rows of a bulk job were rejected than allowed; what is finished stays."""
+
+    exit_code = ExitCode.REJECTED
+
+
 class ModelFolderError(SentiMoEError, RuntimeError):
     """A model folder is damaged, incomplete, or wants to run code of its own."""
 

@@ -2,12 +2,13 @@
 
 import base64
 import csv
+import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import pyarrow as pa
@@ -61,13 +62,24 @@ def _write_jsonl(frame: pd.DataFrame, path: Path) -> None:
         stream.writelines(json_lines(frame))
 
 
+def header_of(frame: pd.DataFrame) -> bytes:
+    """The bytes of the first row of its CSV file."""
+    stream = io.StringIO()
+    _csv_to(stream, [[_cell(name) for name in frame.columns]])
+    return stream.getvalue().encode()
+
+
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as stream:
-        plain = csv.writer(stream, lineterminator="\n")
-        quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        for row in _csv_rows(frame):
-            # before Python 3.13 a bare carriage return is not quoted, and readers take it for the end of the row
-            (quoted if "\r" in "".join(row) else plain).writerow(row)
+        _csv_to(stream, _csv_rows(frame))
+
+
+def _csv_to(stream: TextIO, rows: Iterable[list[str]]) -> None:
+    plain = csv.writer(stream, lineterminator="\n")
+    quoted = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # before Python 3.13 a bare carriage return is not quoted, and readers take it for the end of the row
+        (quoted if "\r" in "".join(row) else plain).writerow(row)
 
 
 def _csv_rows(frame: pd.DataFrame) -> Iterator[list[str]]:
@@ -149,10 +161,15 @@ def _write_excel(frame: pd.DataFrame, path: Path) -> None:
                     sheet.write_string(number, place, written)
 
 
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def arrow_table(frame: pd.DataFrame) -> pa.Table:
+    """The frame as a Parquet file holds it. Raises DataError for a column that it cannot hold."""
     arrays = [_array(frame.iloc[:, index], name) for index, name in enumerate(frame.columns)]
+    return pa.Table.from_arrays(arrays, names=list(map(clean_text, frame.columns)))
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
     try:
-        pq.write_table(pa.Table.from_arrays(arrays, names=list(map(clean_text, frame.columns))), path)
+        pq.write_table(arrow_table(frame), path)
     except pa.ArrowNotImplementedError as error:
         raise DataError(f"Parquet cannot hold a column ({error}); write .jsonl") from error
 

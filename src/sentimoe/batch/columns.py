@@ -1,19 +1,14 @@
-"""The columns that `sentimoe predict` adds to those of its input."""
+"""The columns that predictions add to those of their input."""
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sentimoe.data import json_lines, write_table
-from sentimoe.predictions import answers
+from ..predictions import answers
 
 STRING = pd.ArrowDtype(pa.string())
 
@@ -25,13 +20,15 @@ def with_predictions(
     truncated: Sequence[int] | None = None,
     threshold: float | None = None,
     layers: np.ndarray | None = None,
+    reasons: Sequence[str | None] | None = None,
 ) -> pd.DataFrame:
     """The frame with `label`, `score` and `prob_CLASS` columns, and `truncated` where the rows that were cut are given.
 
-    layers: `[B]`, how many layers read each text, for a column of that name.
+    layers: `[B]`, how many layers read each text, for a column of that name. reasons: why a row has no answer, for a
+    column `reason`.
 
-    With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why there is
-    none. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
+    With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why it is
+    missing. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
     """
     best = [answer["label"] for answer in answers(probabilities, classes)]
     kind = object if isinstance(classes[0], int) else STRING
@@ -42,8 +39,10 @@ def with_predictions(
         added["guess"] = added["label"]
         added["label"] = added["label"].where(~doubtful, None)
         reasons = [
-            "blank" if label is None else "doubtful" if low else None for label, low in zip(best, doubtful, strict=True)
+            known or ("blank" if label is None else "doubtful" if low else None)
+            for known, label, low in zip(reasons or [None] * len(best), best, doubtful, strict=True)
         ]
+    if reasons is not None:
         added["reason"] = pd.Series(reasons, dtype=STRING)
     for index, name in enumerate(probability_names(list(map(str, classes)))):
         added[name] = pd.Series(probabilities[:, index])
@@ -71,22 +70,3 @@ def probability_names(label_names: Sequence[str]) -> list[str]:
             name = f"prob_{label}_{number}"
         names.append(name)
     return names
-
-
-def made_up(rows: int, classes: int) -> np.ndarray:
-    """Probabilities `[B, C]` that take as much room in a file as those of a model."""
-    return np.random.default_rng(0).dirichlet(np.ones(classes), rows).astype(np.float32)
-
-
-def try_writing(frame: pd.DataFrame, output: Path | None) -> None:
-    """Raise now, before the model has read anything, what writing the frame would raise; None: standard output."""
-    if output is None:
-        deque(json_lines(frame), maxlen=0)
-        return
-    folder = os.path.dirname(os.path.realpath(output))
-    try:
-        with NamedTemporaryFile(dir=folder, prefix="trial-", suffix=output.suffix) as trial:
-            write_table(frame, Path(trial.name))
-    except OSError as error:
-        error.filename = str(output)
-        raise

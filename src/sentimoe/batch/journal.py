@@ -1,0 +1,91 @@
+"""What of a job is finished: a line for each part, on the disk before the next one counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..records import sync, write_text
+
+JOURNAL = "journal.jsonl"
+FORMAT = 1
+
+
+class Journal:
+    """The journal in a folder of parts. about: what decides the output; another one is refused.
+
+    `parts`: what is known of each finished part, in order. `done`: whether the job came to its end.
+    Raises ConfigError where the folder holds the parts of another job, or something else.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]):
+        self.folder, self.path = folder, folder / JOURNAL
+        self.parts: list[dict[str, Any]] = []
+        self.done: dict[str, Any] | None = None
+        about = json.loads(json.dumps({"format": FORMAT} | about))
+        if self.path.exists():
+            before, *lines = _lines(self.path)
+            if before != about:
+                raise ConfigError(
+                    f"{folder} holds parts of another job: {_difference(before, about)}. Give what it was begun with, "
+                    "or add --overwrite to begin anew"
+                )
+            for line in lines:
+                if "part" in line:
+                    self.parts.append(line)
+                else:
+                    self.done = line
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        if others := [each.name for each in folder.iterdir() if not each.name.startswith(".")]:
+            raise ConfigError(f"{folder} is not empty ({others[0]}); choose another folder or add --overwrite")
+        write_text(self.path, json.dumps(about) + "\n")
+
+    def add(self, part: dict[str, Any]) -> None:
+        """Enter a part whose file is on the disk."""
+        self._append(part)
+        self.parts.append(part)
+
+    def finish(self, report: dict[str, Any]) -> None:
+        """Enter that there is nothing left to do."""
+        self._append({"done": report})
+        self.done = {"done": report}
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self.path.open("ab") as stream:
+            stream.write(json.dumps(line).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal; half a line at its end, of a process that was killed, is cut off."""
+    data = path.read_bytes()
+    whole, _, half = data.rpartition(b"\n")
+    if half:
+        with path.open("r+b") as stream:
+            stream.truncate(len(whole) + 1)
+        sync(path)
+    try:
+        return [json.loads(line) for line in whole.split(b"\n")]
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}); add --overwrite to begin anew") from error
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first thing that is not the same, with both values."""
+    for name in dict.fromkeys([*before, *now]):
+        if before.get(name) != now.get(name):
+            was, new = before.get(name), now.get(name)
+            if isinstance(was, dict) and isinstance(new, dict):
+                return _difference(was, new)
+            return f"{name} was {_short(was)}, and now is {_short(new)}"
+    return "nothing differs"
+
+
+def _short(value: Any) -> str:
+    written = json.dumps(value)
+    return written if len(written) < 200 else f"{written[:200]}..."

@@ -1,0 +1,158 @@
+"""A classifier as a function of batches of columns: for bulk jobs, Ray Data, Daft and pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from ..classifier import SentimentClassifier
+from ..data import clean_text
+from ..data.streaming import UNDECODABLE
+from ..errors import ConfigError, DataError
+from ..evaluation import Threshold
+from ..inference import Engine, StagedClassifier
+from ..model_folder import find_folder
+from ..predictions import Predictions, joined
+from .columns import STRING, with_predictions
+
+BLANK, DOUBTFUL = "blank", "doubtful"
+UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY = "undecodable", "not a text", "too long", "out of memory"
+REJECTED = (UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY)
+OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "out of memory")
+
+
+class Predictor:
+    """Adds `label`, `score`, `prob_CLASS` and `reason` to a batch of columns, as `sentimoe predict` does.
+
+    model: a folder, a ready model or a hub id. text_column: the column of the texts. max_characters: longer texts are
+    rejected; None: none are. all_answers: label doubtful texts too, whatever threshold the model has. settings: of
+    `SentimentClassifier.from_pretrained`.
+
+    A row without an answer has a null as its label, and the reason: `blank`; `doubtful` (below the model's threshold);
+    or, if it was rejected, `undecodable`, `not a text`, `too long` or `out of memory`. Threads may share one.
+
+    Example:
+        >>> reviews.map_batches(Predictor("stars"), batch_format="pandas")  # Ray Data
+        >>> labelled = Predictor("stars", text_column="review")(pandas_frame)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "sentiment",
+        *,
+        text_column: str = "text",
+        max_characters: int | None = None,
+        all_answers: bool = False,
+        **settings: Any,
+    ):
+        self.folder = find_folder(model)
+        classifier = SentimentClassifier.from_pretrained(self.folder, **settings)
+        assert isinstance(classifier.engine, Engine)
+        self.engine, self.classes = classifier.engine, classifier.classes_.tolist()
+        self.text_column, self.max_characters = text_column, max_characters
+        stored = None if all_answers else Threshold.load(self.folder)
+        self.threshold = None if stored is None else stored.value
+        self.counts_layers = isinstance(self.engine.model, StagedClassifier)
+
+    def __call__(self, batch: Any) -> Any:
+        """A DataFrame, an Arrow table or a mapping of arrays -> the same with more columns. Raises ConfigError."""
+        if isinstance(batch, pd.DataFrame):
+            return self.labelled(batch)
+        if isinstance(batch, pa.Table):
+            frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+            return pa.Table.from_pandas(self.labelled(frame), preserve_index=False)
+        if isinstance(batch, Mapping):
+            found = self.labelled(pd.DataFrame({name: list(values) for name, values in batch.items()}))
+            return {name: found[name].to_numpy() for name in found.columns}
+        raise ConfigError(f"a batch is a DataFrame, an Arrow table or a mapping of columns, not {type(batch).__name__}")
+
+    def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame with what the model says of each row. Raises ConfigError where there is no column of texts."""
+        if self.text_column not in frame.columns:
+            raise ConfigError(
+                f'no column "{self.text_column}"; the columns are {", ".join(map(str, frame.columns))}. Name the right '
+                "one with text_column"
+            )
+        texts, reasons = self._checked(frame[self.text_column].tolist())
+        readable = [row for row, reason in enumerate(reasons) if reason is None]
+        found, failed = answered(self.engine, [texts[row] for row in readable])
+        for place in failed:
+            reasons[readable[place]] = NO_MEMORY
+        probabilities = np.full((len(frame), self.engine.num_labels), np.nan, dtype=np.float32)
+        probabilities[readable] = found.probabilities
+        for row in np.flatnonzero(np.isnan(probabilities[:, 0])):
+            reasons[row] = reasons[row] or BLANK
+        cut = [readable[place] for place in found.truncated] if self.engine.long_texts == "truncate" else None
+        layers = None
+        if found.layers is not None:
+            layers = np.zeros(len(frame), dtype=np.int64)
+            layers[readable] = found.layers
+        return with_predictions(
+            _without_marks(frame), self.classes, probabilities, cut, self.threshold, layers, reasons
+        )
+
+    def _checked(self, values: Sequence[Any]) -> tuple[list[str], list[str | None]]:
+        """The text of each row, and why it is not read."""
+        texts, reasons = [], []
+        for value in values:
+            reason: str | None = None
+            try:
+                text = clean_text(value)
+            except DataError:
+                text, reason = "", NO_TEXT
+            if UNDECODABLE in text:
+                reason = UNREADABLE
+            elif self.max_characters is not None and len(text) > self.max_characters:
+                reason = TOO_LONG
+            elif reason is None and not text.strip():
+                reason = BLANK
+            texts.append(text)
+            reasons.append(reason)
+        return texts, reasons
+
+
+def answered(engine: Any, texts: Sequence[str]) -> tuple[Predictions, list[int]]:
+    """The answers, and the places of texts that fail alone: where memory runs out, halves are tried again."""
+    try:
+        return engine.predict(texts), []
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+    if len(texts) == 1:
+        layers = np.zeros(1, dtype=np.int64) if isinstance(engine.model, StagedClassifier) else None
+        return Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), layers=layers), [0]
+    half = len(texts) // 2
+    (first, failed), (second, more) = answered(engine, texts[:half]), answered(engine, texts[half:])
+    shifted = Predictions(second.probabilities, [half + row for row in second.truncated], layers=second.layers)
+    return joined([first, shifted], engine.num_labels), failed + [half + place for place in more]
+
+
+def _is_memory(error: Exception) -> bool:
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _without_marks(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with U+FFFD where bytes could not be decoded."""
+    marked = [
+        name
+        for name, column in frame.items()
+        if column.dtype == object or isinstance(column.dtype, pd.StringDtype) or column.dtype == STRING
+        if any(isinstance(value, str) and UNDECODABLE in value for value in column)
+    ]
+    if not marked:
+        return frame
+    clean = frame.copy()
+    for name in marked:
+        clean[name] = frame[name].map(_replaced).astype(frame[name].dtype)
+    return clean
+
+
+def _replaced(value: Any) -> Any:
+    return value.replace(UNDECODABLE, "\ufffd") if isinstance(value, str) else value

@@ -1,0 +1,138 @@
+"""`sentimoe predict` from files to a folder: any number of rows, in parts, stopped and gone on with at will."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .messages import Mistake, say
+from .places import check_folder
+from .stopping import stopped_by_signals
+
+if TYPE_CHECKING:
+    from sentimoe.batch import Report
+
+MINUTE = 60.0
+DRY_ROWS = 1000
+
+
+def label_many(
+    model: str,
+    inputs: Sequence[str],
+    output: Path,
+    settings: dict[str, Any],
+    *,
+    kind: str | None,
+    text_column: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+    limit: int | None,
+    max_characters: int | None,
+    max_rejected: float,
+    all_answers: bool,
+    overwrite: bool,
+    dry_run: bool,
+    trust_remote_code: bool,
+    verify: bool,
+) -> None:
+    """Label all rows of the inputs. settings: of the classifier. Raises Mistake and what `sentimoe.batch.run` raises."""
+    if output.suffix.lower() == ".xlsx":
+        raise Mistake(f"{output}: many texts do not go into a spreadsheet; give a folder, or a .csv file")
+    check_folder(output.parent if output.suffix else output)
+    if output.is_file() and not overwrite:
+        raise Mistake(f"{output} exists; choose another or add --overwrite")
+    from sentimoe.batch import Job, Predictor, run
+    from sentimoe.data import FileFormat
+
+    from .certificates import certificate_for, warn_of_layers
+    from .show import prepare_process
+
+    prepare_process()
+    how = {"trust_remote_code": trust_remote_code, "verify": verify}
+    decide = settings | {"max_characters": max_characters, "all_answers": all_answers}
+
+    def make(column: str) -> Predictor:
+        return Predictor(
+            model, text_column=column, max_characters=max_characters, all_answers=all_answers, **settings, **how
+        )
+
+    job = Job(
+        inputs, output, kind, text_column, FileFormat(encoding, delimiter), limit, max_rejected, overwrite=overwrite
+    )
+    if dry_run:
+        say_what_it_takes(job, make)
+        return
+    certificate = certificate_for(model, settings["max_disagreement"], settings["precision"], settings["long_texts"])
+    with stopped_by_signals("sentimoe"), _progress() as progress:
+        report = run(job, make, decide, progress)
+    if certificate is not None and report.layers:
+        warn_of_layers(certificate, report.layers)
+    for line in told(report, output):
+        say(line)
+
+
+def told(report: Report, output: Path) -> list[str]:
+    """What became of the rows."""
+    lines = [f"{report.rows:,} row{'s' * (report.rows != 1)} written to {output}: {report.scored:,} have a label"]
+    if report.reasons:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common())
+        lines[0] += f"; without one: {counts}"
+    if report.places:
+        lines.append(f"first rejected rows: {'; '.join(report.places)}")
+    if report.resumed:
+        lines.append(f"{report.resumed:,} of them were finished before")
+    return lines
+
+
+def say_what_it_takes(job: Any, make: Any) -> None:
+    """Label the first rows, and say what was found and what the whole takes."""
+    from sentimoe.batch.inputs import input_files, looked_at, parts
+    from sentimoe.data.rows import find_column
+    from sentimoe.data.writing import json_lines
+
+    sources = looked_at(input_files(job.inputs), job.file_format)
+    for source in sources:
+        form = "".join(f", {name} {value!r}" for name, value in (("delimiter", source.delimiter),) if value)
+        say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
+    import pandas as pd
+
+    first = pd.DataFrame(columns=list(sources[0].columns))
+    column = find_column(first, str(sources[0].path), job.text_column, "text")
+    say(f"columns: {', '.join(sources[0].columns)}; the texts are in {column!r}")
+    frame = next(parts(sources, column, DRY_ROWS, DRY_ROWS), first)
+    predictor = make(column)
+    predictor.labelled(frame.head(64))  # warm
+    started = time.monotonic()
+    labelled = predictor.labelled(frame)
+    seconds = max(time.monotonic() - started, 1e-9)
+    read = sum(len(line) for line in json_lines(frame)) / max(len(frame), 1)
+    written = sum(len(line) for line in json_lines(labelled)) / max(len(frame), 1)
+    say(f"{len(frame):,} rows read: {len(frame) / seconds:.0f} rows/s")
+    if len(frame) == DRY_ROWS and all(source.kind in (".csv", ".tsv", ".jsonl") for source in sources):
+        rows = sum(source.size for source in sources) / read
+        say(
+            f"about {rows:,.0f} rows in all if the files are not packed: {rows * seconds / len(frame) / 3600:.2g} hours, "
+            f"{rows * written / 1e9:.2g} GB of disk"
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Told of finished rows: a line a minute, so that a log shows life; on a terminal every ten seconds."""
+    started = last = time.monotonic()
+    done = rejected = before = 0
+    live = sys.stderr is not None and sys.stderr.isatty()
+
+    def progress(rows: int, bad: int) -> None:
+        nonlocal done, rejected, last, before
+        done, rejected, now = done + rows, rejected + bad, time.monotonic()
+        if now - last >= (MINUTE / 6 if live else MINUTE):
+            rate = (done - before) / (now - last)
+            say(f"{done:,} rows, {rate:,.0f} rows/s, {rejected:,} rejected, {now - started:,.0f} s")
+            last, before = now, done
+
+    yield progress

@@ -1,0 +1,359 @@
+"""Bulk labelling: every row once, whatever happens on the way, and the bytes of an undisturbed run."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from backbone import labelled_texts, write_backbone
+from command import invoke
+from filelock import FileLock
+
+from sentimoe import SentimentClassifier
+from sentimoe.batch import Job, Predictor, files, job, predictor, run
+from sentimoe.batch.inputs import input_files, parts
+from sentimoe.batch.journal import JOURNAL
+from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
+
+WORDS = ["lovely", "awful", "great", "worst", "happy", "broken", "best", "hate"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("batch")
+    settings = {"model": write_backbone(folder / "backbone"), "epochs": 3, "learning_rate": 5e-3, "batch_size": 16}
+    SentimentClassifier(method="full", max_length=32, **settings).fit(*labelled_texts(120)).save_pretrained(
+        folder / "m"
+    )
+    return folder / "m"
+
+
+def rows(count):
+    texts = [f"the {WORDS[i % 8]} thing and the {WORDS[i // 8 % 8]} one, number {i}" for i in range(count)]
+    return pd.DataFrame({"id": np.arange(count), "text": texts, "label": "given"})
+
+
+def label(model, inputs, output, part_rows=20, **settings):
+    def make(column):
+        return Predictor(model, text_column=column, precision="float32")
+
+    done = []
+    given = Job([str(each) for each in inputs], output, part_rows=part_rows, **settings)
+    report = run(given, make, {}, lambda count, bad: done.append(count))
+    assert report.rows == report.scored + sum(report.reasons.values())
+    return report
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_every_row_once_with_its_columns(model, tmp_path, kind):
+    frame = rows(50)
+    frame.loc[7, "text"] = " "
+    frame.to_parquet(tmp_path / "in.parquet")
+    report = label(model, [tmp_path / "in.parquet"], tmp_path / f"out.{kind}")
+    assert (report.rows, report.scored, dict(report.reasons)) == (50, 49, {"blank": 1})
+    read = {"csv": pd.read_csv, "jsonl": lambda path: pd.read_json(path, lines=True), "parquet": pd.read_parquet}[kind]
+    found = read(tmp_path / f"out.{kind}")
+    assert found["id"].tolist() == frame["id"].tolist() and found["text"].tolist() == frame["text"].tolist()
+    assert set(found["input_label"]) == {"given"} and found["reason"][7] == "blank" and pd.isna(found["label"][7])
+    classifier = SentimentClassifier.from_pretrained(model, precision="float32")
+    expected = classifier.predict([text for text in frame["text"] if text.strip()])
+    assert found["label"].drop(7).tolist() == list(expected)
+    assert not (tmp_path / f"out.{kind}.partial").exists()
+    if kind == "parquet":
+        assert found["id"].dtype == np.int64
+
+
+@pytest.mark.parametrize("output", ["out.csv", "folder", "out.jsonl", "out.parquet"])
+def test_a_killed_job_goes_on_to_the_same_bytes(model, tmp_path, output):
+    rows(130).to_csv(tmp_path / "in.csv", index=False)
+    label(model, [tmp_path / "in.csv"], tmp_path / f"whole-{output}")
+
+    class Killed(BaseException):
+        pass
+
+    def make_stopping(after):
+        def make(column):
+            made, real = Predictor(model, text_column=column, precision="float32"), Predictor.labelled
+            calls = iter(range(100))
+
+            def labelled(frame):
+                if len(frame) and next(calls) == after:
+                    raise Killed
+                return real(made, frame)
+
+            made.labelled = labelled
+            return made
+
+        return make
+
+    given = Job([str(tmp_path / "in.csv")], tmp_path / output, part_rows=20)
+    for after in (0, 1, 3):
+        with pytest.raises(Killed):
+            run(given, make_stopping(after), {}, lambda count, bad: None)
+    report = label(model, [tmp_path / "in.csv"], tmp_path / output)
+    assert report.resumed >= 20 and report.rows == 130
+    whole, found = tmp_path / f"whole-{output}", tmp_path / output
+    if output == "folder":
+        assert contents(found) == contents(whole)
+        assert label(model, [tmp_path / "in.csv"], found).resumed == 130  # and once more: nothing is left to do
+    else:
+        assert found.read_bytes() == whole.read_bytes()
+
+
+def stopped_after_two_parts(model, tmp_path, monkeypatch):
+    """A folder with two finished parts of a job whose third write failed."""
+    rows(80).to_csv(tmp_path / "in.csv", index=False)
+    real = job.write_part
+
+    def full(frame, path, schema):
+        if path.name == "part-00002.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(frame, path, schema)
+
+    monkeypatch.setattr(job, "write_part", full)
+    with pytest.raises(StoppedError, match=r"cannot be written to .*No space left"):
+        label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    monkeypatch.setattr(job, "write_part", real)
+    return tmp_path / "out"
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(model, tmp_path, monkeypatch):
+    out = stopped_after_two_parts(model, tmp_path, monkeypatch)
+    assert {path.name for path in out.glob("part-*")} == {"part-00000.csv", "part-00001.csv"}
+    assert label(model, [tmp_path / "in.csv"], out).resumed == 40
+    label(model, [tmp_path / "in.csv"], tmp_path / "again")
+    assert contents(out) == contents(tmp_path / "again")
+
+
+def test_what_a_killed_process_left_is_swept(model, tmp_path, monkeypatch):
+    out = stopped_after_two_parts(model, tmp_path, monkeypatch)
+    (out / "part-00002.csv").write_text("half a part")
+    (out / "part-00003.csv.0123.partial").write_text("half")
+    with (out / JOURNAL).open("ab") as stream:
+        stream.write(b'{"part": 2, "fi')
+    assert label(model, [tmp_path / "in.csv"], out).rows == 80
+    label(model, [tmp_path / "in.csv"], tmp_path / "again")
+    assert contents(out) == contents(tmp_path / "again")
+
+
+@pytest.mark.parametrize("what", ["input", "limit", "part", "model", "setting"])
+def test_another_job_does_not_go_on_with_the_parts(model, tmp_path, monkeypatch, what):
+    out, how = stopped_after_two_parts(model, tmp_path, monkeypatch), {}
+    told = "holds parts of another job: "
+    if what == "input":
+        rows(81).to_csv(tmp_path / "in.csv", index=False)
+        told += "inputs was .* and now is"
+    elif what == "limit":
+        how, told = {"limit": 70}, told + "limit was null, and now is 70"
+    elif what == "part":
+        (out / "part-00001.csv").write_text("other")
+        told = "part-00001.csv is missing or was changed"
+    elif what == "model":
+        other = tmp_path / "other"
+        SentimentClassifier.from_pretrained(model).save_pretrained(other)
+        (other / "README.md").write_text("changed")
+        model, told = other, told + "README.md was"
+    else:
+        given = Job([str(tmp_path / "in.csv")], out, part_rows=20)
+        with pytest.raises(ConfigError, match="all_answers was null, and now is true"):
+            run(given, lambda column: Predictor(model, text_column=column), {"all_answers": True}, print)
+        return
+    with pytest.raises(ConfigError, match=told):
+        label(model, [tmp_path / "in.csv"], out, **how)
+    assert label(model, [tmp_path / "in.csv"], out, overwrite=True, **how).resumed == 0
+
+
+def test_a_folder_with_other_things_is_left_alone(model, tmp_path):
+    rows(10).to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"out is not empty \(mine.txt\)"):
+            label(model, [tmp_path / "in.csv"], tmp_path / "out", overwrite=overwrite)
+    assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+
+def test_two_processes_do_not_write_one_output(model, tmp_path):
+    rows(10).to_csv(tmp_path / "in.csv", index=False)
+    with (
+        FileLock(tmp_path / ".out.lock"),
+        pytest.raises(ConfigError, match="another process is writing"),
+    ):
+        label(model, [tmp_path / "in.csv"], tmp_path / "out")
+
+
+def test_bad_rows_get_a_reason_and_too_many_end_the_job(model, tmp_path):
+    frame = rows(300)
+    frame.loc[10, "text"] = "x" * 500
+    lines = frame.to_csv(index=False).encode().split(b"\n")
+    lines[21] = b"20,\xff\xfe broken,given"
+    (tmp_path / "in.csv").write_bytes(b"\n".join(lines))
+
+    def make(column):
+        return Predictor(model, text_column=column, max_characters=400, precision="float32")
+
+    given = Job([str(tmp_path / "in.csv")], tmp_path / "out.csv", part_rows=100)
+    report = run(given, make, {}, lambda count, bad: None)
+    assert dict(report.reasons) == {"too long": 1, "undecodable": 1} and report.scored == 298
+    assert report.places == ["row 11: too long", "row 21: undecodable"]
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert found["text"][20] == "�� broken" and found["label"].isna().tolist().count(True) == 2
+    strict = Job([str(tmp_path / "in.csv")], tmp_path / "two", part_rows=100, max_rejected=0.005)
+    with pytest.raises(RejectedError, match=r"2 of 300 rows were rejected, more than 0.50%: row 11: too long; row 21"):
+        run(strict, make, {}, lambda count, bad: None)
+    allowed = Job([str(tmp_path / "in.csv")], tmp_path / "two", part_rows=100, max_rejected=0.01)
+    assert run(allowed, make, {}, lambda count, bad: None).resumed == 300
+
+
+def test_values_that_are_no_text_are_rejected(model, tmp_path):
+    lines = [{"text": "the best"}, {"text": ["a", "list"]}, {"text": 5}, {"text": None}, {"other": 1}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    report = label(model, [tmp_path / "in.jsonl"], tmp_path / "out.jsonl", max_rejected=0.5)
+    assert dict(report.reasons) == {"blank": 2, "not a text": 1} and report.scored == 2
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert found[1]["text"] == ["a", "list"] and found[4]["other"] == 1 and found[0]["other"] is None
+
+
+def test_where_memory_runs_out_halves_are_tried(model):
+    made = Predictor(model, precision="float32")
+    frame = rows(40)
+    expected = made(frame)
+    real, sizes = made.engine.predict, []
+
+    def small(texts):
+        sizes.append(len(texts))
+        if len(texts) > 12 or any("number 17" in text for text in texts):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return real(texts)
+
+    made.engine.predict = small
+    found = made(frame)
+    assert found["reason"].dropna().tolist() == ["out of memory"] and found["reason"][17] == "out of memory"
+    kept = [row for row in range(40) if row != 17]
+    assert found["label"][kept].tolist() == expected["label"][kept].tolist() and 1 in sizes
+    np.testing.assert_allclose(found["score"][kept], expected["score"][kept], atol=1e-6)
+
+    def broken(texts):
+        raise RuntimeError("another error")
+
+    made.engine.predict = broken
+    with pytest.raises(RuntimeError, match="another error"):
+        made(frame)
+
+
+def test_a_predictor_takes_the_batches_of_other_tools(model):
+    made, frame = Predictor(model, text_column="text", precision="float32"), rows(10)
+    expected = made(frame)
+    table = made(pa.Table.from_pandas(frame))
+    arrays = made({name: frame[name].to_numpy() for name in frame.columns})
+    assert table.column("label").to_pylist() == arrays["label"].tolist() == expected["label"].tolist()
+    assert table.column("id").to_pylist() == arrays["id"].tolist() == frame["id"].tolist()
+    with pytest.raises(ConfigError, match='no column "text"; the columns are a'):
+        made(pd.DataFrame({"a": ["b"]}))
+    with pytest.raises(ConfigError, match="a batch is a DataFrame, an Arrow table or a mapping of columns, not list"):
+        made(["a"])
+
+
+def test_files_folders_and_patterns(tmp_path):
+    for name in ("b.csv", "a.CSV", "sub/c.jsonl.gz", "x.txt", ".hidden.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text\na\n")
+    assert [path.name for path in input_files([tmp_path])] == ["a.CSV", "b.csv", "c.jsonl.gz"]
+    assert [path.name for path in input_files([f"{tmp_path}/*.csv"])] == ["b.csv"]
+    assert [path.name for path in input_files([f"{tmp_path}/b.csv", tmp_path / "a.CSV"])] == ["b.csv", "a.CSV"]
+    with pytest.raises(DataError, match="is named twice"):
+        input_files([tmp_path, tmp_path / "b.csv"])
+    with pytest.raises(DataError, match="no file to read there"):
+        input_files([f"{tmp_path}/*.parquet"])
+
+
+def test_inputs_are_one_table(model, tmp_path):
+    rows(25).to_csv(tmp_path / "a.csv", index=False, sep=";")
+    rows(30)[["text", "label", "id"]].to_json(tmp_path / "b.jsonl", orient="records", lines=True)
+    report = label(model, [tmp_path / "a.csv", tmp_path / "b.jsonl"], tmp_path / "out", kind="jsonl")
+    found = [json.loads(line) for path in sorted((tmp_path / "out").glob("part*")) for line in path.open()]
+    assert report.rows == len(found) == 55 and [str(row["id"]) for row in found[25:]] == list(map(str, range(30)))
+    assert [part["rows"] for part in map(json.loads, (tmp_path / "out" / JOURNAL).open()) if "part" in part] == [
+        20,
+        20,
+        15,
+    ]
+    rows(5)[["text"]].to_csv(tmp_path / "c.csv", index=False)
+    with pytest.raises(DataError, match=r"c.csv has the columns text, and .*a.csv has id, text, label"):
+        label(model, [tmp_path / "a.csv", tmp_path / "c.csv"], tmp_path / "two")
+
+
+def test_long_texts_make_smaller_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("sentimoe.batch.inputs.PART_CHARACTERS", 1000)
+    monkeypatch.setattr("sentimoe.batch.inputs.ROWS_AT_ONCE", 3)
+    rows(3).assign(text="x" * 600).to_csv(tmp_path / "a.csv", index=False)
+    rows(20).to_csv(tmp_path / "b.csv", index=False)
+    from sentimoe.batch.inputs import looked_at
+    from sentimoe.data import FileFormat
+
+    sources = looked_at([tmp_path / "a.csv", tmp_path / "b.csv"], FileFormat())
+    found = [len(part) for part in parts(sources, "text", 15)]
+    assert sum(found) == 23 and max(found) <= 15 and found[0] == 2
+    assert sum(len(part) for part in parts(sources, "text", 15, limit=9)) == 9
+
+
+def test_parquet_parts_have_one_schema(tmp_path):
+    first, later = pd.DataFrame({"a": [None, None], "b": [1, 2]}), pd.DataFrame({"a": ["x", None], "b": [3, 4]})
+    files.write_part(first, tmp_path / "part-0.parquet", None)
+    schema = pa.parquet.read_schema(tmp_path / "part-0.parquet")
+    files.write_part(later, tmp_path / "part-1.parquet", schema)
+    files.join([tmp_path / "part-0.parquet", tmp_path / "part-1.parquet"], tmp_path / "out.parquet", first, False)
+    assert pd.read_parquet(tmp_path / "out.parquet")["a"].tolist()[2] == "x"
+    with pytest.raises(DataError, match='column "b" is of type int64 in the first part, and later of large_string'):
+        files.write_part(later.assign(b=["no", "number"]), tmp_path / "part-2.parquet", schema)
+
+
+def test_the_command_line(model, tmp_path):
+    rows(60).to_csv(tmp_path / "in.csv", index=False)
+    told = ("predict", "--model", model, "--input", tmp_path / "in.csv", "--output", tmp_path / "out")
+    result = invoke(*told, "--limit", 50)
+    assert result.exit_code == 0, result.stderr
+    assert f"50 rows written to {tmp_path / 'out'}: 50 have a label" in result.stderr
+    assert "limit was 50, and now is null" in invoke(*told).error
+    assert "50 of them were finished before" in invoke(*told, "--limit", 50).stderr
+    dry = invoke(*told, "--dry-run").stderr
+    assert "columns: id, text, label; the texts are in 'text'" in dry and "60 rows read: " in dry
+    assert "give a folder as --output" in invoke(*told[:-1], tmp_path / "x.csv", "--limit", 5).error
+    assert "go from --input FILES to --output FOLDER" in invoke("predict", "a text", "--output", tmp_path / "o").error
+    two = invoke(*told[:-1], tmp_path / "both.csv", "--input", tmp_path / "in.csv")
+    assert "is named twice" in two.error and two.exit_code == 2
+
+
+def test_a_signal_stops_and_the_same_command_goes_on(model, tmp_path):
+    rows(40_000).to_csv(tmp_path / "in.csv", index=False)
+    told = [sys.executable, "-m", "sentimoe", "predict", "--model", model, "--input", tmp_path / "in.csv"]
+    told += ["--output", tmp_path / "out", "--limit", "34000"]
+    process = subprocess.Popen(list(map(str, told)), stderr=subprocess.PIPE, text=True)
+    journal = tmp_path / "out" / JOURNAL
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 75, said
+    assert "go on with: sentimoe predict" in said
+    before = sum("part" in json.loads(line) for line in journal.open())
+    done = subprocess.run(list(map(str, told)), stderr=subprocess.PIPE, text=True, check=True)
+    assert f"{before * job.PART_ROWS:,} of them were finished before" in done.stderr
+    assert Path(tmp_path / "out").exists() and os.listdir(tmp_path / "out").count(JOURNAL) == 1
+
+
+def test_reasons_are_told_apart(model):
+    assert set(predictor.REJECTED).isdisjoint({predictor.BLANK, predictor.DOUBTFUL})
