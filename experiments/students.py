@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
+from sentimoe import SentimentClassifier
 from sentimoe.bench.int8 import calibration_of, network_megabytes, openvino_int8_model
 from sentimoe.bench.peers import Built, Peer, Task, compare_peers, engine_dtype, weights
 from sentimoe.bench.speed import BenchTexts, load
 from sentimoe.bench.tools import best_regression, compressed_peer, named
-from sentimoe.data import load_dataset
+from sentimoe.data import SentimentDataset, load_dataset
 from sentimoe.inference import OpenVINOClassifier
 from sentimoe.methods import save_adapted
 from sentimoe.model_folder import load_model, load_tokenizer
@@ -43,12 +44,14 @@ def compare(
     case, dense, fast = CASES[name], work / f"{name}-s{seed}", work / f"{name}-s{seed}-fast"
     source = data_root / case.data
     dataset = load_dataset(str(source) if source.is_dir() else case.data)
-    unlabelled = dense.with_name(f"{dense.name}-texts.parquet")
-    given, _ = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
-    pd.DataFrame({"text": given}).to_parquet(unlabelled)
+    data = dense.with_name(f"{dense.name}-texts")
+    if not data.exists():
+        progress("the dense model answers the texts that its students learn from")
+        given, _ = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
+        _write_data(data, dense, given, dataset)
     peers = [*named(TOOLS), Peer("model2vec + LR", "float32", model2vec, ("model2vec",)), compressed_peer(fast)]
     for layers in LAYERS:
-        student = partial(_student, dense, layers, unlabelled, case, seed, progress)
+        student = partial(student_of, dense, layers, data, case, seed, progress)
         title = f"student of {layers} layers"
         peers += [
             Peer(title, "", partial(in_bfloat16, student)),
@@ -59,8 +62,20 @@ def compare(
     write_json(path, compare_peers(dense, None, test, progress, ROUNDS, peers))
 
 
-def _student(
-    dense: Path, layers: int, unlabelled: Path, case: Case, seed: int, progress: Callable[[str], None]
+def _write_data(folder: Path, dense: Path, texts: Sequence[str], dataset: SentimentDataset) -> None:
+    """A data set of the texts that `compress` was given, labelled by the dense model, and the true validation split."""
+    labels = SentimentClassifier.from_pretrained(dense, precision="float32").predict(texts)
+    held = dataset.splits["validation"]
+    known = [dataset.label_names[label] for label in held.labels]
+    aside = folder.with_name(f"{folder.name}-aside")
+    aside.mkdir(exist_ok=True)
+    pd.DataFrame({"text": texts, "label": labels}).to_parquet(aside / "train.parquet")
+    pd.DataFrame({"text": held.texts, "label": known}).to_parquet(aside / "validation.parquet")
+    aside.replace(folder)
+
+
+def student_of(
+    dense: Path, layers: int, data: Path, case: Case, seed: int, progress: Callable[[str], None]
 ) -> tuple[Path, float]:
     """The run folder of a student, and the seconds that its training took."""
     start, run = (dense.with_name(f"{dense.name}-{layers}-layers{end}") for end in ("-start", ""))
@@ -69,9 +84,8 @@ def _student(
         save_adapted(without_top_layers(model, layers), load_tokenizer(dense), start)
     if not (run / "run.json").is_file():
         progress(f"training a student of {layers} layers")
-        config = read_json(dense / "run.json")["config"]
-        told = {"data": config["data"], "train_limit": 8000, "eval_limit": 1500, "max_length": case.max_length}
-        taught = {"teacher": [str(dense)], "unlabelled": str(unlabelled), "distillation_weight": 1.0}
+        told = {"data": str(data), "eval_limit": 1500, "max_length": case.max_length}
+        taught = {"teacher": [str(dense)], "distillation_weight": 1.0}
         student = {"model": str(start), "head": "native", "method": "full", "epochs": EPOCHS, "seed": seed}
         train(TrainConfig.from_dict(told | taught | student), run, resume=True)
     return run, read_json(run / "run.json")["seconds"]["all"]
