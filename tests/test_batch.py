@@ -330,8 +330,10 @@ def test_the_command_line(model, tmp_path):
     assert "50 of them were finished before" in invoke(*told, "--limit", 50).stderr
     dry = invoke(*told, "--dry-run").stderr
     assert "columns: id, text, label; the texts are in 'text'" in dry and "60 rows read: " in dry
-    assert "give a folder as --output" in invoke(*told[:-1], tmp_path / "x.csv", "--limit", 5).error
-    assert "go from --input FILES to --output FOLDER" in invoke("predict", "a text", "--output", tmp_path / "o").error
+    assert "5 rows written to" in invoke(*told[:-1], tmp_path / "x.csv", "--limit", 5).stderr
+    assert "--limit is for files that become a folder" in invoke(*told[:-2], "--limit", 5).error
+    assert "must end in .csv" in invoke(*told[:-1], tmp_path / "x.txt").error
+    assert "--format is of the files in a folder" in invoke(*told[:-1], tmp_path / "y.csv", "--format", "csv").error
     two = invoke(*told[:-1], tmp_path / "both.csv", "--input", tmp_path / "in.csv")
     assert "is named twice" in two.error and two.exit_code == 2
 

@@ -19,9 +19,9 @@ from language_models import language_model, tokenizer
 import sentimoe_cli
 import sentimoe_cli.stream
 from sentimoe import SentimentClassifier
+from sentimoe.batch import Predictor
 from sentimoe.batch.columns import probability_names, with_predictions
 from sentimoe.data import write_table
-from sentimoe.predictions import Predictions
 from sentimoe_cli.train import OF_METHOD, PLAIN
 
 COLUMNS = ("--text-column", "review", "--label-column", "stars")
@@ -208,25 +208,26 @@ def full_disk(size):
 def test_a_full_disk_leaves_the_file_that_was_to_be_replaced(made, tmp_path, monkeypatch, suffix, late):
     """Kinds: half a file where the user's was (late); a full disk that shows after hours of work (not late)."""
     folder, _ = made
-    path, bar = tmp_path / f"own{suffix}", sentimoe_cli.stream.predictions_with_bar
+    path, real = tmp_path / f"own{suffix}", Predictor.labelled
     numbers = np.random.default_rng(0).integers(10**9, size=(400, 2))
     write_table(pd.DataFrame({"text": ["a thing"] * 400, "n": numbers[:, 0], "m": numbers[:, 1]}), path)
     before, asked = path.read_bytes(), []
 
-    def ask(engine, texts):
-        asked.append(len(texts))
+    def ask(predictor, frame):
+        asked.append(len(frame))
         if late:
             resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, resource.RLIM_INFINITY))
-        return Predictions(np.full((len(texts), 2), 0.5, dtype=np.float32))
+        return real(predictor, frame)
 
-    monkeypatch.setattr(sentimoe_cli.stream, "predictions_with_bar", ask)
+    monkeypatch.setattr(Predictor, "labelled", ask)
     with full_disk(resource.RLIM_INFINITY if late else 2_000):
         result = invoke("predict", "--model", folder / "run", "--input", path, "--output", path, "--overwrite")
-    assert result.exit_code == 75 and str(path) in result.error and "free some space" in result.error
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path] and asked == [400] * late
-    monkeypatch.setattr(sentimoe_cli.stream, "predictions_with_bar", bar)
+    assert result.exit_code == 75 and str(path) in result.error and "once there is room" in result.error
+    left = [path, *([path.with_name(f"{path.name}.partial")] if late else [])]
+    assert path.read_bytes() == before and sorted(tmp_path.iterdir()) == left and asked == [400] * late
+    monkeypatch.setattr(Predictor, "labelled", real)
     again = invoke("predict", "--model", folder / "run", "--input", path, "--output", path, "--overwrite")
-    assert again.exit_code == 0, again.stderr
+    assert again.exit_code == 0 and list(tmp_path.iterdir()) == [path], again.stderr
 
 
 def test_predict_keeps_every_column_of_its_input(made, tmp_path):
@@ -259,7 +260,7 @@ def test_a_header_alone_gives_no_rows(made, tmp_path, suffix):
     out = tmp_path / f"out{suffix}"
     result = invoke("predict", "--model", folder / "run", "--input", tmp_path / "in.csv", "--output", out)
     assert result.exit_code == 0 and "0 rows written" in result.stderr, result.stderr
-    columns = ["id", "text", "label", "score", "prob_negative", "prob_positive"]
+    columns = ["id", "text", "label", "score", "reason", "prob_negative", "prob_positive"]
     if suffix == ".csv":
         assert out.read_text() == ",".join(columns) + "\n"
     elif suffix == ".jsonl":
@@ -432,11 +433,9 @@ def test_the_first_argument_may_be_the_model(made, monkeypatch):
 )
 def test_a_bad_value_that_nobody_reads_shows_before_predicting(made, tmp_path, monkeypatch, row, suffix, reason):
     """Kind: output problems that show after hours of predicting."""
-    asked = []
+    asked, real = [], Predictor.labelled
     monkeypatch.setattr(
-        sentimoe_cli.stream,
-        "predictions_with_bar",
-        lambda engine, texts: asked.append(texts) or Predictions(np.full((len(texts), 2), 0.5, dtype=np.float32)),
+        Predictor, "labelled", lambda self, frame: (asked.append(frame) if len(frame) else None) or real(self, frame)
     )
     (tmp_path / "in.jsonl").write_text(json.dumps({"text": "a"} | row) + "\n")
     told = ("--input", tmp_path / "in.jsonl", "--output", tmp_path / f"out{suffix}")

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .messages import Mistake, say
-from .places import check_folder
+from .places import WRITTEN, check_data, check_file, check_folder
 from .stopping import stopped_by_signals
 
 if TYPE_CHECKING:
     from sentimoe.batch import Report
 
+FEWER_EXPERTS = (
+    "warning: the threshold was found with the model's own number of experts; its guarantee does not hold here"
+)
 MINUTE = 60.0
 DRY_ROWS = 1000
 
@@ -40,11 +43,15 @@ def label_many(
     verify: bool,
 ) -> None:
     """Label all rows of the inputs. settings: of the classifier. Raises Mistake and what `sentimoe.batch.run` raises."""
-    if output.suffix.lower() == ".xlsx":
-        raise Mistake(f"{output}: many texts do not go into a spreadsheet; give a folder, or a .csv file")
-    check_folder(output.parent if output.suffix else output)
-    if output.is_file() and not overwrite:
-        raise Mistake(f"{output} exists; choose another or add --overwrite")
+    if output.suffix:
+        check_file(output, WRITTEN, overwrite)
+    elif output.is_file():
+        raise Mistake(f"{output} is a file; give a folder, or a name that ends in {', '.join(WRITTEN)}")
+    else:
+        check_folder(output)
+    if kind is not None and output.suffix:
+        raise Mistake(f"--format is of the files in a folder; {output} says it by its name")
+    check_data(*inputs)
     from sentimoe.batch import Job, Predictor, run
     from sentimoe.data import FileFormat
 
@@ -55,10 +62,16 @@ def label_many(
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
     decide = settings | {"max_characters": max_characters, "all_answers": all_answers}
 
+    made: list[Predictor] = []
+
     def make(column: str) -> Predictor:
-        return Predictor(
+        predictor = Predictor(
             model, text_column=column, max_characters=max_characters, all_answers=all_answers, **settings, **how
         )
+        if predictor.threshold is not None and settings["num_experts_per_tok"] is not None:
+            say(FEWER_EXPERTS)
+        made.append(predictor)
+        return predictor
 
     job = Job(
         inputs, output, kind, text_column, FileFormat(encoding, delimiter), limit, max_rejected, overwrite=overwrite
@@ -71,16 +84,18 @@ def label_many(
         report = run(job, make, decide, progress)
     if certificate is not None and report.layers:
         warn_of_layers(certificate, report.layers)
-    for line in told(report, output):
+    for line in told(report, output, made[0].engine.max_length):
         say(line)
 
 
-def told(report: Report, output: Path) -> list[str]:
-    """What became of the rows."""
+def told(report: Report, output: Path, max_length: int) -> list[str]:
+    """What became of the rows. max_length: tokens that the model reads."""
     lines = [f"{report.rows:,} row{'s' * (report.rows != 1)} written to {output}: {report.scored:,} have a label"]
     if report.reasons:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in report.reasons.most_common())
         lines[0] += f"; without one: {counts}"
+    if report.truncated:
+        lines.append(f"warning: {report.truncated:,} texts were cut at {max_length} tokens")
     if report.places:
         lines.append(f"first rejected rows: {'; '.join(report.places)}")
     if report.resumed:

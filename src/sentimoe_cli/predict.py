@@ -11,7 +11,7 @@ import typer
 
 from sentimoe_ready import DEFAULT, ready_models
 
-from .many import label_many
+from .many import FEWER_EXPERTS, label_many
 from .messages import Mistake, say, takes_unicode
 from .options import (
     Backend,
@@ -100,12 +100,10 @@ def predict(
     if model is None and method is not None:
         raise Mistake(f"--method {method} asks a language model: --model names it")
     model, texts, note = _model_and_texts(model, texts or [])
-    if (output is not None and output.suffix.lower() not in WRITTEN) or len(inputs or ()) > 1:
-        if texts or not inputs or output is None or method is not None or doubtful is not None:
-            raise Mistake(
-                "many texts go from --input FILES to --output FOLDER; neither texts as arguments nor --method or "
-                "--doubtful go with them"
-            )
+    if texts and inputs:
+        raise Mistake("give texts as arguments or --input FILE, not both")
+    bulk = inputs and output is not None and output.suffix.lower() != ".xlsx" and method is None and doubtful is None
+    if bulk and inputs is not None and output is not None:
         check_model(model)
         if note is not None:
             say(f"note: {note}")
@@ -117,12 +115,19 @@ def predict(
             overwrite=overwrite, dry_run=dry_run, trust_remote_code=trust_remote_code, verify=not no_verify,
         )  # fmt: skip
         return
-    given = {"--format": kind, "--limit": limit, "--max-characters": max_characters, "--dry-run": dry_run or None}
-    if many := [name for name, value in given.items() if value is not None]:
-        raise Mistake(f"{many[0]} is for many texts: give a folder as --output")
+    given: dict[str, Any] = {
+        "--format": kind,
+        "--limit": limit,
+        "--max-characters": max_characters,
+        "--dry-run": dry_run or None,
+    }
+    given["a second --input"] = inputs[1:] if inputs else None
+    if many := [name for name, value in given.items() if value]:
+        raise Mistake(
+            f"{many[0]} is for files that become a folder or a .csv, .jsonl or .parquet file: give --input and such an "
+            "--output, without --doubtful and --method"
+        )
     input_file = Path(inputs[0]) if inputs else None
-    if texts and input_file:
-        raise Mistake("give texts as arguments or --input FILE, not both")
     if text_column is not None and input_file is None:
         raise Mistake("--text-column names a column of a file; add --input FILE")
     if labels and method is None:
@@ -176,7 +181,7 @@ def predict(
         stored = Threshold.load(Path(model))
         threshold = None if stored is None else stored.value
     if threshold is not None and experts_per_token is not None:
-        say("warning: the threshold was found with the model's own number of experts; its guarantee does not hold here")
+        say(FEWER_EXPERTS)
     if doubtful is not None and threshold is None:
         raise ConfigError(
             f"--doubtful writes the rows below the threshold of {model}, which has none: sentimoe evaluate {model} --data "
@@ -185,12 +190,17 @@ def predict(
     cut: list[int] | None = [] if long_texts == "truncate" else None
     certificate = certificate_for(model, max_disagreement, precision, long_texts) if method is None else None
     layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)
-    try_writing(with_predictions(frame, classes, made_up(len(rows), engine.num_labels), cut, threshold, layers), output)
+    invented = made_up(len(rows), engine.num_labels)
+    try_writing(with_predictions(frame, classes, invented, cut, threshold, layers, [None] * len(rows)), output)
     predictions = predictions_with_bar(engine, rows)
     if predictions.truncated:
         cut = predictions.truncated
         say(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens")
-    frame = with_predictions(frame, classes, predictions.probabilities, cut, threshold, predictions.layers)
+    reasons = [
+        None if answered else "no label" if method is not None and text.strip() else "blank"
+        for text, answered in zip(rows, ~np.isnan(predictions.probabilities[:, 0]), strict=True)
+    ]
+    frame = with_predictions(frame, classes, predictions.probabilities, cut, threshold, predictions.layers, reasons)
     if certificate is not None and predictions.layers is not None:
         warn_of_drift(certificate, predictions.layers)
     if threshold is not None:

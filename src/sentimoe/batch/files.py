@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data.writing import arrow_table, header_of, write_table
+from ..data.writing import arrow_table, header_of, write_arrow, write_table
 from ..errors import DataError
 from ..records import written_aside
 
@@ -35,7 +35,7 @@ def write_part(frame: pd.DataFrame, path: Path, schema: pa.Schema | None) -> Non
         fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
         schema = pa.schema(fields)
     with written_aside(path) as partial:
-        pq.write_table(_cast(table, schema), partial)
+        write_arrow(_cast(table, schema), partial)
 
 
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -8,6 +8,7 @@ undisturbed job writes.
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,8 @@ class Report:
     """What became of the rows: `rows` is the sum of `scored`, `blank`, `doubtful` and `rejected`.
 
     reasons: how often each. places: of the first rejected rows, counted from 1 over all inputs. resumed: rows that
-    were finished before. layers: how many texts were read by how many layers, where that differs.
+    were finished before. layers: how many texts were read by how many layers, where that differs. truncated: texts
+    whose end was not read.
     """
 
     rows: int = 0
@@ -72,6 +74,7 @@ class Report:
     places: list[str] = field(default_factory=list)
     resumed: int = 0
     layers: Counter[int] = field(default_factory=Counter)
+    truncated: int = 0
     seconds: float = 0.0
 
     @property
@@ -85,6 +88,7 @@ class Report:
         self.scored += part["scored"]
         self.reasons += Counter(part["reasons"])
         self.places += part["places"][: PLACES - len(self.places)]
+        self.truncated += part["truncated"]
         self.layers += Counter({int(layers): count for layers, count in part["layers"].items()})
 
 
@@ -110,12 +114,11 @@ def run(job: Job, make: Callable[[str], Predictor], settings: dict[str, Any], pr
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
         with lock:
-            if job.overwrite and (folder / JOURNAL).exists():
-                _remove(folder)
             predictor = make(column)
+            with writes(job.output):
+                _try_writing(job, sources, column, kind, predictor)
             with writes(folder):
-                journal = Journal(folder, _about(job, sources, column, kind, predictor, settings))
-                _sweep(journal)
+                journal = _journal(folder, _about(job, sources, column, kind, predictor, settings), job.overwrite)
             report = _Run(job, sources, column, kind, predictor, journal, progress).finished()
             if single:
                 with writes(job.output):
@@ -192,6 +195,7 @@ class _Run:
             "scored": reasons.count(None),
             "reasons": Counter(reason for reason in reasons if reason is not None),
             "places": [f"row {start + row + 1}: {reason}" for row, reason in bad[:PLACES]],
+            "truncated": int(labelled["truncated"].sum()) if self.predictor.marks_cuts else 0,
             "layers": Counter(str(each) for each in layers if each),
         }
 
@@ -247,6 +251,33 @@ def _about(
         "versions": versions(),
         "machine": {name: here[name] for name in ("processor", "bfloat16", "threads")},
     }
+
+
+def _journal(folder: Path, about: dict[str, Any], overwrite: bool) -> Journal:
+    """The journal of the folder. overwrite: another job's, a finished one's and a damaged one's are begun anew."""
+    try:
+        journal = Journal(folder, about)
+        _sweep(journal)
+        if journal.done is None or not overwrite:
+            return journal
+    except ConfigError:
+        if not overwrite or not (folder / JOURNAL).exists():
+            raise
+    _remove(folder)
+    return Journal(folder, about)
+
+
+def _try_writing(job: Job, sources: Sequence[Source], column: str, kind: str, predictor: Predictor) -> None:
+    """Write the first part with made-up answers, before the model has read anything, and remove it.
+
+    Raises what writing it would raise after the work.
+    """
+    first = next(parts(sources, column, job.part_rows, job.limit), None)
+    if first is None:
+        return
+    folder = job.output.parent if job.output.parent.is_dir() else None
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="trial-", suffix=f".{kind}") as trial:
+        write_part(predictor.made_up(first), Path(trial.name), None)
 
 
 def _sweep(journal: Journal) -> None:

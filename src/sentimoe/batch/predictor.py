@@ -59,6 +59,7 @@ class Predictor:
         stored = None if all_answers else Threshold.load(self.folder)
         self.threshold = None if stored is None else stored.value
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
+        self.marks_cuts = self.engine.long_texts == "truncate"
 
     def __call__(self, batch: Any) -> Any:
         """A DataFrame, an Arrow table or a mapping of arrays -> the same with more columns. Raises ConfigError."""
@@ -88,13 +89,23 @@ class Predictor:
         probabilities[readable] = found.probabilities
         for row in np.flatnonzero(np.isnan(probabilities[:, 0])):
             reasons[row] = reasons[row] or BLANK
-        cut = [readable[place] for place in found.truncated] if self.engine.long_texts == "truncate" else None
+        cut = [readable[place] for place in found.truncated] if self.marks_cuts else None
         layers = None
         if found.layers is not None:
             layers = np.zeros(len(frame), dtype=np.int64)
             layers[readable] = found.layers
         return with_predictions(
             _without_marks(frame), self.classes, probabilities, cut, self.threshold, layers, reasons
+        )
+
+    def made_up(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame as it will look, with made-up answers that take as much room in a file."""
+        count = len(frame)
+        probabilities = np.random.default_rng(0).dirichlet(np.ones(self.engine.num_labels), count).astype(np.float32)
+        cut: list[int] | None = [] if self.marks_cuts else None
+        layers = np.zeros(count, dtype=np.int64) if self.counts_layers else None
+        return with_predictions(
+            _without_marks(frame), self.classes, probabilities, cut, self.threshold, layers, [None] * count
         )
 
     def _checked(self, values: Sequence[Any]) -> tuple[list[str], list[str | None]]:

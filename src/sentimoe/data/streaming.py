@@ -72,7 +72,7 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
         encoding = _encoding(path, file_format.encoding)
         if kind == ".jsonl":
             names = dict.fromkeys(name for record in _records(path, encoding) for name in record)
-            return Source(path, kind, digest, size, tuple(names), encoding)
+            return Source(path, kind, digest, size, tuple(names) or ("text",), encoding)
         with _text(path, encoding) as text:
             head = text.read(HEAD)
         told = "\t" if kind == ".tsv" and file_format.delimiter is None else file_format.delimiter

@@ -167,11 +167,16 @@ def arrow_table(frame: pd.DataFrame) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=list(map(clean_text, frame.columns)))
 
 
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file. Raises DataError for a type that it cannot hold."""
     try:
-        pq.write_table(arrow_table(frame), path)
+        pq.write_table(table, path)
     except pa.ArrowNotImplementedError as error:
         raise DataError(f"Parquet cannot hold a column ({error}); write .jsonl") from error
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    write_arrow(arrow_table(frame), path)
 
 
 def _array(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
