@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from backbone import labelled_texts, write_backbone
+from backbone import labelled_texts, tokenizer, write_backbone
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, MPNetConfig, MPNetModel, pipeline
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.data import Split, load_dataset
@@ -60,6 +60,23 @@ def settings(backbone, data, **changes):
 def run(backbone, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "moe"
     return folder, train(settings(backbone, data), folder, progress=False)
+
+
+def test_a_family_whose_config_has_no_cache_loads_as_it_was_trained(data, tmp_path):
+    """Kind: the Trainer writes `use_cache` into every config; a trained MPNet was refused as damaged."""
+    MPNetModel(
+        MPNetConfig(
+            vocab_size=len(tokenizer()), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=64, max_position_embeddings=64,
+        )
+    ).save_pretrained(tmp_path / "backbone")  # fmt: skip
+    tokenizer().save_pretrained(tmp_path / "backbone")
+    config = settings(str(tmp_path / "backbone"), data, method="full", method_settings={}, epochs=1)
+    metrics = train(config, tmp_path / "run", progress=False)["metrics"]
+    loaded = SentimentClassifier.from_pretrained(tmp_path / "run", precision="float32")
+    test = load_dataset(data).splits["test"]
+    right = (loaded.predict(test.texts) == np.array(loaded.label_names)[test.labels]).mean()
+    assert right == pytest.approx(metrics["test"]["accuracy"])
 
 
 def test_five_runs_of_a_seed_are_the_same_bit_for_bit(backbone, data):

@@ -12,7 +12,7 @@ from ..inference import ExitHead
 from ..inference.exits import batches
 
 QUERIES, WIDTH = 4, 256
-RATE, BATCH_TOKENS, EPOCHS, PATIENCE, HELD_OUT = 2e-3, 4096, 12, 3, 0.1
+RATE, BATCH_TOKENS, EPOCHS, PATIENCE, HELD_OUT = 2e-3, 4096, 8, 3, 0.1
 
 
 def taught_head(hidden: Sequence[np.ndarray], answers: np.ndarray, own: np.ndarray | None, seed: int) -> ExitHead:

@@ -79,6 +79,7 @@ def fit(
             arguments.num_train_epochs = round(checkpoint.epoch)
     elif config.head == "mean" and not config.teachers and config.head_init == "logistic-regression":
         start_head(model, tokenizer, rows, config.seed)
+    has_cache = "use_cache" in vars(model.config)
     trainer = SentimentTrainer(
         model,
         arguments,
@@ -101,6 +102,8 @@ def fit(
     seconds = trainer.go()
     for name in ("forward", "_original_forward"):  # accelerate's autocast, in which the model would go on to answer
         vars(model).pop(name, None)
+    if not has_cache:  # the Trainer gives it to every config, and it would be saved with a model that does not know it
+        vars(model.config).pop("use_cache", None)
     model.eval()
     return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds, trainer.state.best_metric)
 
