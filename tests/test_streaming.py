@@ -112,6 +112,15 @@ def test_single_rows_that_cannot_be_decoded_are_marked(tmp_path):
     found = whole(path, 100)["text"]
     assert found.str.contains(UNDECODABLE).sum() == 1 and found.iloc[500] == f"br{UNDECODABLE}ken{UNDECODABLE}"
     assert found.iloc[501] == "last"
+    path.write_bytes(b"text\n" + b"plain\n" * 500 + b"\x81\xff\n")  # neither UTF-8 nor cp1252
+    assert whole(path, 100)["text"].iloc[-1] == 2 * UNDECODABLE
+
+
+def test_lines_across_blocks_are_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "HEAD", 13)
+    path = tmp_path / "x.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(40)))
+    assert whole(path)["text"].tolist() == [f"text {row}" for row in range(40)]
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
