@@ -180,18 +180,23 @@ def test_a_folder_with_other_things_is_left_alone(model, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"out is not empty \(mine.txt\)"):
+        with pytest.raises(ConfigError, match=r"out is not empty \(mine.txt\) and holds no journal"):
             label(model, [tmp_path / "in.csv"], tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
 
 def test_two_processes_do_not_write_one_output(model, tmp_path):
     rows(10).to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "out").mkdir()
     with (
-        FileLock(tmp_path / ".out.lock"),
+        FileLock(tmp_path / "out" / job.LOCK),
         pytest.raises(ConfigError, match="another process is writing"),
     ):
         label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    with FileLock(tmp_path / "out" / job.LOCK):
+        for _ in range(2):  # the one that was refused leaves the lock to its owner
+            with pytest.raises(ConfigError, match="another process is writing"):
+                label(model, [tmp_path / "in.csv"], tmp_path / "out")
 
 
 def test_bad_rows_get_a_reason_and_too_many_end_the_job(model, tmp_path):
@@ -273,8 +278,13 @@ def test_files_folders_and_patterns(tmp_path):
     assert [path.name for path in input_files([tmp_path])] == ["a.CSV", "b.csv", "c.jsonl.gz"]
     assert [path.name for path in input_files([f"{tmp_path}/*.csv"])] == ["b.csv"]
     assert [path.name for path in input_files([f"{tmp_path}/b.csv", tmp_path / "a.CSV"])] == ["b.csv", "a.CSV"]
-    with pytest.raises(DataError, match="is named twice"):
-        input_files([tmp_path, tmp_path / "b.csv"])
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / ".ipynb_checkpoints" / "b-checkpoint.csv").write_text("text\na\n")
+    assert len(input_files([tmp_path])) == 3
+    assert [path.name for path in input_files([tmp_path], [tmp_path / "sub"])] == ["a.CSV", "b.csv"]
+    for again in (tmp_path / "b.csv", tmp_path / "sub" / ".." / "b.csv"):
+        with pytest.raises(DataError, match="is named twice"):
+            input_files([tmp_path, again])
     with pytest.raises(DataError, match="no file to read there"):
         input_files([f"{tmp_path}/*.parquet"])
 
@@ -296,17 +306,17 @@ def test_inputs_are_one_table(model, tmp_path):
 
 
 def test_long_texts_make_smaller_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("sentimoe.batch.inputs.PART_CHARACTERS", 1000)
+    monkeypatch.setattr("sentimoe.batch.inputs.PART_BYTES", 1500)
     monkeypatch.setattr("sentimoe.batch.inputs.ROWS_AT_ONCE", 3)
-    rows(3).assign(text="x" * 600).to_csv(tmp_path / "a.csv", index=False)
+    rows(3).assign(label="x" * 600).to_csv(tmp_path / "a.csv", index=False)
     rows(20).to_csv(tmp_path / "b.csv", index=False)
     from sentimoe.batch.inputs import looked_at
     from sentimoe.data import FileFormat
 
     sources = looked_at([tmp_path / "a.csv", tmp_path / "b.csv"], FileFormat())
-    found = [len(part) for part in parts(sources, "text", 15)]
-    assert sum(found) == 23 and max(found) <= 15 and found[0] == 2
-    assert sum(len(part) for part in parts(sources, "text", 15, limit=9)) == 9
+    found = [len(part) for part in parts(sources, 15)]
+    assert sum(found) == 23 and max(found) <= 15 and found[0] == 3
+    assert sum(len(part) for part in parts(sources, 15, limit=9)) == 9
 
 
 def test_parquet_parts_have_one_schema(tmp_path):
@@ -316,8 +326,98 @@ def test_parquet_parts_have_one_schema(tmp_path):
     files.write_part(later, tmp_path / "part-1.parquet", schema)
     files.join([tmp_path / "part-0.parquet", tmp_path / "part-1.parquet"], tmp_path / "out.parquet", first, False)
     assert pd.read_parquet(tmp_path / "out.parquet")["a"].tolist()[2] == "x"
+    with pytest.raises(DataError, match='column "a" is empty in the first part, and later of double'):
+        files.write_part(later.assign(a=[0.5, 1.5]), tmp_path / "part-2.parquet", schema)
     with pytest.raises(DataError, match='column "b" is of type int64 in the first part, and later of large_string'):
         files.write_part(later.assign(b=["no", "number"]), tmp_path / "part-2.parquet", schema)
+
+
+def test_no_field_of_an_object_is_dropped(tmp_path):
+    """Kind: Arrow casts an object to one of fewer fields without a word."""
+    files.write_part(pd.DataFrame({"m": [{"a": 1}]}), tmp_path / "part-0.parquet", None)
+    schema = pa.parquet.read_schema(tmp_path / "part-0.parquet")
+    for lost in ({"a": 1, "b": "important"}, [{"a": 1}]):
+        with pytest.raises(DataError, match='column "m" is of type struct'):
+            files.write_part(pd.DataFrame({"m": [lost]}), tmp_path / "part-1.parquet", schema)
+
+
+def test_labels_stay_with_their_rows_whatever_the_index(model):
+    made, frame = Predictor(model, precision="float32"), rows(8)
+    expected = made(frame)["label"].tolist()
+    shuffled = made(frame.iloc[[5, 0, 0, 3]])
+    assert shuffled["label"].tolist() == [expected[row] for row in (5, 0, 0, 3)]
+    assert shuffled.index.tolist() == [5, 0, 0, 3] and shuffled["id"].tolist() == [5, 0, 0, 3]
+
+
+def test_integers_of_one_file_stay_integers_beside_floats_of_another(model, tmp_path):
+    big = 2**53 + 1
+    rows(5).assign(id=big).to_parquet(tmp_path / "a.parquet")
+    rows(5).assign(id=0.5).to_parquet(tmp_path / "b.parquet")
+    label(model, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "out.csv")
+    assert pd.read_csv(tmp_path / "out.csv", dtype=str)["id"].tolist() == [str(big)] * 5 + ["0.5"] * 5
+
+
+def test_a_full_disk_while_parts_are_joined_loses_none(model, tmp_path, monkeypatch):
+    rows(60).to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "out.csv").write_text("old")
+    real = job.join
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job, "join", full)
+    with pytest.raises(StoppedError, match="cannot be written to"):
+        label(model, [tmp_path / "in.csv"], tmp_path / "out.csv", overwrite=True)
+    monkeypatch.setattr(job, "join", real)
+    assert (tmp_path / "out.csv").read_text() == "old"
+    assert label(model, [tmp_path / "in.csv"], tmp_path / "out.csv", overwrite=True).resumed == 60
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 60 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_overwrite_clears_what_a_killed_removal_left_and_nothing_else(model, tmp_path):
+    rows(10).to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "part-00003.csv").write_text("left")
+    with pytest.raises(ConfigError, match="is not empty"):
+        label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    label(model, [tmp_path / "in.csv"], tmp_path / "out", overwrite=True)
+    (tmp_path / "out" / "part-notes.txt").write_text("mine")
+    label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    assert (tmp_path / "out" / "part-notes.txt").read_text() == "mine"
+
+
+def test_the_output_may_lie_in_the_folder_that_is_read(model, tmp_path):
+    rows(30).to_csv(tmp_path / "in.csv", index=False)
+    for _ in range(2):
+        assert label(model, [tmp_path], tmp_path / "labelled").rows == 30
+    assert label(model, [tmp_path / "in.csv"], tmp_path / "one.csv").rows == 30
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(model, tmp_path):
+    rows(30).to_csv(tmp_path / "in.csv", index=False)
+
+    def make(column):
+        with (tmp_path / "in.csv").open("a") as stream:
+            stream.write("99,new,x\n")
+        return Predictor(model, text_column=column)
+
+    given = Job([str(tmp_path / "in.csv")], tmp_path / "out", part_rows=20)
+    with pytest.raises(DataError, match="was changed while it was read"):
+        run(given, make, {}, lambda count, bad: None)
+
+
+def test_jobs_without_rows_and_files_without_lines(model, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "header.csv").write_text("review,id\n")
+    (tmp_path / "full.jsonl").write_text('{"review": "the best"}\n')
+    report = label(model, [tmp_path / "empty.jsonl", tmp_path / "full.jsonl"], tmp_path / "a", text_column="review")
+    assert report.rows == 1
+    assert label(model, [tmp_path / "empty.jsonl"], tmp_path / "b", text_column="review").rows == 0
+    assert label(model, [tmp_path / "header.csv"], tmp_path / "c", text_column="review").rows == 0
+    assert (tmp_path / "c" / "part-00000.csv").read_text().startswith("review,id,label,score,reason")
+    (tmp_path / "twice.csv").write_text("text,text\na,b\n")
+    with pytest.raises(DataError, match='2 columns are named "text"'):
+        label(model, [tmp_path / "twice.csv"], tmp_path / "d")
 
 
 def test_the_command_line(model, tmp_path):
@@ -334,6 +434,8 @@ def test_the_command_line(model, tmp_path):
     assert "--limit is for files that become a folder" in invoke(*told[:-2], "--limit", 5).error
     assert "must end in .csv" in invoke(*told[:-1], tmp_path / "x.txt").error
     assert "--format is of the files in a folder" in invoke(*told[:-1], tmp_path / "y.csv", "--format", "csv").error
+    dotted = invoke(*told[:3], "--input", f"{tmp_path}/i*.csv", "--output", tmp_path / "res.v2")
+    assert dotted.exit_code == 0 and (tmp_path / "res.v2" / "part-00000.csv").is_file(), dotted.stderr
     two = invoke(*told[:-1], tmp_path / "both.csv", "--input", tmp_path / "in.csv")
     assert "is named twice" in two.error and two.exit_code == 2
 

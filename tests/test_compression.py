@@ -13,6 +13,7 @@ from backbone import labelled_texts, write_backbone
 from command import invoke
 
 from sentimoe import SentimentClassifier
+from sentimoe.batch import Job, Predictor, run
 from sentimoe.compression import drift, variants
 from sentimoe.compression import search as searching
 from sentimoe.compression.heads import taught_head
@@ -327,3 +328,20 @@ def test_states_beyond_16_bits_are_kept():
     head = taught_head(states, answers, None, seed=0)
     assert all(np.isfinite(each).all() for each in states)
     assert all(torch.isfinite(tensor).all() for tensor in head.state_dict().values())
+
+
+def test_bulk_labelling_counts_layers_in_every_part(made, tmp_path):
+    """Kinds: a part without a readable text has no column `layers`; a header in the middle of a joined file."""
+    folder, _ = made
+    texts = unlabelled(50)
+    texts[20:40] = [" "] * 20
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
+
+    def make(column):
+        return Predictor(folder / "fast", text_column=column)
+
+    for output in ("out.csv", "out.parquet"):
+        report = run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=20), make, {}, lambda count, bad: None)
+        assert report.rows == 50 and sum(report.layers.values()) == report.scored == 30
+    assert pd.read_csv(tmp_path / "out.csv")["layers"].eq(0).sum() == 20
+    assert len(pd.read_parquet(tmp_path / "out.parquet")) == 50

@@ -100,8 +100,11 @@ def test_excel_encoding_is_found_and_said(tmp_path, caplog):
     assert whole(path, 3, FileFormat("cp1251"))["Text"].tolist() == ["привет", "как дела"]
     with pytest.raises(ConfigError, match="encoding='cp9' is not known"):
         inspected(path, FileFormat("cp9"))
-    path.write_bytes("Text\nzwei\n".encode("utf-16"))
-    assert whole(path)["Text"].tolist() == ["zwei"]
+    for told in (None, "utf-16"):
+        path.write_bytes("Text\nzwei\n".encode("utf-16"))
+        assert whole(path, 3, FileFormat(told))["Text"].tolist() == ["zwei"]
+    (tmp_path / "x.json").write_bytes('[{"Text": "się"}]'.encode("iso-8859-2"))
+    assert whole(tmp_path / "x.json", 3, FileFormat("iso-8859-2"))["Text"].tolist() == ["się"]
 
 
 def test_single_rows_that_cannot_be_decoded_are_marked(tmp_path):
@@ -137,6 +140,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     [
         ("x.csv", b"", "empty or its first line is"),
         ("x.csv", b"text\na\nb,c,d\n", "malformed CSV"),
+        ("x.csv", b"text\n" + b"a\n" * 20_000 + b"b,c,d\n", "malformed CSV"),
+        ("x.csv.zst", b"\x28\xb5\x2f\xfd and nothing", "damaged or cut short"),
         ("x.jsonl", b'{"text": "a"}\nno\n', "line 2: not valid JSON"),
         ("x.jsonl", b'{"text": "a"}\n\n{"text": "b"}\n', "line 2: not valid JSON"),
         ("x.parquet", b"PAR1 and nothing", "cannot be read"),
@@ -149,5 +154,5 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path, name, data, told
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(DataError, match=told) as raised:
-        whole(path)
+        inspected(path, PLAIN)  # before any work
     assert str(path) in str(raised.value)

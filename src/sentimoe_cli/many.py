@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 FEWER_EXPERTS = (
     "warning: the threshold was found with the model's own number of experts; its guarantee does not hold here"
 )
+FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
 MINUTE = 60.0
 DRY_ROWS = 1000
 
@@ -43,15 +46,15 @@ def label_many(
     verify: bool,
 ) -> None:
     """Label all rows of the inputs. settings: of the classifier. Raises Mistake and what `sentimoe.batch.run` raises."""
-    if output.suffix:
+    if output.suffix.lower() in FILES and not output.is_dir():
         check_file(output, WRITTEN, overwrite)
+        if kind is not None:
+            raise Mistake(f"--format is of the files in a folder; {output} says it by its name")
     elif output.is_file():
         raise Mistake(f"{output} is a file; give a folder, or a name that ends in {', '.join(WRITTEN)}")
     else:
         check_folder(output)
-    if kind is not None and output.suffix:
-        raise Mistake(f"--format is of the files in a folder; {output} says it by its name")
-    check_data(*inputs)
+    check_data(*(each for each in inputs if not glob.has_magic(each)))
     from sentimoe.batch import Job, Predictor, run
     from sentimoe.data import FileFormat
 
@@ -105,34 +108,47 @@ def told(report: Report, output: Path, max_length: int) -> list[str]:
 
 def say_what_it_takes(job: Any, make: Any) -> None:
     """Label the first rows, and say what was found and what the whole takes."""
-    from sentimoe.batch.inputs import input_files, looked_at, parts
-    from sentimoe.data.rows import find_column
-    from sentimoe.data.writing import json_lines
-
-    sources = looked_at(input_files(job.inputs), job.file_format)
-    for source in sources:
-        form = "".join(f", {name} {value!r}" for name, value in (("delimiter", source.delimiter),) if value)
-        say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
     import pandas as pd
 
-    first = pd.DataFrame(columns=list(sources[0].columns))
+    from sentimoe.batch.files import KINDS
+    from sentimoe.batch.inputs import input_files, looked_at, parts
+    from sentimoe.data.rows import find_column
+
+    sources = looked_at(input_files(job.inputs, (job.output,)), job.file_format, job.text_column)
+    for source in sources:
+        form = f", delimiter {source.delimiter!r}" if source.delimiter else ""
+        say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
+    first = pd.DataFrame(columns=list(sources[0].names))
     column = find_column(first, str(sources[0].path), job.text_column, "text")
     say(f"columns: {', '.join(sources[0].columns)}; the texts are in {column!r}")
-    frame = next(parts(sources, column, DRY_ROWS, DRY_ROWS), first)
+    empty = pd.DataFrame(columns=list(sources[0].columns), dtype=object)
+    frame = next(parts(sources, DRY_ROWS, min(DRY_ROWS, job.limit or DRY_ROWS)), empty)
     predictor = make(column)
     predictor.labelled(frame.head(64))  # warm
     started = time.monotonic()
     labelled = predictor.labelled(frame)
     seconds = max(time.monotonic() - started, 1e-9)
-    read = sum(len(line) for line in json_lines(frame)) / max(len(frame), 1)
-    written = sum(len(line) for line in json_lines(labelled)) / max(len(frame), 1)
     say(f"{len(frame):,} rows read: {len(frame) / seconds:.0f} rows/s")
-    if len(frame) == DRY_ROWS and all(source.kind in (".csv", ".tsv", ".jsonl") for source in sources):
-        rows = sum(source.size for source in sources) / read
-        say(
-            f"about {rows:,.0f} rows in all if the files are not packed: {rows * seconds / len(frame) / 3600:.2g} hours, "
-            f"{rows * written / 1e9:.2g} GB of disk"
-        )
+    own = sources[0].kind.removeprefix(".")
+    packed = any(source.path.suffix.lower() in (".gz", ".zst") for source in sources)
+    if len(frame) < DRY_ROWS or own not in ("csv", "tsv", "jsonl") or packed:
+        return
+    kind = job.kind or job.output.suffix.lower().removeprefix(".")
+    kind = kind if kind in KINDS else own
+    rows = sum(source.size for source in sources) * len(frame) / _bytes_of(frame, own)
+    rows = min(rows, job.limit or rows)
+    disk = rows / len(frame) * _bytes_of(labelled, kind) / 1e9
+    say(f"about {rows:,.0f} rows in all: {rows * seconds / len(frame) / 3600:.2g} hours, {disk:.2g} GB of disk")
+
+
+def _bytes_of(frame: Any, kind: str) -> int:
+    """Of a table in a file of that kind."""
+    from sentimoe.data import write_table
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x.{'csv' if kind == 'tsv' else kind}"
+        write_table(frame, path)
+        return path.stat().st_size
 
 
 @contextmanager

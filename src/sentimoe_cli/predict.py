@@ -45,7 +45,7 @@ def predict(
         list[str] | None,
         Option(
             "--input",
-            help="File with a column of texts: CSV, TSV, JSON, JSONL, Parquet or a spreadsheet; with a folder as --output also folders and quoted patterns (repeatable).",
+            help="File with a column of texts: CSV, TSV, JSON, JSONL, Parquet or a spreadsheet; also folders and quoted patterns (repeatable).",
         ),
     ] = None,
     text_column: TextColumn = None,
@@ -68,13 +68,13 @@ def predict(
     doubtful: Annotated[
         Path | None, Option(help="File for the doubtful rows, the most doubtful first, for review.")
     ] = None,
-    limit: Annotated[int | None, Option(help="To a folder: only that many rows.", min=1)] = None,
-    max_characters: Annotated[int | None, Option(help="To a folder: reject longer texts.", min=1)] = None,
+    limit: Annotated[int | None, Option(help="Label only that many rows.", min=1)] = None,
+    max_characters: Annotated[int | None, Option(help="Reject longer texts.", min=1)] = None,
     max_rejected: Annotated[
-        float, Option(help="To a folder: the share of rows that may be rejected.", min=0, max=1)
+        float, Option(help="Share of the rows that may be rejected.", min=0, max=1)
     ] = 0.01,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="To a folder: label 1,000 rows and say what the whole will take.")
+        bool, Option("--dry-run", help="Label 1,000 rows and say what the whole will take.")
     ] = False,
     long_texts: LongTexts = "windows",
     precision: Precision = "auto",

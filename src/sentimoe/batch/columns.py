@@ -31,7 +31,7 @@ def with_predictions(
     missing. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
     """
     best = [answer["label"] for answer in answers(probabilities, classes)]
-    kind = object if isinstance(classes[0], int) else STRING
+    kind = pd.ArrowDtype(pa.int64()) if isinstance(classes[0], int) else STRING
     score = probabilities.max(axis=1, initial=0)
     added = {"label": pd.Series(best, dtype=kind), "score": pd.Series(score)}
     if threshold is not None:
@@ -57,7 +57,8 @@ def with_predictions(
             free = f"input_{free}"
         taken.add(free)
         kept.append(free)
-    return pd.concat([frame.set_axis(kept, axis=1), pd.DataFrame(added)], axis=1)
+    plain = frame.set_axis(kept, axis=1).reset_index(drop=True)  # rows are told apart by their place
+    return pd.concat([plain, pd.DataFrame(added)], axis=1).set_axis(frame.index)
 
 
 def probability_names(label_names: Sequence[str]) -> list[str]:

@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..records import written_aside
 
 KINDS = ("csv", "jsonl", "parquet")
+EMPTY = {b"empty": b"in the first part"}
 
 
 def part_name(number: int, kind: str) -> str:
@@ -32,8 +33,9 @@ def write_part(frame: pd.DataFrame, path: Path, schema: pa.Schema | None) -> Non
         return
     table = arrow_table(frame)
     if schema is None:  # a column that is empty in the first part is one of strings
-        fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
-        schema = pa.schema(fields)
+        schema = pa.schema(
+            [pa.field(f.name, pa.string(), metadata=EMPTY) if pa.types.is_null(f.type) else f for f in table.schema]
+        )
     with written_aside(path) as partial:
         write_arrow(_cast(table, schema), partial)
 
@@ -41,35 +43,53 @@ def write_part(frame: pd.DataFrame, path: Path, schema: pa.Schema | None) -> Non
 def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = []
     for field in schema:
+        column = table.column(field.name)
+        empty = bool(field.metadata and field.metadata.get(b"empty"))
         try:
-            columns.append(table.column(field.name).cast(field.type))
+            if _loses(column.type, field.type) or (empty and not _is_text(column.type)):
+                raise pa.ArrowInvalid("values would be lost or changed")
+            columns.append(column.cast(field.type))
         except pa.ArrowException as error:
+            before = "empty" if empty else f"of type {field.type}"
             raise DataError(
-                f'column "{field.name}" is of type {field.type} in the first part, and later of '
-                f"{table.column(field.name).type}, which does not fit ({error}); write .jsonl"
+                f'column "{field.name}" is {before} in the first part, and later of {column.type}, which does not fit '
+                f"({error}); write .jsonl"
             ) from error
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def _loses(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a cast would drop fields of an object, without a word."""
+    if pa.types.is_struct(given) and pa.types.is_struct(wanted):
+        kept = {wanted.field(index).name: wanted.field(index).type for index in range(wanted.num_fields)}
+        fields = [given.field(index) for index in range(given.num_fields)]
+        return any(field.name not in kept or _loses(field.type, kept[field.name]) for field in fields)
+    if pa.types.is_nested(given) and pa.types.is_nested(wanted) and given.num_fields == wanted.num_fields == 1:
+        return _loses(given.field(0).type, wanted.field(0).type)
+    return False
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
+
+
 def join(files: Sequence[Path], target: Path, empty: pd.DataFrame, overwrite: bool) -> None:
-    """Make one file of the parts, whole or not at all. empty: the table of a job without rows."""
+    """Make one file of the parts, whole or not at all. empty: the table of no rows, for its header."""
     try:
         with written_aside(target, overwrite) as partial:
-            if not files:
-                write_table(empty, partial.with_suffix(target.suffix))
-                partial.with_suffix(target.suffix).replace(partial)
-            elif target.suffix.lower() == ".parquet":
+            if target.suffix.lower() == ".parquet":
                 with pq.ParquetWriter(partial, pq.read_schema(files[0])) as writer:
                     for file in files:
                         writer.write_table(pq.read_table(file))
             else:
-                skip = 0
+                header = header_of(empty) if target.suffix.lower() == ".csv" else b""
                 with partial.open("wb") as stream:
+                    stream.write(header)
                     for file in files:
                         with file.open("rb") as part:
-                            part.seek(skip)
+                            if part.read(len(header)) != header:
+                                raise DataError(f"{file} does not begin with the names of the columns; begin anew")
                             shutil.copyfileobj(part, stream, 1 << 20)
-                        skip = len(header_of(empty)) if target.suffix.lower() == ".csv" else 0
     except FileExistsError as error:
         raise DataError(
             f"another process has written {target} meanwhile; choose another file or add --overwrite"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,41 +15,54 @@ from ..data.reading import READERS, FileFormat, kind_of
 from ..data.streaming import Source, frames, inspected
 from ..errors import DataError
 
-ROWS_AT_ONCE = 1024
-PART_CHARACTERS = 64_000_000  # of the texts of a part, however few they are
+ROWS_AT_ONCE = 256
+PART_BYTES = 256_000_000  # of a part in memory, however few its rows are
 
 
-def input_files(given: Sequence[str | Path]) -> list[Path]:
+def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> list[Path]:
     """Files as they are named; of a folder and of a pattern such as `data/*.csv` those that can be read, sorted.
 
-    Raises DataError where there is none, or one is named twice.
+    leave_out: files and folders that are written. Raises DataError where there is none, or one is named twice.
     """
+    written = {path.resolve() for path in leave_out}
+
+    def read(path: Path, folder: Path) -> bool:
+        place = path.resolve()
+        return _readable(path, folder) and path.is_file() and written.isdisjoint((place, *place.parents))
+
     found: list[Path] = []
     for each in given:
         name = os.path.expanduser(each)
         if os.path.isdir(name):
-            below = sorted(path for path in Path(name).rglob("*") if path.is_file() and _readable(path))
+            below = sorted(path for path in Path(name).rglob("*") if read(path, Path(name)))
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
         else:
-            below = sorted(Path(path) for path in glob.glob(name, recursive=True) if _readable(Path(path)))
+            below = sorted(path for path in map(Path, glob.glob(name, recursive=True)) if read(path, path.parent))
         if not below:
             raise DataError(f"{each}: no file to read there; files end in {', '.join(READERS)}, plain, .gz or .zst")
         found += below
     if not found:
         raise DataError("no input was given; name files, folders or patterns")
-    if repeated := sorted(str(path) for path in set(found) if found.count(path) > 1):
+    counts = Counter(path.resolve() for path in found)
+    if repeated := [path for path in found if counts[path.resolve()] > 1]:
         raise DataError(f"{repeated[0]} is named twice; its rows would be labelled twice")
     return found
 
 
-def _readable(path: Path) -> bool:
-    return kind_of(path) in READERS and not path.name.startswith(".")
+def _readable(path: Path, folder: Path) -> bool:
+    """Whether its name is that of a table, and nothing on the way from the folder is hidden."""
+    return kind_of(path) in READERS and not any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def looked_at(files: Sequence[Path], file_format: FileFormat) -> list[Source]:
-    """Each file, looked at once. Raises DataError where one cannot be read, or two have other columns."""
+def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str | None = None) -> list[Source]:
+    """Each file, looked at once; those without a line, which name no columns, have those of the others.
+
+    Raises DataError where one cannot be read, or two have other columns.
+    """
     sources = [inspected(path, file_format) for path in files]
+    named = next((source.names for source in sources if source.names), (text_column or "text",))
+    sources = [source if source.names else replace(source, names=named) for source in sources]
     first = sources[0]
     for other in sources[1:]:
         if set(other.columns) != set(first.columns):
@@ -58,10 +73,10 @@ def looked_at(files: Sequence[Path], file_format: FileFormat) -> list[Source]:
     return sources
 
 
-def parts(sources: Sequence[Source], text_column: str, rows: int, limit: int | None = None) -> Iterator[pd.DataFrame]:
+def parts(sources: Sequence[Source], rows: int, limit: int | None = None) -> Iterator[pd.DataFrame]:
     """The rows of all files, in order, cut into parts in the same way at every reading.
 
-    rows: of a part; fewer where the texts are so long that it would not fit in memory. limit: rows of all.
+    rows: of a part; fewer where they are so long that it would not fit in memory. limit: rows of all.
     """
     columns = list(sources[0].columns)
     waiting: list[pd.DataFrame] = []
@@ -72,8 +87,8 @@ def parts(sources: Sequence[Source], text_column: str, rows: int, limit: int | N
             piece = frame.iloc[start : start + rows - count]
             waiting.append(piece)
             start, count = start + len(piece), count + len(piece)
-            size += sum(len(text) for text in piece[text_column] if isinstance(text, str))
-            if count == rows or size >= PART_CHARACTERS:
+            size += int(piece.memory_usage(deep=True).sum())
+            if count == rows or size >= PART_BYTES:
                 yield _joined(waiting, columns)
                 waiting, count, size = [], 0, 0
     if waiting:
@@ -92,4 +107,8 @@ def _limited(sources: Sequence[Source], rows: int, limit: int | None) -> Iterato
 
 
 def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    return pd.concat([frame[columns] for frame in frames], ignore_index=True)
+    frames = [frame[columns] for frame in frames]
+    for name in columns:
+        if len({frame[name].dtype for frame in frames}) > 1:  # of two files: an integer must not become a float
+            frames = [frame.assign(**{name: frame[name].astype(object)}) for frame in frames]
+    return pd.concat(frames, ignore_index=True)

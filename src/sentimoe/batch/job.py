@@ -7,15 +7,19 @@ undisturbed job writes.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -32,6 +36,8 @@ from .inputs import input_files, looked_at, parts
 from .journal import JOURNAL, Journal
 from .predictor import REJECTED, Predictor
 
+LOCK, TRIAL = ".lock", ".trial-"
+OURS = re.compile(rf"part-\d{{5,}}\.({'|'.join(KINDS)})(\.\w+\.partial)?|{JOURNAL}(\.\w+\.partial)?")
 PART_ROWS = 16_384
 PLACES = 10  # of rejected rows that are shown
 LEAST_ROWS = 1000  # before a share of rejected rows ends a job
@@ -105,32 +111,48 @@ def run(job: Job, make: Callable[[str], Predictor], settings: dict[str, Any], pr
         StoppedError: the output cannot be written, because the disk is full for example. The same job goes on.
     """
     started = time.monotonic()
-    sources = looked_at(input_files(job.inputs), job.file_format)
-    single = job.output.suffix.lower().removeprefix(".") in KINDS
-    folder = job.output.with_name(f"{job.output.name}.partial") if single else job.output
-    kind = job.output.suffix.lower().removeprefix(".") if single else _kind(job, sources)
-    first = pd.DataFrame(columns=list(sources[0].columns))
-    column = find_column(first, str(sources[0].path), job.text_column, "text")
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
-    try:
-        with lock:
-            predictor = make(column)
-            with writes(job.output):
-                _try_writing(job, sources, column, kind, predictor)
-            with writes(folder):
-                journal = _journal(folder, _about(job, sources, column, kind, predictor, settings), job.overwrite)
-            report = _Run(job, sources, column, kind, predictor, journal, progress).finished()
-            if single:
-                with writes(job.output):
-                    files = [folder / part["file"] for part in journal.parts]
-                    join(files, job.output, predictor.labelled(first.astype(object)), job.overwrite)
-                    shutil.rmtree(folder)
-    except Timeout as error:
-        raise ConfigError(f"another process is writing {job.output}; wait for its end or choose another") from error
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+    output = Path(os.path.abspath(job.output))
+    single = output.suffix.lower().removeprefix(".") in KINDS and not output.is_dir()
+    folder = output.with_name(f"{output.name}.partial") if single else output
+    files = input_files(job.inputs, (output, folder))
+    sources = looked_at(files, job.file_format, job.text_column)
+    kind = output.suffix.lower().removeprefix(".") if single else _kind(job, sources)
+    column = find_column(pd.DataFrame(columns=list(sources[0].names)), str(sources[0].path), job.text_column, "text")
+    empty = pd.DataFrame(columns=list(sources[0].columns), dtype=object)
+    with _locked(folder, job.output):
+        predictor = make(column)
+        with writes(folder):
+            _try_writing(job, sources, folder, kind, predictor)
+            about = _about(job, sources, column, kind, predictor, settings)
+            journal = _journal(folder, about, job.overwrite, finished_too=not single)
+        report = _Run(job, sources, kind, predictor, journal, progress).finished(empty)
+        if single:
+            with writes(output):
+                listed = [folder / part["file"] for part in journal.parts]
+                join(listed, output, predictor.labelled(empty), job.overwrite)
+                done = folder.rename(folder.with_name(f".{folder.name}-{uuid4().hex}"))  # at once, unlike a removal
+                shutil.rmtree(done)
     report.seconds = time.monotonic() - started
     return report
+
+
+@contextmanager
+def _locked(folder: Path, output: Path) -> Iterator[None]:
+    """The folder of the parts for one process alone. It goes again if the job does not begin.
+
+    Raises ConfigError where another process is at it, and what `writes` raises.
+    """
+    with writes(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            try:
+                yield
+            finally:
+                if folder.is_dir() and [path.name for path in folder.iterdir()] == [LOCK]:
+                    shutil.rmtree(folder)
+    except Timeout as error:
+        raise ConfigError(f"another process is writing {output}; wait for its end or choose another") from error
 
 
 class _Run:
@@ -140,26 +162,26 @@ class _Run:
         self,
         job: Job,
         sources: Sequence[Source],
-        column: str,
         kind: str,
         predictor: Predictor,
         journal: Journal,
         progress: Progress,
     ):
-        self.job, self.sources, self.column, self.kind = job, sources, column, kind
+        self.job, self.sources, self.kind = job, sources, kind
         self.predictor, self.journal, self.progress = predictor, journal, progress
         self.report = Report()
         for part in journal.parts:
             self.report.add(part)
         self.report.resumed = self.report.rows
 
-    def finished(self) -> Report:
-        """Do what is left."""
+    def finished(self, empty: pd.DataFrame) -> Report:
+        """Do what is left. empty: a part without rows, for a job that has none."""
         if self.journal.done is not None:
             return self.report
         if self.report.rows:
             self.progress(self.report.rows, self.report.rejected)
-        left = parts(self.sources, self.column, self.job.part_rows, self.job.limit)
+            self._check_rejected(LEAST_ROWS, None)
+        left = parts(self.sources, self.job.part_rows, self.job.limit)
         known = len(self.journal.parts)
         with ThreadPoolExecutor(1) as pool:
             written: Future[None] | None = None
@@ -177,6 +199,11 @@ class _Run:
             if written is not None:
                 written.result()
         self._check_rejected(0, None)
+        for source in self.sources:
+            source.check_unchanged()
+        if not self.journal.parts:
+            labelled = self.predictor.labelled(empty)
+            self._write(labelled, self._entry(0, empty, labelled))
         with writes(self.journal.folder):
             self.journal.finish({"rows": self.report.rows})
         return self.report
@@ -242,7 +269,7 @@ def _about(
     return {
         "inputs": [{"file": source.path.name, "sha256": source.sha256, "size": source.size} for source in sources],
         "reading": [{"encoding": source.encoding, "delimiter": source.delimiter} for source in sources],
-        "model": {path.name: sha256(path) for path in sorted(predictor.folder.rglob("*")) if path.is_file()},
+        "model": _hashes(predictor.folder),
         "text_column": column,
         "kind": kind,
         "part_rows": job.part_rows,
@@ -253,31 +280,40 @@ def _about(
     }
 
 
-def _journal(folder: Path, about: dict[str, Any], overwrite: bool) -> Journal:
-    """The journal of the folder. overwrite: another job's, a finished one's and a damaged one's are begun anew."""
+def _hashes(model: Path) -> dict[str, str]:
+    """Of every file in a model folder, by its path there."""
+    files = sorted(path for path in model.rglob("*") if path.is_file())
+    return {path.relative_to(model).as_posix(): sha256(path) for path in files}
+
+
+def _journal(folder: Path, about: dict[str, Any], overwrite: bool, finished_too: bool) -> Journal:
+    """The journal of the folder. overwrite: begin another job's or a damaged one anew, and a finished one if asked."""
     try:
         journal = Journal(folder, about)
         _sweep(journal)
-        if journal.done is None or not overwrite:
+        if journal.done is None or not (overwrite and finished_too):
             return journal
     except ConfigError:
-        if not overwrite or not (folder / JOURNAL).exists():
+        if not overwrite or not all(_is_ours(path) for path in folder.iterdir()):
             raise
     _remove(folder)
     return Journal(folder, about)
 
 
-def _try_writing(job: Job, sources: Sequence[Source], column: str, kind: str, predictor: Predictor) -> None:
+def _try_writing(job: Job, sources: Sequence[Source], folder: Path, kind: str, predictor: Predictor) -> None:
     """Write the first part with made-up answers, before the model has read anything, and remove it.
 
     Raises what writing it would raise after the work.
     """
-    first = next(parts(sources, column, job.part_rows, job.limit), None)
-    if first is None:
-        return
-    folder = job.output.parent if job.output.parent.is_dir() else None
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="trial-", suffix=f".{kind}") as trial:
-        write_part(predictor.made_up(first), Path(trial.name), None)
+    first = next(parts(sources, job.part_rows, job.limit), None)
+    if first is not None:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=TRIAL, suffix=f".{kind}") as trial:
+            write_part(predictor.made_up(first), Path(trial.name), None)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file in the folder of the parts is a part, a journal or the lock, written aside or not."""
+    return path.name == LOCK or path.name.startswith(TRIAL) or OURS.fullmatch(path.name) is not None
 
 
 def _sweep(journal: Journal) -> None:
@@ -291,13 +327,12 @@ def _sweep(journal: Journal) -> None:
         if not path.is_file() or sha256(path) != digest:
             raise ConfigError(f"{path} is missing or was changed; add --overwrite to begin anew")
     for path in journal.folder.iterdir():
-        ours = path.name.startswith(("part-", JOURNAL))
-        if ours and path.name not in {JOURNAL, *listed}:
+        if _is_ours(path) and path.name not in {JOURNAL, LOCK, *listed}:
             path.unlink()
 
 
 def _remove(folder: Path) -> None:
-    """Remove the parts and the journal of a job, and nothing else."""
-    for path in folder.iterdir():
-        if path.name.startswith(("part-", JOURNAL)):
-            path.unlink()
+    """Remove the parts and then the journal of a job, and nothing else."""
+    ours = [path for path in folder.iterdir() if _is_ours(path) and path.name != LOCK]
+    for path in sorted(ours, key=lambda path: path.name == JOURNAL):
+        path.unlink()

@@ -41,7 +41,7 @@ class Journal:
             return
         folder.mkdir(parents=True, exist_ok=True)
         if others := [each.name for each in folder.iterdir() if not each.name.startswith(".")]:
-            raise ConfigError(f"{folder} is not empty ({others[0]}); choose another folder or add --overwrite")
+            raise ConfigError(f"{folder} is not empty ({others[0]}) and holds no journal; choose another folder")
         write_text(self.path, json.dumps(about) + "\n")
 
     def add(self, part: dict[str, Any]) -> None:

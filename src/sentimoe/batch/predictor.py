@@ -13,6 +13,7 @@ import torch
 
 from ..classifier import SentimentClassifier
 from ..data import clean_text
+from ..data.rows import cells
 from ..data.streaming import UNDECODABLE
 from ..errors import ConfigError, DataError
 from ..evaluation import Threshold
@@ -80,7 +81,8 @@ class Predictor:
                 f'no column "{self.text_column}"; the columns are {", ".join(map(str, frame.columns))}. Name the right '
                 "one with text_column"
             )
-        texts, reasons = self._checked(frame[self.text_column].tolist())
+        values = [value for _, value in cells(frame, "the input", self.text_column)]
+        texts, reasons = self._checked(values)
         readable = [row for row, reason in enumerate(reasons) if reason is None]
         found, failed = answered(self.engine, [texts[row] for row in readable])
         for place in failed:
@@ -90,9 +92,8 @@ class Predictor:
         for row in np.flatnonzero(np.isnan(probabilities[:, 0])):
             reasons[row] = reasons[row] or BLANK
         cut = [readable[place] for place in found.truncated] if self.marks_cuts else None
-        layers = None
-        if found.layers is not None:
-            layers = np.zeros(len(frame), dtype=np.int64)
+        layers = np.zeros(len(frame), dtype=np.int64) if self.counts_layers else None
+        if layers is not None and found.layers is not None:
             layers[readable] = found.layers
         return with_predictions(
             _without_marks(frame), self.classes, probabilities, cut, self.threshold, layers, reasons
@@ -155,15 +156,22 @@ def _without_marks(frame: pd.DataFrame) -> pd.DataFrame:
         name
         for name, column in frame.items()
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype) or column.dtype == STRING
-        if any(isinstance(value, str) and UNDECODABLE in value for value in column)
+        if any(UNDECODABLE in str(value) for value in column)
     ]
+    clean = frame.rename(columns=_replaced) if any(UNDECODABLE in str(name) for name in frame.columns) else frame
     if not marked:
-        return frame
+        return clean
     clean = frame.copy()
     for name in marked:
         clean[name] = frame[name].map(_replaced).astype(frame[name].dtype)
-    return clean
+    return clean.rename(columns=_replaced)
 
 
 def _replaced(value: Any) -> Any:
-    return value.replace(UNDECODABLE, "\ufffd") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.replace(UNDECODABLE, "\ufffd")
+    if isinstance(value, list):
+        return [_replaced(each) for each in value]
+    if isinstance(value, dict):
+        return {_replaced(name): _replaced(each) for name, each in value.items()}
+    return value

@@ -92,11 +92,18 @@ def check_signature(data: bytes, path: Path) -> None:
             raise DataError(f"{path}: not a text file but {what}")
 
 
-def _decoded_as(data: bytes, path: Path, encoding: str) -> str:
+def check_encoding(encoding: str) -> None:
+    """Raises ConfigError for a name that Python does not know."""
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        codecs.lookup(encoding)
     except LookupError as error:
         raise ConfigError(f"encoding={encoding!r} is not known; give one such as utf-8, cp1252 or utf-16") from error
+
+
+def _decoded_as(data: bytes, path: Path, encoding: str) -> str:
+    check_encoding(encoding)
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeError as error:
         place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else str(error)
         raise DataError(f"{path}: {place} is not {encoding}; name the encoding of the file with --encoding") from error

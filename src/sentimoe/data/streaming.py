@@ -15,7 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .decoding import GZIP, MARKS, ZSTD, check_signature, decode, is_cp1252, likely
+from .decoding import GZIP, MARKS, ZSTD, check_encoding, check_signature, is_cp1252, likely
 from .delimited import check_delimiter, find_delimiter, named_columns, without_separator_line
 from .reading import FileFormat, distinct, kind_of, parsed_line, read_table
 from .text import one_line
@@ -33,6 +33,7 @@ from .text import one_line
 BLOCK, HEAD, SAMPLE = 1 << 22, 1 << 20, 1 << 22
 FEW = 0.01  # of the lines of a file: above that, lines that are not UTF-8 tell that the file is not
 UNDECODABLE = "\ufdd0"  # no character: stands where bytes could not be decoded
+ROWS_CHECKED = 8192
 STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
 
 logger = logging.getLogger(__name__)
@@ -40,15 +41,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was looked at. sha256: of its bytes as they are. columns: their names, each once."""
+    """A file that was looked at. sha256: of its bytes as they are. names: of its columns, as they stand there."""
 
     path: Path
     kind: str
     sha256: str
     size: int
-    columns: tuple[str, ...]
+    changed: int  # when, in nanoseconds
+    names: tuple[str, ...]
     encoding: str = ""
     delimiter: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names, each once."""
+        return tuple(distinct(list(self.names)))
+
+    def check_unchanged(self) -> None:
+        """Raises DataError where the file has been written to since it was looked at."""
+        now = self.path.stat()
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.changed):
+            raise DataError(f"{self.path} was changed while it was read; its rows may be of two versions: begin anew")
 
 
 def inspected(path: Path, file_format: FileFormat) -> Source:
@@ -58,28 +71,36 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
         ConfigError: an encoding or delimiter that does not exist.
         DataError: the file cannot be read, as `read_table` says it, or has no columns.
     """
-    kind, size = kind_of(path), path.stat().st_size if path.is_file() else 0
+    kind = kind_of(path)
+    if kind in STREAMED and not path.is_file():
+        raise DataError(f"{path}: no such file, or no regular one (files are read twice); check the path")
     if kind not in STREAMED:
-        table = read_table(path, file_format)
-        return Source(path, kind, _sha256(path), size, tuple(distinct(list(map(str, table.frame.columns)))))
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; check the path")
+        names = [str(name) for name in read_table(path, file_format).frame.columns]
+        encoding, delimiter = file_format.encoding or "", file_format.delimiter or ""
+        return Source(path, kind, _sha256(path), *_state(path), tuple(names), encoding, delimiter)
     with _readable(path):
-        digest = _sha256(path)
+        found = Source(path, kind, _sha256(path), *_state(path), ())
         if kind == ".parquet":
             with _parquet(path) as file:
-                return Source(path, kind, digest, size, tuple(distinct(file.schema_arrow.names)))
-        encoding = _encoding(path, file_format.encoding)
+                return replace(found, names=tuple(file.schema_arrow.names))
+        found = replace(found, encoding=_encoding(path, file_format.encoding))
         if kind == ".jsonl":
-            names = dict.fromkeys(name for record in _records(path, encoding) for name in record)
-            return Source(path, kind, digest, size, tuple(names) or ("text",), encoding)
-        with _text(path, encoding) as text:
+            names = list(dict.fromkeys(name for record in _records(path, found.encoding) for name in record))
+            return replace(found, names=tuple(names))
+        with _text(path, found.encoding) as text:
             head = text.read(HEAD)
         told = "\t" if kind == ".tsv" and file_format.delimiter is None else file_format.delimiter
-        delimiter = _delimiter(head, told)
-        found = Source(path, kind, digest, size, (), encoding, delimiter)
-        columns = next(_delimited(found, 1)).columns
-        return Source(path, kind, digest, size, tuple(distinct(list(columns))), encoding, delimiter)
+        found = replace(found, delimiter=_delimiter(head, told))
+        columns: list[str] = []
+        for frame in _delimited(found, ROWS_CHECKED):  # to the end: a malformed row shows before any work
+            columns = list(frame.columns)
+        return replace(found, names=tuple(columns))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def frames(source: Source, rows: int) -> Iterator[pd.DataFrame]:
@@ -138,7 +159,9 @@ def _readable(path: Path) -> Iterator[None]:
     except pa.ArrowException as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); write it again") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+        if error.errno is None:  # of Arrow, which unpacks zstd
+            raise DataError(f"{path}: the compressed file is damaged or cut short ({error}); copy it again") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from error
 
 
 @contextmanager
@@ -166,7 +189,7 @@ def _encoding(path: Path, told: str | None) -> str:
         head = stream.read(BLOCK)
         check_signature(head, path)
         if told is not None:
-            decode(b"x", path, told)  # raises for a name that Python does not know
+            check_encoding(told)
             return told
         for mark, name in MARKS.items():
             if head.startswith(mark):
@@ -199,9 +222,11 @@ class _Lines:
 
     def add(self, block: bytes) -> None:
         whole, end, rest = block.rpartition(b"\n")
-        if not end:
+        if not end and len(self.rest) < SAMPLE:
             self.rest += block
             return
+        if not end:  # one endless line
+            whole, rest = block, b""
         whole, self.rest = self.rest + whole, rest
         self.lines += whole.count(b"\n") + 1
         if whole.isascii():
@@ -302,14 +327,16 @@ def _delimited(source: Source, rows: int) -> Iterator[pd.DataFrame]:
 
 def _records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
     with _text(path, encoding, trailing=None) as text:
-        number, rest = 0, ""
+        number, begun = 0, [""]
         while block := text.read(HEAD):
-            *lines, rest = (rest + block).split("\n")
-            for line in lines:
+            first, *others = block.split("\n")
+            begun.append(first)
+            for following in others:
                 number += 1
-                yield parsed_line(line, path, number)
-        if rest:
-            yield parsed_line(rest, path, number + 1)
+                yield parsed_line("".join(begun), path, number)
+                begun = [following]
+        if last := "".join(begun):
+            yield parsed_line(last, path, number + 1)
 
 
 @contextmanager
