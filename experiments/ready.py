@@ -152,6 +152,7 @@ def measure(name: str, run: Path, folder: Path, config: TrainConfig, data_root: 
         "rounding": moved,
         "scores": evaluate_predictions(test.labels, ready.predict_proba(test.texts), dataset.label_names),
         "validation": read_json(run / "metrics.json")["validation"],
+        "teachers": [_kept(read_json(Path(folder) / "metrics.json")["test"]) for folder in config.teachers],
         "others": others,
         "data": ran["data"],
         "more_train_texts": ran["data"]["train_used"],
@@ -176,6 +177,10 @@ def describe(name: str, folder: Path, record: dict[str, Any]) -> None:
         f"{settings['seed']}. Stored in 16 bits, which moved no probability of 200 test texts by more than "
         f"{record['rounding']:.0e}."
     )
+    if taught := [each["f1_weighted"] for each in record.get("teachers", ())]:
+        training += (
+            f" Weighted F1 of the teachers on the same test texts: {', '.join(f'{each:.3f}' for each in taught)}."
+        )
     facts = {
         "name": f"sentimoe {name}",
         "ready": name,
@@ -190,8 +195,11 @@ def describe(name: str, folder: Path, record: dict[str, Any]) -> None:
     facts |= {key: record[key] for key in ("model", "calibration", "tfidf", "others")}
     facts |= {key: told[key] for key in ("summary", "limits", "licences")}
     write_card(folder, facts)
-    kept = {key: scores[key] for key in ("n", "accuracy", "f1_weighted", "f1_macro")}
-    _write_facts(folder, read_json(folder / FACTS) | {"data": told["data"], "split": "test", "scores": kept})
+    _write_facts(folder, read_json(folder / FACTS) | {"data": told["data"], "split": "test", "scores": _kept(scores)})
+
+
+def _kept(scores: dict[str, Any]) -> dict[str, Any]:
+    return {key: scores[key] for key in ("n", "accuracy", "f1_weighted", "f1_macro")}
 
 
 def _write_facts(folder: Path, facts: dict[str, Any]) -> None:

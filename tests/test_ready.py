@@ -9,13 +9,16 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from backbone import labelled_texts, write_backbone
 from safetensors.torch import load_file, save_file
 
 import sentimoe_cli
+from experiments import ready as making
 from experiments.ready import describe
 from sentimoe import SentimentClassifier
-from sentimoe.errors import ModelFolderError
+from sentimoe.errors import ConfigError, ModelFolderError
 from sentimoe.manifest import MANIFEST
 from sentimoe.model_card import CARD
 from sentimoe.model_folder import SEEN
@@ -127,3 +130,35 @@ def test_the_wheel_answers_outside_the_checkout(tmp_path):
     answer, told = done.stdout.splitlines()
     assert json.loads(answer)["label"] == "positive"
     assert told == f"0 {tmp_path / 'site' / 'sentimoe' / '__init__.py'} []"
+
+
+def test_a_ready_model_is_made_from_its_teachers_once(tmp_path, monkeypatch):
+    texts, labels = labelled_texts(90)
+    frame, data = pd.DataFrame({"text": texts, "label": labels}), tmp_path / "data"
+    data.mkdir()
+    for name, part in (("train", slice(0, 50)), ("validation", slice(50, 70)), ("test", slice(70, 90))):
+        frame[part].to_csv(data / f"{name}.csv", index=False)
+    pd.DataFrame({"text": [f"the lovely thing, no. {row}" for row in range(20)]}).to_parquet(tmp_path / "more.parquet")
+    found = {"data": str(data), "unlabelled": str(tmp_path / "more.parquet")}
+    teachers = {"model": write_backbone(tmp_path / "backbone"), "method": "full", "epochs": 1, "max_length": 32}
+    said = {key: key for key in ("data", "test", "summary", "training")} | {"limits": [], "licences": []}
+    settings = {"epochs": 1, "max_length": 32, "distillation_weight": 1.0, "precision": "float32"}
+    recipe = said | {"settings": settings, "teachers": teachers | {"seeds": [0, 1]}}
+    monkeypatch.setattr(making, "recipes", lambda: {"toy": recipe})
+    monkeypatch.setattr(making, "prepare_data", lambda *given: found)
+    monkeypatch.setattr(making, "other_sets", lambda *given: [])
+    lines = []
+    places = {"work": tmp_path / "work", "results": tmp_path / "results", "target": tmp_path / "target"}
+    making.make("toy", data_root=tmp_path, **places, progress=lines.append)
+    assert [line for line in lines if "training" in line] == ["toy-s0: training", "toy-s1: training", "toy: training"]
+    record = json.loads((tmp_path / "results" / "toy.json").read_text())
+    assert len(record["teachers"]) == 2 and record["more_train_texts"] == 70
+    card = (tmp_path / "target" / "toy" / CARD).read_text()
+    assert "Weighted F1 of the teachers on the same test texts: 0." in card
+    del lines[:]
+    making.make("toy", data_root=tmp_path, **places, progress=lines.append)
+    assert lines == [f"toy: {tmp_path / 'target' / 'toy'}"]
+    teachers["epochs"] = 2
+    recipe["teachers"] = teachers | {"seeds": [0, 1]}
+    with pytest.raises(ConfigError, match=r"toy-s0 was trained with other settings \(epochs\)"):
+        making.make("toy", data_root=tmp_path, **places, progress=lines.append)
