@@ -59,7 +59,9 @@ def make(
     found = prepare_data(name, data_root, work / "data" / name)
     recipe = recipes()[name]
     settings = {"model": BACKBONE, "method": "lora", "merge": False} | found | recipe["settings"]
+    unlabelled = settings.pop("unlabelled", None)  # only teachers have answers to them
     if "teachers" in recipe:
+        settings["unlabelled"] = unlabelled
         settings["teacher"] = _teachers(name, found["data"], recipe["teachers"], work, progress, stop)
     config = _trained(settings, run, progress, stop)
     folder = work / "packed" / name

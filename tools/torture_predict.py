@@ -134,9 +134,10 @@ def disturb(work: Path, kills: int, chance: random.Random, found: dict[str, Any]
 def table(found: dict[str, Any]) -> str:
     """What docs/reliability.md shows."""
     exits = ", ".join(f"{code} {count} times" for code, count in found["exits"].items())
+    killed = found["exits"].get("-9", 0)
     return (
-        f"{found['rows']:,} rows, {found['kills']} kills, {found['hardware']['processor']}: every row once, and every "
-        f"byte that of an undisturbed job ({found['seconds']['undisturbed']:.0f} s undisturbed, "
+        f"{found['rows']:,} rows, {killed} kills, {found['hardware']['processor']}: every row once, and every byte "
+        f"that of an undisturbed job ({found['seconds']['undisturbed']:.0f} s undisturbed, "
         f"{found['seconds']['disturbed']:.0f} s with everything). Processes ended with: {exits}."
     )
 
