@@ -20,8 +20,8 @@ import sentimoe_cli
 import sentimoe_cli.stream
 from sentimoe import SentimentClassifier
 from sentimoe.batch import Predictor
-from sentimoe.batch.columns import probability_names, with_predictions
 from sentimoe.data import write_table
+from sentimoe.data.predicted import probability_names, with_predictions
 from sentimoe_cli.train import OF_METHOD, PLAIN
 
 COLUMNS = ("--text-column", "review", "--label-column", "stars")

@@ -146,8 +146,8 @@ def predict(
     import numpy as np
     import pandas as pd
 
-    from sentimoe.batch.columns import STRING, with_predictions
     from sentimoe.data import FileFormat, json_lines, read_texts, write_table
+    from sentimoe.data.predicted import STRING, with_predictions
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import THRESHOLD, find_folder
 

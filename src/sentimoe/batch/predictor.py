@@ -13,6 +13,7 @@ import torch
 
 from ..classifier import SentimentClassifier
 from ..data import clean_text
+from ..data.predicted import STRING, with_predictions
 from ..data.rows import cells
 from ..data.streaming import UNDECODABLE
 from ..errors import ConfigError, DataError
@@ -20,7 +21,6 @@ from ..evaluation import Threshold
 from ..inference import Engine, StagedClassifier
 from ..model_folder import find_folder
 from ..predictions import Predictions, joined
-from .columns import STRING, with_predictions
 
 BLANK, DOUBTFUL = "blank", "doubtful"
 UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY = "undecodable", "not a text", "too long", "out of memory"
