@@ -21,9 +21,10 @@ from sentimoe.data import Split, load_dataset
 from sentimoe.data.dataset import content_hash
 from sentimoe.evaluation import interleaved, predicted_labels, ratio, upper_bound
 from sentimoe.inference import Engine
+from sentimoe.machine import hardware, versions
 from sentimoe.model_folder import COMPRESSED
 from sentimoe.records import read_json, write_json
-from sentimoe.training import TrainConfig, hardware, train, versions
+from sentimoe.training import TrainConfig, train
 
 TOLERANCE, MINUTES, ROUNDS, TIMED_TEXTS, SINGLE_TEXTS = 0.02, 60.0, 9, 2000, 200
 OTHER_KINDS = {  # texts that no case is certified for, in the folder of the data sets

@@ -23,8 +23,8 @@ from experiments import IMPORTABLE
 from sentimoe.config import MoEConfig
 from sentimoe.evaluation import count_flops, interleaved, peak_memory_mib, ratio
 from sentimoe.inference import keep_freed_memory
+from sentimoe.machine import hardware, versions
 from sentimoe.records import write_json
-from sentimoe.training import hardware, versions
 from sentimoe.upcycle import load_classifier, upcycle, with_mean_head
 
 PAIRS = 11

@@ -22,9 +22,10 @@ from experiments import IMPORTABLE
 from sentimoe.data import Split
 from sentimoe.evaluation import interleaved, peak_memory_mib, throughput
 from sentimoe.inference import Engine, keep_freed_memory
+from sentimoe.machine import hardware, versions
 from sentimoe.methods import METHODS
 from sentimoe.records import write_json
-from sentimoe.training import TrainConfig, dataset_of, finished, fit, hardware, prepare, versions
+from sentimoe.training import TrainConfig, dataset_of, finished, fit, prepare
 
 from .perform import Run, asked
 

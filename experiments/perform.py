@@ -16,18 +16,16 @@ from sentimoe.bench.flops import FLOP_TEXTS, gflops_per_text
 from sentimoe.data import SentimentDataset, Split
 from sentimoe.evaluation import active_parameters, classification_metrics, predicted_labels
 from sentimoe.inference import Engine, compute_dtype
+from sentimoe.machine import hardware, versions
 from sentimoe.methods import METHODS, PROMPTS, Prompt, load_zero_shot, save_adapted
-from sentimoe.records import write_json, written_aside
+from sentimoe.records import write_json, writes, written_aside
 from sentimoe.training import (
     WITHOUT_EFFECT,
     Stop,
     TrainConfig,
     TrainedModel,
     dataset_of,
-    hardware,
     train_model,
-    versions,
-    writes,
 )
 from sentimoe_settings import check_settings
 

@@ -19,12 +19,13 @@ from sentimoe import SentimentClassifier
 from sentimoe.data import SeenTexts, load_dataset
 from sentimoe.errors import ConfigError
 from sentimoe.evaluation import evaluate_predictions
+from sentimoe.machine import hardware
 from sentimoe.manifest import sha256, write_manifest
 from sentimoe.model_card import model_facts, write_card
 from sentimoe.model_folder import ADAPTER, SEEN, read_object
 from sentimoe.ready import DOWN, UP
 from sentimoe.records import read_json, write_json
-from sentimoe.training import Stop, TrainConfig, hardware, train
+from sentimoe.training import Stop, TrainConfig, train
 from sentimoe_ready import FACTS, UPDATES
 
 from .ready_data import other_sets, prepare_data

@@ -24,8 +24,8 @@ from sentimoe.data import Split, load_dataset
 from sentimoe.data.dataset import content_hash
 from sentimoe.evaluation import label_scores, predicted_labels
 from sentimoe.inference import Engine
+from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json
-from sentimoe.training import hardware, versions
 from sentimoe.upcycle import backbone_path
 
 DATA = ("tweeteval-emotion", "sst5", "fdu-mtl", "tweets")

@@ -22,6 +22,7 @@ from sentimoe.batch import Job, Predictor, files, job, predictor, run
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
 from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
+from sentimoe_cli.stopping import stopped_by_signals
 
 WORDS = ["lovely", "awful", "great", "worst", "happy", "broken", "best", "hate"]
 
@@ -461,3 +462,16 @@ def test_a_signal_stops_and_the_same_command_goes_on(model, tmp_path):
 
 def test_reasons_are_told_apart(model):
     assert set(predictor.REJECTED).isdisjoint({predictor.BLANK, predictor.DOUBTFUL})
+
+
+def test_no_library_can_catch_a_signal():
+    """Kind: transformers took the error of the signal for one of its own, and the command ended as a bug."""
+    with (
+        pytest.raises(StoppedError, match=r"what was saved before is there; go on with: sentimoe"),
+        stopped_by_signals("sentimoe"),
+    ):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except Exception as error:
+            raise ValueError("a library's own") from error

@@ -9,7 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 LEVELS = [
-    {"config", "errors", "manifest", "model_card", "predictions", "records"},
+    {"config", "errors", "machine", "manifest", "model_card", "predictions", "records"},
     {"moe", "model_folder"},
     {"upcycle", "data"},
     {"methods", "ready"},

@@ -25,8 +25,9 @@ import torch
 from sentimoe import SentimentClassifier
 from sentimoe.data import load_dataset
 from sentimoe.inference import Engine, OpenVINOClassifier, make_windows
+from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json, write_text
-from sentimoe.training import TrainConfig, hardware, train, versions
+from sentimoe.training import TrainConfig, train
 from sentimoe.upcycle import moe_layers
 
 RESULTS, PAGE = Path("results/reliability/numerics.json"), Path("docs/reliability.md")

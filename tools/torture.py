@@ -37,8 +37,9 @@ from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedModel, 
 
 from sentimoe.data.tweets import TWEET_LABELS, load_tweets
 from sentimoe.errors import SentiMoEError
+from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json, write_text
-from sentimoe.training import TrainConfig, hardware, train, versions
+from sentimoe.training import TrainConfig, train
 from sentimoe.training.checkpoints import newest_first
 from sentimoe.training.trainer import SentimentTrainer
 from sentimoe.upcycle import backbone_path, load_classifier

@@ -25,8 +25,9 @@ from torture import prepare, settings
 
 from sentimoe.batch.journal import JOURNAL
 from sentimoe.data.tweets import load_tweets
+from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json, write_text
-from sentimoe.training import hardware, train, versions
+from sentimoe.training import train
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "results" / "reliability" / "torture-predict.json", ROOT / "docs" / "reliability.md"

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from .errors import ConfigError, StoppedError
+
 
 @contextmanager
 def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
@@ -45,6 +47,23 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writes(folder: Path) -> Iterator[None]:
+    """Around what writes to a folder. Raises ConfigError where that is not allowed, StoppedError where it fails.
+
+    It may fail because the disk is full, for example.
+    """
+    try:
+        yield
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{folder} must not be written to ({error}); choose another output") from error
+    except OSError as error:
+        raise StoppedError(
+            f"stopped, because {folder} cannot be written to ({error}); what was saved before is there, and is gone on "
+            "from once there is room"
+        ) from error
 
 
 def _put(partial: Path, target: Path) -> None:

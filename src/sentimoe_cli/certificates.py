@@ -25,8 +25,8 @@ def certificate_for(
     folder = Path(model)
     if not is_compressed(folder) or max_disagreement == 0:
         return None
+    from sentimoe.machine import hardware
     from sentimoe.model_folder import COMPRESSED
-    from sentimoe.training import hardware
 
     from .models import beside_model
 

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from sentimoe.training import Stop
 
 
+SAVED = "stopped; what was saved before is there"
+
+
+class _AtOnce(BaseException):
+    """Ends what runs, wherever it is: no Exception, which a library may catch and take for one of its own."""
+
+
 @contextmanager
 def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
     """What the run inside is to look at. A second signal, or one while nothing is trained, ends the command at once.
@@ -30,17 +37,18 @@ def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
         at_once = stop.signal is not None or not stop.can_wait
         stop.signal = number
         if at_once:
-            raise stop.error("stopped; what was saved before is there")
+            raise _AtOnce
         os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
 
     here = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, ask) for number in here}
     try:
         yield stop
-    except StoppedError as error:
+    except (_AtOnce, StoppedError) as caught:
+        error = stop.error(SAVED) if isinstance(caught, _AtOnce) else caught
         given = [*sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
         error.args = (f"{error}; go on with: {command} {shlex.join(given)}",)
-        raise
+        raise error from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -29,8 +29,9 @@ from ..data.reading import FOUND_OUT, FileFormat
 from ..data.rows import find_column
 from ..data.streaming import Source
 from ..errors import ConfigError, RejectedError
+from ..machine import hardware, versions
 from ..manifest import sha256
-from ..training import hardware, versions, writes
+from ..records import writes
 from .files import KINDS, join, part_name, write_part
 from .inputs import input_files, looked_at, parts
 from .journal import JOURNAL, Journal

@@ -17,9 +17,8 @@ from ..data.predicted import STRING, with_predictions
 from ..data.rows import cells
 from ..data.streaming import UNDECODABLE
 from ..errors import ConfigError, DataError
-from ..evaluation import Threshold
 from ..inference import Engine, StagedClassifier
-from ..model_folder import find_folder
+from ..model_folder import THRESHOLD, find_folder
 from ..predictions import Predictions, joined
 
 BLANK, DOUBTFUL = "blank", "doubtful"
@@ -57,8 +56,7 @@ class Predictor:
         assert isinstance(classifier.engine, Engine)
         self.engine, self.classes = classifier.engine, classifier.classes_.tolist()
         self.text_column, self.max_characters = text_column, max_characters
-        stored = None if all_answers else Threshold.load(self.folder)
-        self.threshold = None if stored is None else stored.value
+        self.threshold = None if all_answers else _threshold_of(self.folder)
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
         self.marks_cuts = self.engine.long_texts == "truncate"
 
@@ -127,6 +125,15 @@ class Predictor:
             texts.append(text)
             reasons.append(reason)
         return texts, reasons
+
+
+def _threshold_of(folder: Path) -> float | None:
+    if not (folder / THRESHOLD).exists():
+        return None
+    from ..evaluation import Threshold  # brings scipy and scikit-learn
+
+    stored = Threshold.load(folder)
+    return None if stored is None else stored.value
 
 
 def answered(engine: Any, texts: Sequence[str]) -> tuple[Predictions, list[int]]:

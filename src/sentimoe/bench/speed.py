@@ -27,8 +27,8 @@ from ..data import Split
 from ..errors import ConfigError
 from ..evaluation import classification_metrics, interleaved, peak_memory_mib, ratio, throughput
 from ..inference import Engine
+from ..machine import hardware, versions
 from ..model_folder import CONFIG, read_object
-from ..training import hardware, versions
 from ..upcycle import moe_layers
 from .flops import FLOP_TEXTS, gflops_per_text
 

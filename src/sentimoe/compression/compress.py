@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..inference import compute_dtype
 from ..inference.compressed import save_compressed
 from ..inference.segments import check_segments
-from ..training import hardware, versions
+from ..machine import hardware, versions
 from .quality import label_indices, quality
 from .search import Search, default_levers
 from .texts import divided

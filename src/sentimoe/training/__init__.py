@@ -4,9 +4,8 @@ from sentimoe_settings import WITHOUT_EFFECT, TrainConfig
 
 from .calibrate import calibrate
 from .fit import FitResult, fit
-from .folder import writes
 from .prepare import Prepared, dataset_of, finished, prepare, training_texts, with_order, with_recipe
-from .run import TrainedModel, hardware, train, train_model, versions
+from .run import TrainedModel, train, train_model
 from .stopping import Stop
 from .suspects import label_errors
 
@@ -21,14 +20,11 @@ __all__ = [
     "dataset_of",
     "finished",
     "fit",
-    "hardware",
     "label_errors",
     "prepare",
     "train",
     "train_model",
     "training_texts",
-    "versions",
     "with_order",
     "with_recipe",
-    "writes",
 ]

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from sentimoe_settings import WITHOUT_EFFECT, TrainConfig
 
-from ..errors import ConfigError, StoppedError
-from ..records import write_json, write_text
+from ..errors import ConfigError
+from ..records import write_json, write_text, writes
 
 CONFIG, CHECKPOINTS, FINISHED = "config.yaml", "checkpoints", "run.json"  # a run is finished when the last one is there
 START, LOCK = "start.json", "lock"  # among the checkpoints
@@ -46,23 +46,6 @@ def locked(folder: Path, resume: bool) -> Iterator[None]:
         if made and _is_unused(folder):
             _remove(folder)
         lock.release()
-
-
-@contextmanager
-def writes(folder: Path) -> Iterator[None]:
-    """Around what writes to a folder. Raises ConfigError where that is not allowed, StoppedError where it fails.
-
-    It may fail because the disk is full, for example.
-    """
-    try:
-        yield
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise ConfigError(f"{folder} must not be written to ({error}); choose another output") from error
-    except OSError as error:
-        raise StoppedError(
-            f"stopped, because {folder} cannot be written to ({error}); what was saved before is there, and is gone on "
-            "from once there is room"
-        ) from error
 
 
 def begin(folder: Path, config: TrainConfig, sha256: str, versions: dict[str, str]) -> None:

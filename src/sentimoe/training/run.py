@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import shutil
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sentimoe_settings import TrainConfig
@@ -22,21 +18,20 @@ from ..data import SeenTexts, SentimentDataset, Split
 from ..errors import DivergedError
 from ..evaluation import evaluate_predictions, ordinal_metrics, predicted_labels
 from ..inference import Engine
+from ..machine import hardware, versions
 from ..methods import save_adapted
 from ..model_card import made_from, model_facts, write_card
-from ..records import write_json
+from ..records import write_json, writes
 from ..upcycle import is_ordinal, layer_numbers
 from .balance import unbalanced
 from .baseline import tfidf_baseline
 from .calibrate import calibrate
 from .checkpoints import newest_first
 from .fit import FitResult, fit
-from .folder import CHECKPOINTS, FINISHED, begin, locked, writes
+from .folder import CHECKPOINTS, FINISHED, begin, locked
 from .prepare import dataset_of, finished, prepare
 from .progress import Progress, shown
 from .stopping import Stop
-
-PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
 logger = logging.getLogger(__name__)
 
@@ -181,26 +176,3 @@ def evaluate_split(
     if is_ordinal(model.config):
         metrics["ordinal"] = ordinal_metrics(split.labels, answers, len(label_names))
     return metrics | {"n_truncated": len(predictions.truncated)}, answers
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that a result depends on."""
-    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, what it multiplies bfloat16 matrices with, cores and accelerator of this machine."""
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "bfloat16": [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags],
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,36 @@
+"""What a result depends on beside data and settings: the processor and the versions of packages."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a result depends on."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, what it multiplies bfloat16 matrices with, cores and accelerator of this machine."""
+    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "bfloat16": [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
