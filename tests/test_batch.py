@@ -433,6 +433,8 @@ def test_the_command_line(model, tmp_path):
     assert "columns: id, text, label; the texts are in 'text'" in dry and "60 rows read: " in dry
     assert "5 rows written to" in invoke(*told[:-1], tmp_path / "x.csv", "--limit", 5).stderr
     assert "--limit is for files that become a folder" in invoke(*told[:-2], "--limit", 5).error
+    assert "add --method zero-shot" in invoke(*told, "--labels", "a,b").error
+    assert "add --method zero-shot" in invoke(*told, "--mode", "generate").error
     assert "must end in .csv" in invoke(*told[:-1], tmp_path / "x.txt").error
     assert "--format is of the files in a folder" in invoke(*told[:-1], tmp_path / "y.csv", "--format", "csv").error
     dotted = invoke(*told[:3], "--input", f"{tmp_path}/i*.csv", "--output", tmp_path / "res.v2")

@@ -9,9 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from sentimoe.data import streaming
+from sentimoe.data import characters, streaming
+from sentimoe.data.characters import UNDECODABLE
 from sentimoe.data.reading import FileFormat, read_table
-from sentimoe.data.streaming import UNDECODABLE, frames, inspected
+from sentimoe.data.streaming import frames, inspected
 from sentimoe.errors import ConfigError, DataError
 
 PLAIN = FileFormat()
@@ -82,7 +83,7 @@ def test_odd_csv_is_read_as_whole(tmp_path, content, monkeypatch):
     expected = read_table(path).frame
     for size in (7, 1 << 20):
         monkeypatch.setattr(streaming, "HEAD", max(size, 200))
-        monkeypatch.setattr(streaming, "BLOCK", size if len(content) < 1000 else 1 << 20)
+        monkeypatch.setattr(characters, "BLOCK", size if len(content) < 1000 else 1 << 20)
         found = whole(path, 2)
         assert found.to_numpy().tolist() == expected.to_numpy().tolist()
         assert len(found.columns) == len(set(found.columns))

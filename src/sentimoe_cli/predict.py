@@ -98,6 +98,10 @@ def predict(
     model, texts, note = _model_and_texts(model, texts or [])
     if texts and inputs:
         raise Mistake("give texts as arguments or --input FILE, not both")
+    if labels and method is None:
+        raise Mistake("--labels are the answers that a language model may give; add --method zero-shot")
+    if mode != "calibrated" and method is None:
+        raise Mistake(f"--mode {mode} is of language models that are asked; add --method zero-shot")
     bulk = inputs and output is not None and output.suffix.lower() != ".xlsx" and method is None and doubtful is None
     if bulk and inputs is not None and output is not None:
         check_model(model)
@@ -126,8 +130,6 @@ def predict(
     input_file = Path(inputs[0]) if inputs else None
     if text_column is not None and input_file is None:
         raise Mistake("--text-column names a column of a file; add --input FILE")
-    if labels and method is None:
-        raise Mistake("--labels are the answers that a language model may give; add --method zero-shot")
     if not texts and input_file is None and sys.stdin is None:
         raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
     if output is None:
@@ -147,7 +149,7 @@ def predict(
     import pandas as pd
 
     from sentimoe.data import FileFormat, json_lines, read_texts, write_table
-    from sentimoe.data.predicted import STRING, with_predictions
+    from sentimoe.data.predicted import STRING, made_up, with_predictions
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import THRESHOLD, find_folder
 
@@ -155,7 +157,7 @@ def predict(
     from .models import load_model
     from .show import prepare_process
     from .stream import predictions_with_bar
-    from .trial import made_up, try_writing
+    from .trial import try_writing
 
     prepare_process()
     if input_file is not None:

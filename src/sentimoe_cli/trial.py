@@ -7,15 +7,9 @@ from collections import deque
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-import numpy as np
 import pandas as pd
 
 from sentimoe.data import json_lines, write_table
-
-
-def made_up(rows: int, classes: int) -> np.ndarray:
-    """Probabilities `[B, C]` that take as much room in a file as those of a model."""
-    return np.random.default_rng(0).dirichlet(np.ones(classes), rows).astype(np.float32)
 
 
 def try_writing(frame: pd.DataFrame, output: Path | None) -> None:

@@ -243,8 +243,8 @@ class _Run:
             written.result()
         raise RejectedError(
             f"{found.rejected:,} of {found.rows:,} rows were rejected, more than {self.job.max_rejected:.2%}: "
-            f"{'; '.join(found.places)}. Mend the input, or allow more with --max-rejected: then the same command goes "
-            "on"
+            f"{'; '.join(found.places)}. Allow more with --max-rejected, and the same command goes on; or correct the "
+            "input and begin anew with --overwrite"
         )
 
 

@@ -13,9 +13,9 @@ import torch
 
 from ..classifier import SentimentClassifier
 from ..data import clean_text
-from ..data.predicted import STRING, with_predictions
+from ..data.characters import UNDECODABLE
+from ..data.predicted import STRING, made_up, with_predictions
 from ..data.rows import cells
-from ..data.streaming import UNDECODABLE
 from ..errors import ConfigError, DataError
 from ..inference import Engine, StagedClassifier
 from ..model_folder import THRESHOLD, find_folder
@@ -100,7 +100,7 @@ class Predictor:
     def made_up(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame as it will look, with made-up answers that take as much room in a file."""
         count = len(frame)
-        probabilities = np.random.default_rng(0).dirichlet(np.ones(self.engine.num_labels), count).astype(np.float32)
+        probabilities = made_up(count, self.engine.num_labels)
         cut: list[int] | None = [] if self.marks_cuts else None
         layers = np.zeros(count, dtype=np.int64) if self.counts_layers else None
         return with_predictions(

@@ -61,6 +61,11 @@ def with_predictions(
     return pd.concat([plain, pd.DataFrame(added)], axis=1).set_axis(frame.index)
 
 
+def made_up(rows: int, classes: int) -> np.ndarray:
+    """Probabilities `[B, C]` that take as much room in a file as those of a model."""
+    return np.random.default_rng(0).dirichlet(np.ones(classes), rows).astype(np.float32)
+
+
 def probability_names(label_names: Sequence[str]) -> list[str]:
     """`prob_CLASS` for every class, in order; of classes that share a name the later ones are numbered from 2."""
     names: list[str] = []

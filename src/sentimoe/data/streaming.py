@@ -6,37 +6,30 @@ there, before any work. Single undecodable characters are not: the rows that hol
 
 from __future__ import annotations
 
-import codecs
 import gzip
-import hashlib
-import io
-import logging
 import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .decoding import GZIP, MARKS, ZSTD, check_encoding, check_signature, is_cp1252, likely
+from ..manifest import sha256
+from .characters import BLOCK, Trimmed, characters, encoding_of, unpacked
+from .decoding import GZIP, ZSTD
 from .delimited import check_delimiter, find_delimiter, named_columns, without_separator_line
 from .reading import FileFormat, distinct, kind_of, parsed_line, read_table
 from .text import one_line
 
-BLOCK, HEAD, SAMPLE = 1 << 22, 1 << 20, 1 << 22
-FEW = 0.01  # of the lines of a file: above that, lines that are not UTF-8 tell that the file is not
-UNDECODABLE = "\ufdd0"  # no character: stands where bytes could not be decoded
+HEAD = 1 << 20
 ROWS_CHECKED = 8192
 STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,17 +70,17 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
     if kind not in STREAMED:
         names = [str(name) for name in read_table(path, file_format).frame.columns]
         encoding, delimiter = file_format.encoding or "", file_format.delimiter or ""
-        return Source(path, kind, _sha256(path), *_state(path), tuple(names), encoding, delimiter)
+        return Source(path, kind, sha256(path), *_state(path), tuple(names), encoding, delimiter)
     with _readable(path):
-        found = Source(path, kind, _sha256(path), *_state(path), ())
+        found = Source(path, kind, sha256(path), *_state(path), ())
         if kind == ".parquet":
             with _parquet(path) as file:
                 return replace(found, names=tuple(file.schema_arrow.names))
-        found = replace(found, encoding=_encoding(path, file_format.encoding))
+        found = replace(found, encoding=encoding_of(path, file_format.encoding))
         if kind == ".jsonl":
             names = list(dict.fromkeys(name for record in _records(path, found.encoding) for name in record))
             return replace(found, names=tuple(names))
-        with _text(path, found.encoding) as text:
+        with characters(path, found.encoding) as text:
             head = text.read(HEAD)
         told = "\t" if kind == ".tsv" and file_format.delimiter is None else file_format.delimiter
         found = replace(found, delimiter=_delimiter(head, told))
@@ -142,14 +135,6 @@ def _frame(records: list[dict[str, Any]], source: Source) -> pd.DataFrame:
     return pd.DataFrame(records, columns=pd.Index(source.columns, dtype=object), dtype=object)
 
 
-# --- bytes and characters
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
@@ -164,130 +149,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from error
 
 
-@contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where its first ones say that it is gzip or zstd, whatever its name."""
-    with path.open("rb") as raw:
-        start = raw.read(4)
-        raw.seek(0)
-        if start.startswith(GZIP):
-            with gzip.open(raw) as stream:
-                yield stream  # type: ignore[misc]
-        elif start.startswith(ZSTD):
-            with pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd") as stream:
-                yield io.BufferedReader(stream)
-        else:
-            yield raw
-
-
-def _encoding(path: Path, told: str | None) -> str:
-    """As it is named; else that of its byte order mark, UTF-8, or cp1252, by the rules of `decode`.
-
-    Where a few lines are not UTF-8 among others that are, the file is UTF-8, and these lines are marked.
-    """
-    with _unpacked(path) as stream:
-        head = stream.read(BLOCK)
-        check_signature(head, path)
-        if told is not None:
-            check_encoding(told)
-            return told
-        for mark, name in MARKS.items():
-            if head.startswith(mark):
-                return name
-        found = _Lines()
-        for block in chain([head], iter(lambda: stream.read(BLOCK), b"")):
-            found.add(block)
-        found.add(b"\n" if found.rest else b"")
-    if found.others == 0 or found.utf8 > found.others:
-        return "utf-8"
-    sample = b"\n".join(found.sample)
-    if found.utf8 == 0 and is_cp1252(sample):
-        logger.warning("%s is not UTF-8 and read as cp1252; name another with --encoding", path)
-        return "cp1252"
-    if found.others <= FEW * found.lines:
-        return "utf-8"
-    raise DataError(
-        f"{path}: {found.others:,} of {found.lines:,} lines are not UTF-8; name the encoding of the file with "
-        f"--encoding{likely(sample)}"
-    )
-
-
-class _Lines:
-    """Lines of a file by what they hold beside ASCII. sample: the first ones that are not UTF-8."""
-
-    def __init__(self) -> None:
-        self.lines = self.utf8 = self.others = self._size = 0
-        self.sample: list[bytes] = []
-        self.rest = b""
-
-    def add(self, block: bytes) -> None:
-        whole, end, rest = block.rpartition(b"\n")
-        if not end and len(self.rest) < SAMPLE:
-            self.rest += block
-            return
-        if not end:  # one endless line
-            whole, rest = block, b""
-        whole, self.rest = self.rest + whole, rest
-        self.lines += whole.count(b"\n") + 1
-        if whole.isascii():
-            return
-        for line in whole.split(b"\n"):
-            if line.isascii():
-                continue
-            if _is_utf8(line):
-                self.utf8 += 1
-                continue
-            self.others += 1
-            if self._size < SAMPLE:
-                self.sample.append(line)
-                self._size += len(line)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-@contextmanager
-def _text(path: Path, encoding: str, trailing: str | None = "\r\n") -> Iterator[_Trimmed]:
-    """The characters of a file, what cannot be decoded as `UNDECODABLE`. trailing: see `_Trimmed`."""
-    with _unpacked(path) as stream:
-        text = io.TextIOWrapper(stream, encoding=encoding, errors="sentimoe_mark", newline="\n")
-        try:
-            yield _Trimmed(text, trailing)
-        finally:
-            text.detach()
-
-
-class _Trimmed(io.TextIOBase):
-    """A text stream without a byte order mark, and without these characters at its end (None: white space).
-
-    before: what was read of it already.
-    """
-
-    def __init__(self, stream: Any, trailing: str | None, before: str = ""):
-        self._stream, self._trailing, self._waiting, self._begun = stream, trailing, before, bool(before)
-
-    def read(self, size: int | None = -1) -> str:
-        while True:
-            more = self._stream.read(BLOCK if size is None or size < 0 else size)
-            text = self._waiting + (more if self._begun else more.removeprefix("\ufeff"))
-            self._begun = self._begun or bool(more)
-            kept = text.rstrip(self._trailing)
-            self._waiting = text[len(kept) :] if more else ""
-            if kept or not more:
-                return kept
-
-
-codecs.register_error("sentimoe_mark", lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
-
-
-# --- rows
-
-
 def _delimiter(head: str, told: str | None) -> str:
     """As it is named, or found in the first megabyte."""
     check_delimiter(told)
@@ -296,11 +157,11 @@ def _delimiter(head: str, told: str | None) -> str:
 
 
 def _delimited(source: Source, rows: int) -> Iterator[pd.DataFrame]:
-    with _text(source.path, source.encoding) as text:
+    with characters(source.path, source.encoding) as text:
         _, head = without_separator_line(text.read(HEAD))
         try:
             with pd.read_csv(
-                _Trimmed(text, "\r\n", head),
+                Trimmed(text, "\r\n", head),
                 sep=source.delimiter,
                 header=None,
                 dtype=str,
@@ -326,7 +187,7 @@ def _delimited(source: Source, rows: int) -> Iterator[pd.DataFrame]:
 
 
 def _records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
-    with _text(path, encoding, trailing=None) as text:
+    with characters(path, encoding, trailing=None) as text:
         number, begun = 0, [""]
         while block := text.read(HEAD):
             first, *others = block.split("\n")
@@ -348,7 +209,7 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
             yield file
         return
-    with tempfile.TemporaryFile() as plain, _unpacked(path) as stream:
+    with tempfile.TemporaryFile() as plain, unpacked(path) as stream:
         for block in iter(lambda: stream.read(BLOCK), b""):
             plain.write(block)
         plain.seek(0)
