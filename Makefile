@@ -6,13 +6,14 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo docs test test-oldest test-browser numerics mutants fuzz torture torture-predict lint bench ready-models wheel-test clean
+.PHONY: help install backbones demo docs test test-oldest test-browser test-ray numerics mutants fuzz torture torture-predict lint bench ready-models wheel-test clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
 	@echo "make test-oldest  core tests with the lowest supported versions of transformers, peft, accelerate and datasets"
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
+	@echo "make test-ray  bulk labelling on a Ray cluster of two nodes on this machine, killed in several ways"
 	@echo "make mutants  plant bugs one by one and see which test catches each -> docs/reliability.md"
 	@echo "make fuzz     damage data files and model folders by the thousand, and read them -> docs/reliability.md"
 	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
@@ -31,7 +32,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,compress,explain,explore,suspects]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,compress,explain,explore,suspects,ray]'
 	touch $@
 
 backbones: $(INSTALLED)
@@ -65,6 +66,9 @@ test-browser: $(INSTALLED)
 	$(if $(BROWSER),,apt-get update -qq && apt-get install -y -qq chromium > /dev/null)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest -q -o addopts= tests/browser
+
+test-ray: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -o addopts= tests/ray
 
 # JOBS=2: two bugs at a time. What is known already is not run again
 mutants: $(INSTALLED)

@@ -16,6 +16,7 @@ from .compression import compressions
 from .interpretability import interpretability
 from .pictures import confusion_picture
 from .recipes import gains, trials
+from .scale import summary as scale_summary
 from .sizes import summary
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
@@ -73,6 +74,8 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
             bench=read_json(bench), compressions=compressions(results_folder / "compression"), **speed
         )
         write_text(docs / "performance.md", page)
+        page = environment.get_template("scale.md.jinja").render(scale_summary(results_folder, speed["scale"]))
+        write_text(docs / "scale.md", page)
     if records:
         page = environment.get_template("interpretability.md.jinja").render(records=records)
         write_text(docs / "interpretability.md", page)

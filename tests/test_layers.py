@@ -17,7 +17,8 @@ LEVELS = [
     {"training", "explain"},
     {"compression", "loading"},
     {"classifier"},
-    {"bench", "batch"},
+    {"batch"},
+    {"bench"},
     {"pages"},
     {"__main__"},
 ]

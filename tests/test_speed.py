@@ -19,7 +19,7 @@ from experiments.compression import Case
 from experiments.render import render
 from experiments.speed_pictures import pareto
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
-from sentimoe.bench import peers, speed, tools
+from sentimoe.bench import peers, scale, speed, tools
 from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import load_dataset
 from sentimoe.errors import ConfigError
@@ -102,13 +102,13 @@ def test_every_labelled_row_of_a_file_in_the_folder_where_one_is(folders, tmp_pa
     monkeypatch.chdir(tmp_path)
     told = ["bench", str(folders / "dense"), "--scale", "--data", "reviews.csv", "--text-column", "Caf\xe9"]
     told += ["--label-column", "stars", "--delimiter", ";", "--encoding", "cp1252", "--backend", "torch"]
-    monkeypatch.setattr(
-        speed, "scale", lambda model, texts, backend, say: {"texts": texts.texts, "rows": [], "data": ""}
-    )
+    made = {"rows": [], "data": ""}
+    monkeypatch.setattr(scale, "scale", lambda model, texts, *given: made | {"texts": texts.texts, "given": given[2:]})
     monkeypatch.setattr("sentimoe_cli.show.bench_table", lambda found: "")
     done = invoke(*told)
     assert done.exit_code == 0 and "1 without a label" in done.stderr, done.stderr
-    assert json.loads((tmp_path / "bench-scale.json").read_text())["texts"] == texts
+    found = json.loads((tmp_path / "bench-scale.json").read_text())
+    assert found["texts"] == texts and found["given"] == [[10_000, 100_000], []]
     assert "bench-scale.json exists" in invoke(*told).error
     assert "1 without a label" in invoke(*told, "--overwrite", "--strict").error
 
@@ -192,12 +192,15 @@ def test_the_pareto_front():
     assert pareto(rows) == ["slow and good", "fast and poor"]
 
 
-def test_scale_streams_any_number_of_texts(folders):
+def test_scale_streams_any_number_of_texts_and_labels_files_of_them(folders):
     dataset = load_dataset(str(folders / "toy"))
     texts = speed.BenchTexts.of("toy", dataset.splits["test"], dataset.label_names)
-    found = speed.scale(folders / "split", texts, "torch", lambda line: None, counts=(50, 100))
-    assert [row["texts"] for row in found["rows"]] == [50, 100]
-    assert all(row["texts_per_second"] > 0 for row in found["rows"])
+    found = scale.scale(folders / "split", texts, "torch", lambda line: None, counts=(50, 101))
+    assert [(row["texts"], row["name"]) for row in found["rows"]] == [
+        (count, name) for count in (50, 101) for name in ("engine alone", "job")
+    ]
+    engine, job = found["rows"][2:]
+    assert engine["share"] == 1 and job["share"] == pytest.approx(job["texts_per_second"] / engine["texts_per_second"])
 
 
 def test_mixed_texts_are_for_speed_alone(folders):

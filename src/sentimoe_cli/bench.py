@@ -39,7 +39,15 @@ def bench(
     compressed: Annotated[
         list[Path] | None, Option(help="With --peers: a folder of `sentimoe compress`, beside them (repeatable).")
     ] = None,
-    scale: Annotated[bool, Option("--scale", help="Texts/s and memory at 10,000 and 100,000 texts.")] = False,
+    scale: Annotated[
+        bool, Option("--scale", help="Texts/s of the engine and of a bulk job, and memory, over many texts.")
+    ] = False,
+    scale_texts: Annotated[
+        list[int] | None, Option(help="With --scale: how many (repeatable). [10,000 and 100,000]", min=16)
+    ] = None,
+    ray_actors: Annotated[
+        list[int] | None, Option(help="With --scale: a job on that many actors of Ray, beside it (repeatable).", min=1)
+    ] = None,
     rounds: Annotated[int, Option(help="How often each takes its turn.", min=3)] = 9,
     output: Annotated[
         Path | None, Option(help="JSON file to write. [bench-compare.json, bench-dial.json, ...]")
@@ -57,6 +65,8 @@ def bench(
         raise Mistake("--peer chooses among the tools of --peers; add --peers")
     if compressed and not peers:
         raise Mistake("--compressed stands beside the tools of --peers; add --peers")
+    if (scale_texts or ray_actors) and not scale:
+        raise Mistake("--scale-texts and --ray-actors say how --scale is done; add --scale")
     if experts is None and not (peers or scale):
         raise Mistake("give two folders: the dense model, and the model with experts that was made from it")
     what = next((name for name, wanted in (("dial", dial), ("peers", peers), ("scale", scale)) if wanted), "compare")
@@ -67,6 +77,7 @@ def bench(
     from importlib.util import find_spec
 
     from sentimoe.bench import peers as others
+    from sentimoe.bench import scale as many
     from sentimoe.bench import speed, tools
     from sentimoe.data import SeenTexts
     from sentimoe.errors import ConfigError
@@ -113,7 +124,7 @@ def bench(
         compared_with = [*tools.named(peer or []), *map(tools.compressed_peer, compressed or ())]
         measured = others.compare_peers(dense, experts, texts, say, rounds, compared_with)
     elif scale:
-        measured = speed.scale(compared, texts, backends[-1], say)
+        measured = many.scale(compared, texts, backends[-1], say, scale_texts or many.COUNTS, ray_actors or ())
     elif dial:
         measured = speed.dial(compared, dense, texts, backends[-1], say, rounds)
     else:

@@ -44,8 +44,9 @@ def label_many(
     dry_run: bool,
     trust_remote_code: bool,
     verify: bool,
+    cluster: dict[str, Any] | None,
 ) -> None:
-    """Label all rows of the inputs. settings: of the classifier. Raises Mistake and what `sentimoe.batch.run` raises."""
+    """Label all rows of the inputs. settings: of the classifier. cluster: of `sentimoe.batch.Cluster`. Raises Mistake and what `sentimoe.batch.run` raises."""
     if output.suffix.lower() in FILES and not output.is_dir():
         check_file(output, WRITTEN, overwrite)
         if kind is not None:
@@ -55,7 +56,7 @@ def label_many(
     else:
         check_folder(output)
     check_data(*(each for each in inputs if not glob.has_magic(each)))
-    from sentimoe.batch import Job, Predictor, run
+    from sentimoe.batch import Cluster, Job, Predictor, run
     from sentimoe.data import FileFormat
 
     from .certificates import certificate_for, warn_of_layers
@@ -65,6 +66,7 @@ def label_many(
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
     decide = settings | {"max_characters": max_characters, "all_answers": all_answers}
 
+    where = None if cluster is None else Cluster(**cluster)
     made: list[Predictor] = []
 
     def make(column: str) -> Predictor:
@@ -84,7 +86,7 @@ def label_many(
         return
     certificate = certificate_for(model, settings["max_disagreement"], settings["precision"], settings["long_texts"])
     with stopped_by_signals("sentimoe"), _progress() as progress:
-        report = run(job, make, decide, progress)
+        report = run(job, make, decide, progress, where)
     if certificate is not None and report.layers:
         warn_of_layers(certificate, report.layers)
     for line in told(report, output, made[0].engine.max_length):

@@ -72,6 +72,17 @@ def predict(
     max_characters: Annotated[int | None, Option(help="Reject longer texts.", min=1)] = None,
     max_rejected: Annotated[float, Option(help="Share of the rows that may be rejected.", min=0, max=1)] = 0.01,
     dry_run: Annotated[bool, Option("--dry-run", help="Label 1,000 rows and say what the whole will take.")] = False,
+    run_on: Annotated[
+        Literal["local", "ray"],
+        Option("--engine", help="Who labels files: this process, or the actors of a Ray cluster."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None, Option(help="Of a running cluster, such as auto; without it, one is started on this machine.")
+    ] = None,
+    ray_actors: Annotated[
+        int | None, Option(help="Processes that hold the model. [one per processor or GPU of the cluster]", min=1)
+    ] = None,
+    ray_gpus: Annotated[float, Option(help="GPUs of each actor, such as 1 or 0.5.", min=0, max=1)] = 0.0,
     long_texts: LongTexts = "windows",
     precision: Precision = "auto",
     backend: Backend = "torch",
@@ -103,6 +114,10 @@ def predict(
     if mode != "calibrated" and method is None:
         raise Mistake(f"--mode {mode} is of language models that are asked; add --method zero-shot")
     bulk = inputs and output is not None and output.suffix.lower() != ".xlsx" and method is None and doubtful is None
+    on_ray = {"--ray-address": ray_address, "--ray-actors": ray_actors, "--ray-gpus": ray_gpus}
+    if run_on == "local" and (unused := [name for name, value in on_ray.items() if value]):
+        raise Mistake(f"{unused[0]} is for --engine ray")
+    cluster = {"address": ray_address, "actors": ray_actors, "gpus": ray_gpus} if run_on == "ray" else None
     if bulk and inputs is not None and output is not None:
         check_model(model)
         if note is not None:
@@ -113,6 +128,7 @@ def predict(
             model, inputs, output, settings, kind=kind, text_column=text_column, delimiter=delimiter, encoding=encoding,
             limit=limit, max_characters=max_characters, max_rejected=max_rejected, all_answers=all_answers,
             overwrite=overwrite, dry_run=dry_run, trust_remote_code=trust_remote_code, verify=not no_verify,
+            cluster=cluster,
         )  # fmt: skip
         return
     given: dict[str, Any] = {
@@ -120,6 +136,7 @@ def predict(
         "--limit": limit,
         "--max-characters": max_characters,
         "--dry-run": dry_run or None,
+        "--engine ray": cluster,
     }
     given["a second --input"] = inputs[1:] if inputs else None
     if many := [name for name, value in given.items() if value]:

@@ -174,6 +174,7 @@ BENCH_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "texts": ("texts", "{:,}".format),
     "precision": ("precision", str),
     "texts_per_second": ("texts/s", "{:.0f}".format),
+    "share": ("of the engine", "{:.0%}".format),
     "quartiles": ("quartiles", lambda pair: " - ".join(f"{each:.0f}" for each in pair)),
     "speed_up": ("times dense", lambda row: times_as_fast(row)),
     "gflops_per_text": ("GFLOPs/text", "{:.3f}".format),

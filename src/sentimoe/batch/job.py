@@ -13,10 +13,11 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -32,15 +33,16 @@ from ..errors import ConfigError, RejectedError
 from ..machine import hardware, versions
 from ..manifest import sha256
 from ..records import writes
+from .cluster import Cluster
 from .files import KINDS, join, part_name, write_part
 from .inputs import input_files, looked_at, parts
 from .journal import JOURNAL, Journal
 from .predictor import REJECTED, Predictor
+from .report import PLACES, Report
 
 LOCK, TRIAL = ".lock", ".trial-"
 OURS = re.compile(rf"part-\d{{5,}}\.({'|'.join(KINDS)})(\.\w+\.partial)?|{JOURNAL}(\.\w+\.partial)?")
 PART_ROWS = 16_384
-PLACES = 10  # of rejected rows that are shown
 LEAST_ROWS = 1000  # before a share of rejected rows ends a job
 Progress = Callable[[int, int], None]  # rows done now, and rejected ones among them
 Item = TypeVar("Item")
@@ -66,44 +68,17 @@ class Job:
     overwrite: bool = False
 
 
-@dataclass
-class Report:
-    """What became of the rows: `rows` is the sum of `scored`, `blank`, `doubtful` and `rejected`.
-
-    reasons: how often each. places: of the first rejected rows, counted from 1 over all inputs. resumed: rows that
-    were finished before. layers: how many texts were read by how many layers, where that differs. truncated: texts
-    whose end was not read.
-    """
-
-    rows: int = 0
-    scored: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    places: list[str] = field(default_factory=list)
-    resumed: int = 0
-    layers: Counter[int] = field(default_factory=Counter)
-    truncated: int = 0
-    seconds: float = 0.0
-
-    @property
-    def rejected(self) -> int:
-        """Rows that could not be read."""
-        return sum(self.reasons[reason] for reason in REJECTED)
-
-    def add(self, part: dict[str, Any]) -> None:
-        """Count a part, as the journal has it."""
-        self.rows += part["rows"]
-        self.scored += part["scored"]
-        self.reasons += Counter(part["reasons"])
-        self.places += part["places"][: PLACES - len(self.places)]
-        self.truncated += part["truncated"]
-        self.layers += Counter({int(layers): count for layers, count in part["layers"].items()})
-
-
-def run(job: Job, make: Callable[[str], Predictor], settings: dict[str, Any], progress: Progress) -> Report:
+def run(
+    job: Job,
+    make: Callable[[str], Predictor],
+    settings: dict[str, Any],
+    progress: Progress,
+    cluster: Cluster | None = None,
+) -> Report:
     """Do a job, or what is left of it.
 
     make: from the column of the texts to what labels them; the inputs are looked at before. settings: what else
-    decides an answer, for the journal. progress: is told of each part.
+    decides an answer, for the journal. progress: is told of each part. cluster: None: this process does it all.
 
     Raises:
         ConfigError: the output holds another job, or another process works on it.
@@ -124,9 +99,9 @@ def run(job: Job, make: Callable[[str], Predictor], settings: dict[str, Any], pr
         predictor = make(column)
         with writes(folder):
             _try_writing(job, sources, folder, kind, predictor)
-            about = _about(job, sources, column, kind, predictor, settings)
+            about = _about(job, sources, column, kind, predictor, settings, cluster)
             journal = _journal(folder, about, job.overwrite, finished_too=not single)
-        report = _Run(job, sources, kind, predictor, journal, progress).finished(empty)
+        report = _Run(job, sources, kind, predictor, journal, progress, cluster).finished(empty)
         if single:
             with writes(output):
                 listed = [folder / part["file"] for part in journal.parts]
@@ -167,9 +142,10 @@ class _Run:
         predictor: Predictor,
         journal: Journal,
         progress: Progress,
+        cluster: Cluster | None,
     ):
         self.job, self.sources, self.kind = job, sources, kind
-        self.predictor, self.journal, self.progress = predictor, journal, progress
+        self.predictor, self.journal, self.progress, self.cluster = predictor, journal, progress, cluster
         self.report = Report()
         for part in journal.parts:
             self.report.add(part)
@@ -182,17 +158,12 @@ class _Run:
         if self.report.rows:
             self.progress(self.report.rows, self.report.rejected)
             self._check_rejected(LEAST_ROWS, None)
-        left = parts(self.sources, self.job.part_rows, self.job.limit)
-        known = len(self.journal.parts)
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool, closing(self._labelled()) as left:
             written: Future[None] | None = None
-            for number, frame in enumerate(read_ahead(left)):
-                if number < known:
-                    continue
-                labelled = self.predictor.labelled(frame)
+            for number, labelled in enumerate(left, len(self.journal.parts)):
                 if written is not None:
                     written.result()
-                entry = self._entry(number, frame, labelled)
+                entry = self._entry(number, labelled)
                 written = pool.submit(self._write, labelled, entry)
                 self.report.add(entry)
                 self.progress(entry["rows"], sum(entry["reasons"].get(reason, 0) for reason in REJECTED))
@@ -204,12 +175,23 @@ class _Run:
             source.check_unchanged()
         if not self.journal.parts:
             labelled = self.predictor.labelled(empty)
-            self._write(labelled, self._entry(0, empty, labelled))
+            self._write(labelled, self._entry(0, labelled))
         with writes(self.journal.folder):
             self.journal.finish({"rows": self.report.rows})
         return self.report
 
-    def _entry(self, number: int, frame: pd.DataFrame, labelled: pd.DataFrame) -> dict[str, Any]:
+    def _labelled(self) -> Generator[pd.DataFrame, None, None]:
+        """The labelled parts that are left."""
+        rows, limit, done = self.job.part_rows, self.job.limit, len(self.journal.parts)
+        if self.cluster is not None:
+            from .on_ray import labelled_on_ray
+
+            yield from labelled_on_ray(self.cluster, self.predictor, self.sources, rows, limit, done)
+        else:
+            left = islice(parts(self.sources, rows, limit), done, None)
+            yield from map(self.predictor.labelled, read_ahead(left))
+
+    def _entry(self, number: int, labelled: pd.DataFrame) -> dict[str, Any]:
         """What the journal says of a part."""
         reasons = [None if pd.isna(reason) else reason for reason in labelled["reason"]]
         start = self.report.rows
@@ -219,7 +201,7 @@ class _Run:
             "part": number,
             "file": part_name(number, self.kind),
             "start": start,
-            "rows": len(frame),
+            "rows": len(labelled),
             "scored": reasons.count(None),
             "reasons": Counter(reason for reason in reasons if reason is not None),
             "places": [f"row {start + row + 1}: {reason}" for row, reason in bad[:PLACES]],
@@ -263,28 +245,29 @@ def _kind(job: Job, sources: Sequence[Source]) -> str:
 
 
 def _about(
-    job: Job, sources: Sequence[Source], column: str, kind: str, predictor: Predictor, settings: dict[str, Any]
+    job: Job,
+    sources: Sequence[Source],
+    column: str,
+    kind: str,
+    predictor: Predictor,
+    settings: dict[str, Any],
+    cluster: Cluster | None,
 ) -> dict[str, Any]:
     """What decides every byte of the output."""
-    here = hardware()
+    here = hardware() | ({} if cluster is None else {"threads": 1})
     return {
         "inputs": [{"file": source.path.name, "sha256": source.sha256, "size": source.size} for source in sources],
         "reading": [{"encoding": source.encoding, "delimiter": source.delimiter} for source in sources],
-        "model": _hashes(predictor.folder),
+        "model": predictor.hashes(),
         "text_column": column,
         "kind": kind,
         "part_rows": job.part_rows,
         "limit": job.limit,
         "settings": settings,
         "versions": versions(),
+        "engine": "local" if cluster is None else "ray",
         "machine": {name: here[name] for name in ("processor", "bfloat16", "threads")},
     }
-
-
-def _hashes(model: Path) -> dict[str, str]:
-    """Of every file in a model folder, by its path there."""
-    files = sorted(path for path in model.rglob("*") if path.is_file())
-    return {path.relative_to(model).as_posix(): sha256(path) for path in files}
 
 
 def _journal(folder: Path, about: dict[str, Any], overwrite: bool, finished_too: bool) -> Journal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from ..data.predicted import STRING, made_up, with_predictions
 from ..data.rows import cells
 from ..errors import ConfigError, DataError
 from ..inference import Engine, StagedClassifier
+from ..manifest import sha256
 from ..model_folder import THRESHOLD, find_folder
 from ..predictions import Predictions, joined
 
 BLANK, DOUBTFUL = "blank", "doubtful"
 UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY = "undecodable", "not a text", "too long", "out of memory"
-REJECTED = (UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY)
+DIED = "process died"
+REJECTED = (UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY, DIED)
 OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "out of memory")
 
 
@@ -35,7 +38,8 @@ class Predictor:
     `SentimentClassifier.from_pretrained`.
 
     A row without an answer has a null as its label, and the reason: `blank`; `doubtful` (below the model's threshold);
-    or, if it was rejected, `undecodable`, `not a text`, `too long` or `out of memory`. Threads may share one.
+    or, if it was rejected, `undecodable`, `not a text`, `too long`, `out of memory`, or `process died` (on Ray, where
+    it ended three processes). Threads may share one. It is pickled without its model, which is loaded on arrival.
 
     Example:
         >>> reviews.map_batches(Predictor("stars"), batch_format="pandas")  # Ray Data
@@ -52,10 +56,11 @@ class Predictor:
         **settings: Any,
     ):
         self.folder = find_folder(model)
+        self.settings = settings
         classifier = SentimentClassifier.from_pretrained(self.folder, **settings)
         assert isinstance(classifier.engine, Engine)
         self.engine, self.classes = classifier.engine, classifier.classes_.tolist()
-        self.text_column, self.max_characters = text_column, max_characters
+        self.text_column, self.max_characters, self.all_answers = text_column, max_characters, all_answers
         self.threshold = None if all_answers else _threshold_of(self.folder)
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
         self.marks_cuts = self.engine.long_texts == "truncate"
@@ -69,18 +74,31 @@ class Predictor:
             return pa.Table.from_pandas(self.labelled(frame), preserve_index=False)
         if isinstance(batch, Mapping):
             found = self.labelled(pd.DataFrame({name: list(values) for name, values in batch.items()}))
-            return {name: found[name].to_numpy() for name in found.columns}
+            return {name: _array(found[name]) for name in found.columns}
         raise ConfigError(f"a batch is a DataFrame, an Arrow table or a mapping of columns, not {type(batch).__name__}")
 
-    def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with what the model says of each row. Raises ConfigError where there is no column of texts."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {"text_column": self.text_column, "max_characters": self.max_characters, "all_answers": self.all_answers}
+        arguments: dict[str, Any] = own | self.settings
+        return partial(type(self), self.folder.resolve(), **arguments), ()
+
+    def hashes(self) -> dict[str, str]:
+        """Of every file of the model, by its path in the folder."""
+        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): sha256(path) for path in files}
+
+    def labelled(self, frame: pd.DataFrame, unread: str | None = None) -> pd.DataFrame:
+        """The frame with what the model says of each row. unread: why no row is to be read, if so.
+
+        Raises ConfigError where there is no column of texts.
+        """
         if self.text_column not in frame.columns:
             raise ConfigError(
                 f'no column "{self.text_column}"; the columns are {", ".join(map(str, frame.columns))}. Name the right '
                 "one with text_column"
             )
         values = [value for _, value in cells(frame, "the input", self.text_column)]
-        texts, reasons = self._checked(values)
+        texts, reasons = self._checked(values) if unread is None else ([], [unread] * len(values))
         readable = [row for row, reason in enumerate(reasons) if reason is None]
         found, failed = answered(self.engine, [texts[row] for row in readable])
         for place in failed:
@@ -125,6 +143,12 @@ class Predictor:
             texts.append(text)
             reasons.append(reason)
         return texts, reasons
+
+
+def _array(column: pd.Series) -> np.ndarray:
+    """A column as an array, with None where strings or integers are missing."""
+    missing = isinstance(column.dtype, pd.ArrowDtype) and bool(column.isna().any())
+    return (column.astype(object).where(column.notna(), None) if missing else column).to_numpy()
 
 
 def _threshold_of(folder: Path) -> float | None:

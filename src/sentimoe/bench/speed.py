@@ -1,7 +1,7 @@
 """`sentimoe bench`: a trained model beside its dense model, on the same texts, engine, precision and threads.
 
-Three questions: what did the experts buy (`compare`), what does each number of experts per token cost and give
-(`dial`), does it last over any number of texts (`scale`). The FLOP ratio, the ceiling of a speed-up, is printed beside
+Two questions: what did the experts buy (`compare`), and what does each number of experts per token cost and give
+(`dial`). The FLOP ratio, the ceiling of a speed-up, is printed beside
 every measured one.
 """
 
@@ -11,12 +11,9 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -140,22 +137,6 @@ def dial(
         for name in engines
     ]
     return record("dial", texts, rounds) | {"experts": describe(model), "backend": backend, "rows": rows}
-
-
-def scale(
-    model: Path, texts: BenchTexts, backend: str, progress: Progress, counts: Sequence[int] = (10_000, 100_000)
-) -> dict:
-    """Texts/s and resident memory over more and more texts, streamed: the texts again and again."""
-    engine = load(model, backend)
-    engine.predict_proba(texts.sample(MEMORY_TEXTS))
-    rows = []
-    for count in counts:
-        started = time.perf_counter()
-        deque(engine.stream(islice(cycle(texts.texts), count)), maxlen=0)
-        seconds = time.perf_counter() - started
-        rows.append({"texts": count, "texts_per_second": count / seconds, "mib": peak_memory_mib()})
-        progress(f"{count} texts: {count / seconds:.0f} texts/s, {rows[-1]['mib']:.0f} MiB")
-    return record("scale", texts, 1) | {"experts": describe(model), "backend": backend, "rows": rows}
 
 
 def describe(folder: Path) -> dict[str, Any] | None:

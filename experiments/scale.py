@@ -1,0 +1,48 @@
+"""What docs/scale.md shows: measured speed of bulk jobs, and what a billion rows would take."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from sentimoe.batch.job import PART_ROWS
+from sentimoe.records import read_json
+
+DAY, BILLION = 86_400, 1_000_000_000
+
+
+def summary(results: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """The values of the page. measured: the records of `sentimoe bench --scale`, each with its title."""
+    memory = read_json(results / "scale" / "memory.json") if (results / "scale" / "memory.json").exists() else None
+    on_ray = [each for each in measured if any("1 actor" in row["name"] for row in each["rows"])]
+    return {
+        "scale": measured,
+        "memory": [] if memory is None else memory["rows"],
+        "whole": [read_json(path) for path in sorted((results / "scale").glob("whole__*.json"))],
+        "billion": None if memory is None or not on_ray else billion(on_ray[0], memory["idle"]["rows_per_second"]),
+    }
+
+
+def billion(record: dict[str, Any], driver: float) -> dict[str, Any]:
+    """A billion rows a day, from the rate of one actor over the most rows. driver: rows/s without a model."""
+    rate = [row["texts_per_second"] for row in record["rows"] if "1 actor" in row["name"]][-1]
+    cores = math.ceil(BILLION / DAY / rate)
+    rows = BILLION / DAY
+    return {
+        "title": record["title"],
+        "processor": record["hardware"]["processor"],
+        "rate": rate,
+        "hours": 1e6 / rate / 3600,
+        "cores": cores,
+        "read": record["bytes"]["read"],
+        "written": record["bytes"]["written"],
+        "read_mb": rows * record["bytes"]["read"] / 1e6,
+        "written_mb": rows * record["bytes"]["written"] / 1e6,
+        "disk": BILLION * record["bytes"]["written"] / 1e12,
+        "parts": math.ceil(BILLION / PART_ROWS),
+        "load_seconds": record["loading"]["seconds"],
+        "megabytes": record["loading"]["megabytes"],
+        "load_gb": cores * record["loading"]["megabytes"] / 1e3,
+        "driver": driver,
+    }

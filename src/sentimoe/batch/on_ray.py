@@ -1,0 +1,128 @@
+"""The parts of a job on a Ray cluster: read where the job was started, answered by actors, given back in order.
+
+Ray Data carries the parts: each is a row of its data set, a block, and a task. An actor that dies is started again and
+its part is read again; `quarantine` finds out whether a row was the cause.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from ..data.streaming import Source
+from ..errors import ConfigError, SentiMoEError
+from .cluster import CPUS, Cluster
+from .inputs import parts
+from .predictor import DIED, Predictor
+from .quarantine import Attempts, pieces
+
+READER_CPUS = 0.1
+
+
+@dataclass(frozen=True)
+class Parts(Datasource):
+    """The parts of the inputs, from the first that is not done, read one after the other by one task."""
+
+    sources: Sequence[Source]
+    rows: int
+    limit: int | None
+    done: int
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Not known before the inputs are read."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *settings: Any, **more: Any) -> list[ReadTask]:
+        """One task, whatever parallelism is asked for: the inputs are read in order."""
+        size = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(self.tables, size)]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Each part as a table of one row."""
+        for number, frame in enumerate(parts(self.sources, self.rows, self.limit)):
+            if number >= self.done:
+                yield pa.table({"part": [number], "rows": [pickle.dumps(frame)]})
+
+
+class Worker:
+    """An actor: it holds the model, and answers a part at a time."""
+
+    def __init__(self, predictor: bytes, hashes: dict[str, str], attempts: Any):
+        self.predictor: Predictor = pickle.loads(predictor)
+        self.attempts = attempts
+        if self.predictor.hashes() != hashes:
+            raise ConfigError(
+                f"{self.predictor.folder} on {ray.util.get_node_ip_address()} is not the model of the machine where "
+                "the job was started; copy it there"
+            )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        part = batch["part"][0].as_py()
+        frame = pickle.loads(batch["rows"][0].as_py())
+        labelled = []
+        for piece in pieces(len(frame), ray.get(self.attempts.begin.remote(part))):
+            if not piece.rejected:
+                ray.get(self.attempts.reading.remote(part, piece))
+            rows = frame.iloc[piece.start : piece.stop]
+            labelled.append(self.predictor.labelled(rows, DIED if piece.rejected else None))
+        whole = labelled[0] if len(labelled) == 1 else pd.concat(labelled)
+        ray.get(self.attempts.end.remote(part))
+        return pa.table({"part": [part], "rows": [pickle.dumps(whole)]})
+
+
+def labelled_on_ray(
+    cluster: Cluster, predictor: Predictor, sources: Sequence[Source], rows: int, limit: int | None, done: int
+) -> Iterator[pd.DataFrame]:
+    """The labelled parts, in order. rows: of a part. limit: rows of all. done: parts that are left out.
+
+    Raises what `Cluster.connected` raises, and what reading or answering raises.
+    """
+    here = [replace(source, path=source.path.resolve()) for source in sources]
+    with cluster.connected() as actors, DataContext.current(_context()):
+        local = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        attempts = ray.remote(Attempts).options(num_cpus=0, label_selector=local).remote()
+        given = ray.data.read_datasource(
+            Parts(here, rows, limit, done), override_num_blocks=1, num_cpus=READER_CPUS, label_selector=local
+        )
+        found = given.map_batches(
+            Worker,
+            fn_constructor_args=(pickle.dumps(predictor), predictor.hashes(), attempts),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=actors),
+            num_cpus=CPUS,
+            num_gpus=cluster.gpus or None,
+        )
+        try:
+            for row in found.iter_rows():
+                yield pickle.loads(row["rows"])
+        except ray.exceptions.RayTaskError as error:
+            raise _own(error) from error
+
+
+def _context() -> DataContext:
+    """Blocks of one part each, in order, without bars and without reports."""
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = context.target_min_block_size = 1
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.issue_detectors_config.detectors = []
+    return context
+
+
+def _own(error: BaseException) -> BaseException:
+    """The error of ours that was raised in another process, or the one that Ray raised for it."""
+    cause: Any = error
+    while cause is not None:
+        if isinstance(cause, SentiMoEError):
+            return type(cause)(*cause.args)
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return error

@@ -1,0 +1,135 @@
+"""Bulk labelling on a Ray cluster of two nodes on this machine: `make test-ray`."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+from backbone import labelled_texts, write_backbone
+from fragile import Fragile, Greedy
+from ray.cluster_utils import Cluster as LocalCluster
+
+from sentimoe import SentimentClassifier
+from sentimoe.batch import Cluster, Job, Predictor, run
+from sentimoe.batch.journal import JOURNAL
+
+WORDS = ["lovely", "awful", "great", "worst", "happy", "broken", "best", "hate"]
+ROWS, PART = 2000, 200
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    settings = {"model": write_backbone(folder / "backbone"), "epochs": 3, "learning_rate": 5e-3, "batch_size": 16}
+    SentimentClassifier(method="full", max_length=32, **settings).fit(*labelled_texts(120)).save_pretrained(
+        folder / "m"
+    )
+    return folder / "m"
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # where the workers find `fragile`
+    quick = {"health_check_period_ms": 500, "health_check_timeout_ms": 500, "health_check_failure_threshold": 4}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick, "object_store_memory": 200_000_000}
+    made = LocalCluster(initialize_head=True, head_node_args=head)
+    made.second = made.add_node(num_cpus=1, object_store_memory=200_000_000)
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def rows(**special):
+    texts = [f"the {WORDS[i % 8]} thing and the {WORDS[i // 8 % 8]} one, number {i}" for i in range(ROWS)]
+    for place, text in special.items():
+        texts[int(place[1:])] = text
+    return pd.DataFrame({"id": np.arange(ROWS), "text": texts})
+
+
+def label(model, frame, folder, kind=Predictor, cluster=None, progress=lambda rows, bad: None):
+    frame.to_csv(folder / "in.csv", index=False)
+    output = folder / ("out" if cluster is None else "on-ray")
+
+    def make(column):
+        return kind(model, text_column=column, precision="float32")
+
+    job = Job([folder / "in.csv"], output, part_rows=PART, max_rejected=0.1)
+    report = run(job, make, {}, progress, cluster)
+    assert report.rows == report.scored + sum(report.reasons.values()) == ROWS
+    return report, pd.concat([pd.read_csv(path) for path in sorted(output.glob("part-*"))], ignore_index=True)
+
+
+def same(found, expected, but=()):
+    """The same rows and labels, and scores within rounding."""
+    assert found["id"].tolist() == expected["id"].tolist() and found["text"].tolist() == expected["text"].tolist()
+    found, expected = found.drop(list(but)), expected.drop(list(but))
+    assert found["label"].tolist() == expected["label"].tolist()
+    assert np.allclose(found["score"], expected["score"], atol=1e-5)
+
+
+def test_a_row_that_kills_its_process_is_rejected_alone(model, cluster, tmp_path):
+    frame = rows(_711="poison", _1300="poison")
+    _, expected = label(model, frame, tmp_path)
+    report, found = label(model, frame, tmp_path, Fragile, Cluster())
+    same(found, expected, [711, 1300])
+    assert dict(report.reasons) == {"process died": 2} and report.scored == ROWS - 2
+    assert report.places == ["row 712: process died", "row 1301: process died"]
+    assert found["label"].isna().sum() == 2
+
+
+def test_an_actor_that_was_killed_twice_costs_no_row(model, cluster, tmp_path):
+    frame = rows(_950=f"twice {tmp_path}/count")
+    _, expected = label(model, frame, tmp_path)
+    report, found = label(model, frame, tmp_path, Fragile, Cluster())
+    same(found, expected)
+    assert report.scored == ROWS and (tmp_path / "count").stat().st_size == 3
+
+
+def test_a_worker_that_is_out_of_memory_gives_up_one_text(model, cluster, tmp_path):
+    frame = rows(_42="huge")
+    _, expected = label(model, frame, tmp_path)
+    report, found = label(model, frame, tmp_path, Greedy, Cluster())
+    same(found, expected, [42])
+    assert dict(report.reasons) == {"out of memory": 1}
+
+
+def test_a_node_that_goes_away_takes_no_row_along(model, cluster, tmp_path):
+    done = []
+
+    def progress(count, bad):
+        done.append(count)
+        if len(done) == 2:
+            cluster.remove_node(cluster.second, allow_graceful=False)
+
+    _, expected = label(model, rows(), tmp_path)
+    report, found = label(model, rows(), tmp_path, Predictor, Cluster(), progress)
+    same(found, expected)
+    assert report.scored == ROWS and len(done) == ROWS // PART
+
+
+def test_a_killed_driver_goes_on(model, tmp_path):
+    frame = pd.concat([rows()] * 40, ignore_index=True)
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    told = ["--model", model, "--input", tmp_path / "in.csv", "--precision", "float32"]
+    command = [sys.executable, "-m", "sentimoe", "predict", *map(str, told)]
+    ray_command = [*command, "--engine", "ray", "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(ray_command, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "out" / JOURNAL
+    while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert 3 <= journal.read_bytes().count(b"\n") < 6
+    ended = subprocess.run(ray_command, capture_output=True, text=True)
+    assert ended.returncode == 0 and "were finished before" in ended.stderr, ended.stderr
+    subprocess.run(
+        [*command, "--output", str(tmp_path / "alone")], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    for part in sorted((tmp_path / "alone").glob("part-*")):
+        assert part.read_bytes() == (tmp_path / "out" / part.name).read_bytes()
