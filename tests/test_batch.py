@@ -21,6 +21,7 @@ from sentimoe import SentimentClassifier
 from sentimoe.batch import Job, Predictor, files, job, predictor, run
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
+from sentimoe.batch.review import doubtful_rows
 from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
 from sentimoe_cli.stopping import stopped_by_signals
 
@@ -477,3 +478,34 @@ def test_no_library_can_catch_a_signal():
             time.sleep(10)
         except Exception as error:
             raise ValueError("a library's own") from error
+
+
+def test_lines_of_standard_input_become_a_folder(model, tmp_path):
+    told = [sys.executable, "-m", "sentimoe", "predict", "--model", str(model), "--output", str(tmp_path / "out")]
+    lines = b'the lovely thing\nb\xff\xfed\n\n"the awful", {thing}\r\nthe last \xe2\x80\xa8 line'
+    done = subprocess.run([*told, "--max-rejected", "1"], input=lines, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    found = pd.read_json(tmp_path / "out" / "part-00000.jsonl", lines=True)
+    assert found["text"].tolist()[3:] == ['"the awful", {thing}', "the last \u2028 line"]
+    assert found["reason"].fillna("").tolist() == ["", "undecodable", "blank", "", ""]
+    again = subprocess.run([*told, "--max-rejected", "1"], input=lines + b"\nmore", capture_output=True)
+    assert again.returncode == 2 and b"holds parts of another job: inputs was" in again.stderr
+
+
+@pytest.mark.parametrize("output", ["out", "out.csv"])
+def test_doubtful_rows_are_queued_across_parts(model, tmp_path, output):
+    frame = rows(60)
+    found = Predictor(model, precision="float32")(frame)
+    value = float(found["score"].quantile(0.3))
+    frame.to_csv(tmp_path / "in.csv", index=False)
+
+    def make(column):
+        predictor = Predictor(model, text_column=column, precision="float32")
+        predictor.threshold = value
+        return predictor
+
+    run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=25), make, {}, lambda count, bad: None)
+    queue = doubtful_rows(tmp_path / output)
+    low = found[found["score"] < value].sort_values("score", kind="stable")
+    assert queue["id"].tolist() == low["id"].astype(str).tolist() and len(queue) > 10
+    assert np.allclose(queue["score"], low["score"]) and queue["guess"].tolist() == low["label"].tolist()

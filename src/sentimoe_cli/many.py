@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .messages import Mistake, say
 from .places import WRITTEN, check_data, check_file, check_folder
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 FEWER_EXPERTS = (
     "warning: the threshold was found with the model's own number of experts; its guarantee does not hold here"
+)
+NO_THRESHOLD = (
+    "--doubtful writes the rows below the threshold of {0}, which has none: sentimoe evaluate {0} --data LABELLED "
+    "--target-accuracy 0.95 --save"
 )
 FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
 MINUTE = 60.0
@@ -42,6 +47,7 @@ def label_many(
     all_answers: bool,
     overwrite: bool,
     dry_run: bool,
+    doubtful: Path | None,
     trust_remote_code: bool,
     verify: bool,
     cluster: dict[str, Any] | None,
@@ -56,8 +62,14 @@ def label_many(
     else:
         check_folder(output)
     check_data(*(each for each in inputs if not glob.has_magic(each)))
+    if doubtful is not None:
+        check_file(doubtful, WRITTEN, overwrite)
+        if doubtful.resolve() == output.resolve():
+            raise Mistake(f"--output and --doubtful are both {output}; give two files")
     from sentimoe.batch import Cluster, Job, Predictor, run
-    from sentimoe.data import FileFormat
+    from sentimoe.batch.review import doubtful_rows
+    from sentimoe.data import FileFormat, write_table
+    from sentimoe.errors import ConfigError
 
     from .certificates import certificate_for, warn_of_layers
     from .show import prepare_process
@@ -75,6 +87,8 @@ def label_many(
         )
         if predictor.threshold is not None and settings["num_experts_per_tok"] is not None:
             say(FEWER_EXPERTS)
+        if predictor.threshold is None and doubtful is not None:
+            raise ConfigError(NO_THRESHOLD.format(model))
         made.append(predictor)
         return predictor
 
@@ -91,6 +105,10 @@ def label_many(
         warn_of_layers(certificate, report.layers)
     for line in told(report, output, made[0].engine.max_length):
         say(line)
+    if doubtful is not None:
+        queue = doubtful_rows(output)
+        write_table(queue, doubtful, overwrite)
+        say(f"{len(queue):,} of them are doubtful, and written to {doubtful} too")
 
 
 def told(report: Report, output: Path, max_length: int) -> list[str]:
@@ -151,6 +169,22 @@ def _bytes_of(frame: Any, kind: str) -> int:
         path = Path(folder) / f"x.{'csv' if kind == 'tsv' else kind}"
         write_table(frame, path)
         return path.stat().st_size
+
+
+@contextmanager
+def lines_as_file(stream: IO[bytes]) -> Iterator[Path]:
+    """Lines of texts as a JSONL file for as long as it is needed: a job looks at its input before it reads it.
+
+    Bytes that are not UTF-8 stay as they are, so that their rows are rejected.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "standard-input.jsonl"
+        with path.open("wb") as file:
+            for line in stream:
+                text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
+                record = json.dumps({"text": text}, ensure_ascii=False)
+                file.write(record.encode("utf-8", "surrogateescape") + b"\n")
+        yield path
 
 
 @contextmanager

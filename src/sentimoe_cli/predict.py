@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import typer
 
 from sentimoe_ready import DEFAULT, ready_models
 
-from .many import FEWER_EXPERTS, label_many
+from .many import FEWER_EXPERTS, FILES, NO_THRESHOLD, label_many, lines_as_file
 from .messages import Mistake, say, takes_unicode
 from .options import (
     Backend,
@@ -113,23 +114,27 @@ def predict(
         raise Mistake("--labels are the answers that a language model may give; add --method zero-shot")
     if mode != "calibrated" and method is None:
         raise Mistake(f"--mode {mode} is of language models that are asked; add --method zero-shot")
-    bulk = inputs and output is not None and output.suffix.lower() != ".xlsx" and method is None and doubtful is None
+    from_stdin = not texts and not inputs and output is not None and output.suffix.lower() not in FILES
+    bulk = (inputs or from_stdin) and output is not None and output.suffix.lower() != ".xlsx" and method is None
     on_ray = {"--ray-address": ray_address, "--ray-actors": ray_actors, "--ray-gpus": ray_gpus}
     if run_on == "local" and (unused := [name for name, value in on_ray.items() if value]):
         raise Mistake(f"{unused[0]} is for --engine ray")
     cluster = {"address": ray_address, "actors": ray_actors, "gpus": ray_gpus} if run_on == "ray" else None
-    if bulk and inputs is not None and output is not None:
+    if bulk and output is not None:
         check_model(model)
         if note is not None:
             say(f"note: {note}")
         settings: dict[str, Any] = {"long_texts": long_texts, "precision": precision, "backend": backend}
         settings |= {"num_experts_per_tok": experts_per_token, "max_disagreement": max_disagreement}
-        label_many(
-            model, inputs, output, settings, kind=kind, text_column=text_column, delimiter=delimiter, encoding=encoding,
-            limit=limit, max_characters=max_characters, max_rejected=max_rejected, all_answers=all_answers,
-            overwrite=overwrite, dry_run=dry_run, trust_remote_code=trust_remote_code, verify=not no_verify,
-            cluster=cluster,
-        )  # fmt: skip
+        if from_stdin and sys.stdin is None:
+            raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
+        with lines_as_file(sys.stdin.buffer) if from_stdin else nullcontext() as lines:
+            label_many(
+                model, inputs or [str(lines)], output, settings, kind=kind, text_column=text_column,
+                delimiter=delimiter, encoding="utf-8" if from_stdin else encoding, limit=limit, max_characters=max_characters,
+                max_rejected=max_rejected, all_answers=all_answers, overwrite=overwrite, dry_run=dry_run,
+                doubtful=doubtful, trust_remote_code=trust_remote_code, verify=not no_verify, cluster=cluster,
+            )  # fmt: skip
         return
     given: dict[str, Any] = {
         "--format": kind,
@@ -142,7 +147,7 @@ def predict(
     if many := [name for name, value in given.items() if value]:
         raise Mistake(
             f"{many[0]} is for files that become a folder or a .csv, .jsonl or .parquet file: give --input and such an "
-            "--output, without --doubtful and --method"
+            "--output, without --method"
         )
     input_file = Path(inputs[0]) if inputs else None
     if text_column is not None and input_file is None:
@@ -198,10 +203,7 @@ def predict(
     if threshold is not None and experts_per_token is not None:
         say(FEWER_EXPERTS)
     if doubtful is not None and threshold is None:
-        raise ConfigError(
-            f"--doubtful writes the rows below the threshold of {model}, which has none: sentimoe evaluate {model} --data "
-            "LABELLED --target-accuracy 0.95 --save"
-        )
+        raise ConfigError(NO_THRESHOLD.format(model))
     cut: list[int] | None = [] if long_texts == "truncate" else None
     certificate = certificate_for(model, max_disagreement, precision, long_texts) if method is None else None
     layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)

@@ -133,3 +133,31 @@ def test_a_killed_driver_goes_on(model, tmp_path):
     )
     for part in sorted((tmp_path / "alone").glob("part-*")):
         assert part.read_bytes() == (tmp_path / "out" / part.name).read_bytes()
+
+
+def test_ray_data_calls_a_predictor(model, cluster, tmp_path):
+    rows().to_csv(tmp_path / "in.csv", index=False)
+    settings = {"model": str(model), "precision": "float32"}
+    given = ray.data.read_csv(str(tmp_path / "in.csv"))
+    found = given.map_batches(Predictor, fn_constructor_kwargs=settings, batch_size=500, num_cpus=0.5).to_pandas()
+    expected = Predictor(model, precision="float32")(rows())
+    found = found.sort_values("id", ignore_index=True)
+    assert found["label"].tolist() == expected["label"].tolist() and len(found) == ROWS
+
+
+def test_daft_calls_a_predictor(model):
+    daft = pytest.importorskip("daft")
+
+    @daft.cls
+    class Labels(Predictor):
+        @daft.method.batch(return_dtype=daft.DataType.string())
+        def label(self, texts):
+            return self({"text": texts.to_pylist()})["label"].tolist()
+
+    labels = Labels(str(model), precision="float32")
+    given = daft.from_pydict({"text": ["the lovely thing", "the awful thing", " "]})
+    assert given.with_column("label", labels.label(daft.col("text"))).to_pydict()["label"] == [
+        "positive",
+        "negative",
+        None,
+    ]

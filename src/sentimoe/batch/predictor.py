@@ -42,7 +42,7 @@ class Predictor:
     it ended three processes). Threads may share one. It is pickled without its model, which is loaded on arrival.
 
     Example:
-        >>> reviews.map_batches(Predictor("stars"), batch_format="pandas")  # Ray Data
+        >>> reviews.map_batches(Predictor, fn_constructor_kwargs={"model": "stars"}, num_cpus=1)  # Ray Data
         >>> labelled = Predictor("stars", text_column="review")(pandas_frame)
     """
 
