@@ -22,6 +22,7 @@ from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
+ALTERNATIVES = ("<!-- alternatives -->", "<!-- /alternatives -->")
 
 
 def render(results_folder: Path, docs: Path, readme: Path) -> None:
@@ -87,9 +88,31 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if (results_folder / "sizes").is_dir():
         page = environment.get_template("sizes.md.jinja").render(summary(results_folder / "sizes"))
         write_text(docs / "sizes.md", page)
-    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
     block = environment.get_template("readme.md.jinja").render(**values)
-    write_text(readme, f"{before}{MARKS[0]}\n{block}\n{MARKS[1]}{after}")
+    write_text(readme, between(text, MARKS, block))
+    record = results_folder / "bench" / "peers__compressed-tweets-s0.json"
+    how_to = docs / "how-to" / "faster.md"
+    if record.exists() and how_to.exists():
+        block = environment.get_template("alternatives.md.jinja").render(rows=alternatives(read_json(record)))
+        write_text(how_to, between(how_to.read_text(encoding="utf-8"), ALTERNATIVES, block))
+
+
+def between(text: str, marks: tuple[str, str], block: str) -> str:
+    """The text with the block between the marks, in the place of what was there."""
+    before, after = text.partition(marks[0])[0], text.partition(marks[1])[2]
+    return f"{before}{marks[0]}\n{block}\n{marks[1]}{after}"
+
+
+def alternatives(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a user could do instead of compressing, the slowest first. times: as fast as the dense model, on OpenVINO."""
+    dense = "sentimoe, dense, OpenVINO"
+    titles = {dense: "the original, OpenVINO", "sentimoe, tweets-s0-fast": "**compressed at 2%**"}
+    found = [
+        row | {"title": titles.get(row["name"], row["name"]), "times": row["as_fast_as"][dense]}
+        for row in record["rows"]
+        if not row.get("missing")
+    ]
+    return sorted(found, key=lambda row: row["texts_per_second"])
 
 
 def _for_readme(compared: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

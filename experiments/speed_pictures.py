@@ -44,14 +44,15 @@ def dial_picture(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None
 
 
 def peers_picture(rows: Sequence[dict[str, Any]], front: Sequence[str], path: Path, title: str) -> None:
-    """Weighted F1 against texts/s (logarithmic); the names on the Pareto front are joined by a line."""
+    """Weighted F1 against texts/s (logarithmic), numbered from the slowest; the Pareto front is a line."""
     able = sorted((row for row in rows if "f1_weighted" in row), key=lambda row: row["texts_per_second"])
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    for row in able:
+    for number, row in enumerate(able, 1):
         place = row["texts_per_second"], row["f1_weighted"]
-        axes.plot(*place, "o", color=OURS if row["ours"] else THEIRS)
-        axes.annotate(row["name"], place, (5, 4), textcoords="offset points", fontsize=7)
+        axes.plot(*place, "o", color=OURS if row["ours"] else THEIRS, label=f"{number}  {row['name']}")
+        axes.annotate(str(number), place, (0, 6), textcoords="offset points", fontsize=8, ha="center")
+    figure.legend(loc="outside right upper", fontsize=8, handlelength=1)
     best = [row for row in able if row["name"] in front]
     axes.plot([r["texts_per_second"] for r in best], [r["f1_weighted"] for r in best], "--", color="0.5", zorder=0)
     axes.set(xscale="log", xlabel="texts per second", ylabel="weighted F1", title=title)
