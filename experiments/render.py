@@ -104,7 +104,7 @@ def between(text: str, marks: tuple[str, str], block: str) -> str:
 
 
 def alternatives(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a user could do instead of compressing, the slowest first. times: as fast as the dense model, on OpenVINO."""
+    """What a user could do instead of compressing, slowest first. times: relative to the dense model on OpenVINO."""
     dense = "sentimoe, dense, OpenVINO"
     titles = {dense: "the original, OpenVINO", "sentimoe, tweets-s0-fast": "**compressed at 2%**"}
     found = [
