@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .launched import is_first
+
 if TYPE_CHECKING:
     from sentimoe.training import Stop
 
@@ -34,11 +36,12 @@ def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
     stop = Stop()
 
     def ask(number: int, frame: object) -> None:
-        at_once = stop.signal is not None or not stop.can_wait
+        again = stop.signal is not None and not stop.is_repeated
         stop.signal = number
-        if at_once:
+        if again or not stop.can_wait:
             raise _AtOnce
-        os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
+        if is_first():
+            os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
 
     here = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, ask) for number in here}
