@@ -8,20 +8,48 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from .launched import is_first
+from sentimoe_settings.errors import ExitCode
+
+from .launched import is_first, several
 
 if TYPE_CHECKING:
     from sentimoe.training import Stop
 
 
-SAVED = "stopped; what was saved before is there"
+SAVED_BEFORE = "what was saved before is there"
+GRACE = 20.0  # seconds: torchrun kills a process 30 after it asked it to stop
 
 
 class _AtOnce(BaseException):
     """Ends what runs, wherever it is: no Exception, which a library may catch and take for one of its own."""
+
+
+@contextmanager
+def _ended_in_time() -> Iterator[None]:
+    """End a process that was signalled but waits for another, where no signal reaches Python, after a while."""
+    ended = threading.Event()
+    signalled, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        if os.read(signalled, 1) and not ended.wait(GRACE):
+            os.write(2, b"error: stopped while it waited for another process; " + SAVED_BEFORE.encode() + b"\n")
+            os._exit(ExitCode.STOPPED)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        watcher.join()
+        os.close(signalled)
 
 
 @contextmanager
@@ -46,9 +74,10 @@ def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
     here = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, ask) for number in here}
     try:
-        yield stop
+        with _ended_in_time() if here and several() else nullcontext():
+            yield stop
     except (_AtOnce, StoppedError) as caught:
-        error = stop.error(SAVED) if isinstance(caught, _AtOnce) else caught
+        error = stop.error(f"stopped; {SAVED_BEFORE}") if isinstance(caught, _AtOnce) else caught
         given = [*sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
         error.args = (f"{error}; go on with: {command} {shlex.join(given)}",)
         raise error from None

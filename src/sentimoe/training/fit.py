@@ -171,7 +171,6 @@ def training_arguments(
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,  # each weight has a gradient in each step, if only zero
-        ddp_broadcast_buffers=False,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from ..moe import Routing
+from ..upcycle import moe_layers
 from . import processes
 from .batches import STAND_IN
 from .distillation import NO_LABEL, TEACHER_PROBS, Distillation
@@ -28,13 +29,17 @@ NOT_READ = ("labels", ROW, TEACHER_PROBS)  # columns of a batch that the model d
 class Answers:
     """What a model answers to a part of a batch. taught: what the teacher answers that runs along.
 
-    inputs: the part, with `labels` `[B]`. counts: whether it is one, and not a stand-in for an empty one.
+    inputs: the part, with `labels` `[B]`. Nobody has answered it yet where there is no more.
     """
 
     inputs: dict[str, torch.Tensor]
-    outputs: Any
-    taught: Any
-    counts: bool
+    outputs: Any = None
+    taught: Any = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a part, and not a stand-in for an empty one."""
+        return ROW not in self.inputs or int(self.inputs[ROW][0]) != STAND_IN
 
     @property
     def routing(self) -> Routing | None:
@@ -94,11 +99,15 @@ class Objective:
     def answers(self, model: Any, inputs: dict[str, Any]) -> Answers:
         """Ask the model, and the teacher where one runs along."""
         given = {name: value for name, value in inputs.items() if name not in NOT_READ}
-        counts = ROW not in inputs or int(inputs[ROW][0]) != STAND_IN
         if self.distillation is None:
-            return Answers(inputs, model(**given), None, counts)
+            return Answers(inputs, model(**given))
         outputs = model(**given, output_hidden_states=self.distillation.hidden_weight > 0)
-        return Answers(inputs, outputs, self.distillation.taught(given), counts)
+        return Answers(inputs, outputs, self.distillation.taught(given))
+
+    def needs_answers(self, model: Any) -> bool:
+        """Whether the sums of a part are known only once the model, or the teacher, is asked."""
+        hidden = 0.0 if self.distillation is None else self.distillation.hidden_weight
+        return hidden > 0 or bool(moe_layers(model))
 
     def sums(self, answers: Answers) -> Sums:
         """What a part adds to the sums of its batch."""

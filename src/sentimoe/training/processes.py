@@ -6,7 +6,9 @@ is the first of one, and pays nothing for this.
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,20 +19,26 @@ from torch import distributed
 
 from ..errors import ConfigError, LostProcessError, SentiMoEError
 
+LOST = re.compile(r"/gloo/|pair closure|NCCL")  # in the plain RuntimeErrors of torch when another process is gone
 Value = TypeVar("Value")
 
 
 @contextmanager
 def together(timeout: float) -> Iterator[None]:
-    """Inside, the processes that a launcher started know each other; a group that is there already is used.
+    """Inside, the processes that a launcher started know each other, and none leaves before all are done.
 
+    A group that is there already is used; this one stays until the process ends, as it cannot be made twice.
     timeout: seconds that one waits for another. Raises ConfigError where they do not find each other, and
     LostProcessError where one ends or does not answer.
     """
-    if distributed.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        with lost_told():
-            yield
-        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+        _meet(timeout)
+    with lost_told():
+        yield
+        wait()
+
+
+def _meet(timeout: float) -> None:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -42,12 +50,7 @@ def together(timeout: float) -> Iterator[None]:
             f"WORLD_SIZE={os.environ['WORLD_SIZE']} stands for several processes, but they do not find each other "
             f"({error}); start them with torchrun or accelerate launch"
         ) from error
-    try:
-        with lost_told():
-            yield
-            wait()
-    finally:
-        distributed.destroy_process_group()
+    atexit.register(distributed.destroy_process_group)
 
 
 def count() -> int:
@@ -125,9 +128,10 @@ def lost_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        lost = isinstance(error, distributed.DistError) or "/gloo/" in str(error)
+        lost = isinstance(error, distributed.DistError) or LOST.search(str(error))
         if count() == 1 or not lost:
             raise
+        atexit.unregister(distributed.destroy_process_group)  # which may wait for the one that is gone
         raise LostProcessError(
             "stopped, because another process of this run ended or did not answer in time; what was saved before is "
             "there"

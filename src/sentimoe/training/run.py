@@ -83,6 +83,7 @@ def _train_model(
         for warning in dataset.warnings:
             logger.warning(warning)
         ready = prepare(config, dataset)
+    with as_one():
         if is_first():
             with writes(folder):
                 begin(folder, ready.config, dataset.sha256, {"processes": str(count()), **versions()})

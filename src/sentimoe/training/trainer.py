@@ -96,10 +96,12 @@ class SentimentTrainer(ResumableTrainer):
             self.objective.drop_tokens(part)
         if len(self.parts) == 1:
             return
-        self.model.eval()
-        with torch.no_grad():
-            found = [self.objective.sums(self.objective.answers(self.model, part)) for part in self.parts]
-        self.whole = reduce(add, found).of_all_processes()
+        answers = [Answers(part) for part in self.parts]
+        if self.objective.needs_answers(self.model):
+            self.model.eval()
+            with torch.no_grad():
+                answers = [self.objective.answers(self.model, part) for part in self.parts]
+        self.whole = reduce(add, map(self.objective.sums, answers)).of_all_processes()
 
     def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return {name: value.to(self.args.device) for name, value in inputs.items()}
