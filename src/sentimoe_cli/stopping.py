@@ -9,9 +9,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sentimoe_settings.errors import ExitCode
+from sentimoe_settings.errors import ExitCode, StoppedError
 
 from .launched import is_first, several
 
@@ -58,29 +58,38 @@ def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
 
     command: the name that it is called by. flags: what it has to be given to go on, besides what it was given.
     """
-    from sentimoe.errors import StoppedError
-    from sentimoe.training import Stop
-
-    stop = Stop()
+    held: list[Stop] = []  # nothing while torch is imported
 
     def ask(number: int, frame: object) -> None:
-        again = stop.signal is not None and not stop.is_repeated
-        stop.signal = number
-        if again or not stop.can_wait:
+        again = not held or (held[0].signal is not None and not held[0].is_repeated) or not held[0].can_wait
+        asked.append(number)
+        for stop in held:
+            stop.signal = number
+        if again:
             raise _AtOnce
         if is_first():
             os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
 
+    asked: list[int] = []
     here = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in here}
+    after: dict[Any, Any] = {number: signal.signal(number, ask) for number in here}
     try:
         with _ended_in_time() if here and several() else nullcontext():
-            yield stop
+            from sentimoe.training import Stop
+
+            held.append(Stop())
+            yield held[0]
     except (_AtOnce, StoppedError) as caught:
-        error = stop.error(f"stopped; {SAVED_BEFORE}") if isinstance(caught, _AtOnce) else caught
+        if several():  # the signal of the launcher, which comes while the process ends, would change its exit code
+            for number in here:
+                signal.signal(number, signal.SIG_IGN)
+            after = {}
+        error = caught if isinstance(caught, StoppedError) else StoppedError(f"stopped; {SAVED_BEFORE}")
+        if isinstance(caught, _AtOnce) and asked[-1] == signal.SIGINT:
+            error.exit_code = ExitCode.INTERRUPTED
         given = [*sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
         error.args = (f"{error}; go on with: {command} {shlex.join(given)}",)
         raise error from None
     finally:
-        for number, handler in before.items():
+        for number, handler in after.items():
             signal.signal(number, handler)

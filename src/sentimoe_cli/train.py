@@ -13,6 +13,7 @@ from .launched import command, one_voice
 from .messages import say
 from .options import AsJson, with_options
 from .places import check_data, check_folder
+from .stopping import stopped_by_signals
 
 Option = typer.Option
 OF_METHOD = method_fields()
@@ -38,13 +39,12 @@ def train(
         settings = _settings(config, {name: value for name, value in given.items() if value is not None})
         check_trains(settings.method)
         check_data(settings.data, settings.more_train, settings.unlabelled)
-        from sentimoe.training import train as run
-
-        from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
-        from .stopping import stopped_by_signals
-
-        prepare_process()
         with stopped_by_signals(command(), "--resume") as stop:
+            from sentimoe.training import train as run
+
+            from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
+
+            prepare_process()
             record = run(settings, output, resume=resume, progress=not quiet, stop=stop)
     if not record:  # the first process tells
         return
