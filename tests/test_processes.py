@@ -29,7 +29,7 @@ from sentimoe.training.trainer import SentimentTrainer
 from sentimoe.upcycle import moe_layers
 
 TIMES = ("runtime", "per_second", "flos")
-TRAIN = 145  # nine batches of 16 and one of a single text, so that one process of two has none to read
+TRAIN = 147  # nine batches of 16 and one of three, so that the parts of two processes differ, and some of six are empty
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,34 @@ def test_a_student_of_two_processes_learns_what_that_of_one_does(told, alone, tm
 def test_accumulation_checkpointing_and_two_processes_change_nothing_but_rounding(
     told, alone, tmp_path, precision, within
 ):
-    """Three parts of a batch in each of two processes, of which the last batch fills one."""
+    """Three parts of a batch in each of two processes; the last batch fills half of them."""
     given = told(precision=precision, gradient_accumulation_steps=3, gradient_checkpointing=True)
     assert launch(tmp_path, command, "train", *given, "--output", tmp_path / "run") == [0, 0]
     plain = alone() if precision == "float32" else alone(precision=precision)
     assert_near(results(tmp_path / "run"), results(plain), within=within, weights=within)
+
+
+def notes(folder, *arguments):
+    """Train, and note the texts of each step and the state that dropout is drawn from."""
+    step, read = SentimentTrainer.training_step, []
+
+    def noted(self, model, inputs, *more):
+        read.append([self.state.epoch, inputs["row"].tolist(), torch.get_rng_state().sum().item()])
+        return step(self, model, inputs, *more)
+
+    SentimentTrainer.training_step = noted
+    command(*arguments)
+    Path(folder, f"read-{os.environ['RANK']}.json").write_text(json.dumps(read))
+
+
+def test_the_second_epoch_has_one_order_and_each_process_its_own_dropout(told, tmp_path):
+    given = ["train", *told(dropout=0.2), "--output", tmp_path / "run"]
+    assert launch(tmp_path, notes, str(tmp_path), *given) == [0, 0]
+    both = [json.loads((tmp_path / f"read-{rank}.json").read_text()) for rank in (0, 1)]
+    for epoch in (0, 1):
+        rows = [row for read in both for when, part, _ in read if int(when) == epoch for row in part]
+        assert sorted(rows) == list(range(1, TRAIN + 1))
+    assert all(first[2] != second[2] for first, second in zip(*both, strict=True))
 
 
 def test_parts_of_a_batch_are_its_texts_once_in_order_and_never_empty(monkeypatch):
