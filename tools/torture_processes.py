@@ -1,8 +1,8 @@
-"""`make torture-processes`: kill, freeze and signal one of two training processes; the run must end as an undisturbed one.
+"""`make torture-processes`: kill one of two training processes; the run must end bit for bit as an undisturbed one.
 
 A gated mixture of experts is trained on 320 real tweets by two processes of torchrun. Again and again one of them is
 killed, or the launcher is asked to stop, at a random moment; the other one must end with exit code 75, and the same
-command with `--resume` goes on, until the run ends: bit for bit as the undisturbed one. The record goes to
+command with `--resume` goes on, until the run ends. The record goes to
 `results/reliability/torture-processes.json` and from there into docs/reliability.md.
 """
 
@@ -128,9 +128,10 @@ def told_in_words(record: dict[str, Any]) -> str:
     codes = Counter(row["other"] for row in killed)
     ended = ", ".join(f"{code}: {count} times" for code, count in codes.items())
     slowest = max((row["seconds"] for row in killed), default=0)
+    asked = len(record["trials"]) - len(killed)
     return (
-        f"{len(killed)} kills of one process of two, {len(record['trials']) - len(killed)} requests to the launcher to "
-        f"stop. Exit codes of the other process after a kill: {ended}; the launcher had ended after {slowest} seconds at most. "
+        f"{len(killed)} kills of one process of two, {asked} requests to the launcher to stop. Exit codes of the other "
+        f"process after a kill: {ended}; the launcher had ended after {slowest} seconds at most. "
         f"{record['ended_the_same']} runs reached their end, each bit for bit like the undisturbed one."
     )
 
