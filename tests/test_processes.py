@@ -150,8 +150,10 @@ def notes(folder, *arguments):
         return step(self, model, inputs, *more)
 
     SentimentTrainer.training_step = noted
-    command(*arguments)
-    Path(folder, f"read-{os.environ['RANK']}.json").write_text(json.dumps(read))
+    try:
+        command(*arguments)
+    finally:
+        Path(folder, f"read-{os.environ['RANK']}.json").write_text(json.dumps(read))
 
 
 def test_the_second_epoch_has_one_order_and_each_process_its_own_dropout(told, tmp_path):
