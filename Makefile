@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo docs test test-oldest test-browser numerics mutants fuzz torture torture-predict torture-processes lint bench ready-models wheel-test clean
+.PHONY: help install backbones demo docs test test-oldest test-browser numerics mutants fuzz torture torture-predict lint bench ready-models wheel-test clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
@@ -17,7 +17,6 @@ help:
 	@echo "make fuzz     damage data files and model folders by the thousand, and read them -> docs/reliability.md"
 	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
 	@echo "make torture-predict  kill a bulk job 30 times and compare every row -> results/reliability/torture-predict.json"
-	@echo "make torture-processes  kill one of two training processes -> results/reliability/torture-processes.json"
 	@echo "make numerics  answer real texts alone and in many batches -> docs/reliability.md"
 	@echo "make docs     the documentation as a website -> site/index.html"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
@@ -80,9 +79,6 @@ torture: $(INSTALLED)
 
 torture-predict: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture_predict.py
-
-torture-processes: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python tools/torture_processes.py
 
 # DATA=folder: the data sets; without it the embedded tweets
 numerics: $(INSTALLED)
