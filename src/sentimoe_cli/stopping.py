@@ -8,18 +8,48 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from sentimoe_settings.errors import ExitCode, StoppedError
+
+from .launched import is_first, several
 
 if TYPE_CHECKING:
     from sentimoe.training import Stop
 
 
-SAVED = "stopped; what was saved before is there"
+SAVED_BEFORE = "what was saved before is there"
+GRACE = 20.0  # seconds: torchrun kills a process 30 after it asked it to stop
 
 
 class _AtOnce(BaseException):
     """Ends what runs, wherever it is: no Exception, which a library may catch and take for one of its own."""
+
+
+@contextmanager
+def _ended_in_time() -> Iterator[None]:
+    """End a process that was signalled but waits for another, where no signal reaches Python, after a while."""
+    ended = threading.Event()
+    signalled, told = os.pipe()
+    os.set_blocking(told, False)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        if os.read(signalled, 1) and not ended.wait(GRACE):
+            os.write(2, b"error: stopped while it waited for another process; " + SAVED_BEFORE.encode() + b"\n")
+            os._exit(ExitCode.STOPPED)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        watcher.join()
+        os.close(signalled)
 
 
 @contextmanager
@@ -28,27 +58,38 @@ def stopped_by_signals(command: str, *flags: str) -> Iterator[Stop]:
 
     command: the name that it is called by. flags: what it has to be given to go on, besides what it was given.
     """
-    from sentimoe.errors import StoppedError
-    from sentimoe.training import Stop
-
-    stop = Stop()
+    held: list[Stop] = []  # nothing while torch is imported
 
     def ask(number: int, frame: object) -> None:
-        at_once = stop.signal is not None or not stop.can_wait
-        stop.signal = number
-        if at_once:
+        again = not held or (held[0].signal is not None and not held[0].is_repeated) or not held[0].can_wait
+        asked.append(number)
+        for stop in held:
+            stop.signal = number
+        if again:
             raise _AtOnce
-        os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
+        if is_first():
+            os.write(2, b"\nstopping after this step\n")  # print is not safe in a signal handler
 
+    asked: list[int] = []
     here = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in here}
+    after: dict[Any, Any] = {number: signal.signal(number, ask) for number in here}
     try:
-        yield stop
+        with _ended_in_time() if here and several() else nullcontext():
+            from sentimoe.training import Stop
+
+            held.append(Stop())
+            yield held[0]
     except (_AtOnce, StoppedError) as caught:
-        error = stop.error(SAVED) if isinstance(caught, _AtOnce) else caught
+        if several():  # the signal of the launcher, which comes while the process ends, would change its exit code
+            for number in here:
+                signal.signal(number, signal.SIG_IGN)
+            after = {}
+        error = caught if isinstance(caught, StoppedError) else StoppedError(f"stopped; {SAVED_BEFORE}")
+        if isinstance(caught, _AtOnce) and asked[-1] == signal.SIGINT:
+            error.exit_code = ExitCode.INTERRUPTED
         given = [*sys.argv[1:], *(flag for flag in flags if flag not in sys.argv)]
         error.args = (f"{error}; go on with: {command} {shlex.join(given)}",)
         raise error from None
     finally:
-        for number, handler in before.items():
+        for number, handler in after.items():
             signal.signal(number, handler)

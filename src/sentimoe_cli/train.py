@@ -9,9 +9,11 @@ import typer
 
 from sentimoe_settings import ConfigError, TrainConfig, check_trains, method_fields, read_yaml
 
+from .launched import command, one_voice
 from .messages import say
 from .options import AsJson, with_options
 from .places import check_data, check_folder
+from .stopping import stopped_by_signals
 
 Option = typer.Option
 OF_METHOD = method_fields()
@@ -28,19 +30,24 @@ def train(
     as_json: AsJson = False,
     **given: Any,
 ) -> None:
-    """Train a classifier: dense (full), with experts (moe-gated, moe-plain, moe-split) or with few trained weights."""
-    check_folder(output)
-    settings = _settings(config, {name: value for name, value in given.items() if value is not None})
-    check_trains(settings.method)
-    check_data(settings.data, settings.more_train, settings.unlabelled)
-    from sentimoe.training import train as run
+    """Train a classifier: dense (full), with experts (moe-gated, moe-plain, moe-split) or with few trained weights.
 
-    from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
-    from .stopping import stopped_by_signals
+    Several processes train together where torchrun or accelerate launch starts them.
+    """
+    with one_voice():
+        check_folder(output)
+        settings = _settings(config, {name: value for name, value in given.items() if value is not None})
+        check_trains(settings.method)
+        check_data(settings.data, settings.more_train, settings.unlabelled)
+        with stopped_by_signals(command(), "--resume") as stop:
+            from sentimoe.training import train as run
 
-    prepare_process()
-    with stopped_by_signals("sentimoe", "--resume") as stop:
-        record = run(settings, output, resume=resume, progress=not quiet, stop=stop)
+            from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
+
+            prepare_process()
+            record = run(settings, output, resume=resume, progress=not quiet, stop=stop)
+    if not record:  # the first process tells
+        return
     if as_json:
         print_json(record["metrics"])
         return

@@ -66,6 +66,10 @@ class StoppedError(SentiMoEError, RuntimeError):
     exit_code = ExitCode.STOPPED
 
 
+class LostProcessError(StoppedError):
+    """One of several processes that trained together is gone."""
+
+
 class PredictionError(SentiMoEError, RuntimeError):
     """A model gave no finite answer for a text that has tokens."""
 

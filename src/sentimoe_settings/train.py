@@ -13,7 +13,16 @@ from .methods import check_settings
 Precision = Literal["auto", "bfloat16", "float32"]
 PRECISIONS = get_args(Precision)
 # no effect on the result: they may change while a run is stopped
-WITHOUT_EFFECT = ("save_minutes", "save_steps", "trust_remote_code", "verify", "delimiter", "encoding", "strict")
+WITHOUT_EFFECT = (
+    "save_minutes",
+    "save_steps",
+    "ddp_timeout",
+    "trust_remote_code",
+    "verify",
+    "delimiter",
+    "encoding",
+    "strict",
+)
 
 in_data, in_model, in_training = panel("Data"), panel("Model"), panel("Training")
 in_distillation, in_process = panel("Distillation"), panel("Process")
@@ -56,7 +65,11 @@ class TrainConfig(Settings):
     epochs: int | None = in_training(None, ge=1, shown="3, up to 20 for few texts")
     """Passes over the training texts."""
     batch_size: int | None = in_training(None, ge=1, shown="32, 16 for few texts")
-    """Texts per step."""
+    """Texts per step, all processes together."""
+    gradient_accumulation_steps: int = in_process(1, ge=1)
+    """Parts in which each process reads its texts of a step: more take less memory. Experts are asked twice then."""
+    gradient_checkpointing: bool = in_process(False)
+    """Compute activations again instead of keeping them: less memory, about a third more time."""
     max_length: int = in_training(256, ge=8)
     """Tokens per text in training, special tokens included; the rest is cut."""
     learning_rate: float | None = in_training(None, gt=0, shown="by model and method")
@@ -115,6 +128,8 @@ class TrainConfig(Settings):
     """Minutes between checkpoints, from which a stopped run continues."""
     save_steps: int | None = in_process(None, ge=1)
     """Steps between checkpoints, in addition."""
+    ddp_timeout: int = in_process(600, ge=1)
+    """Seconds that one of several processes waits for another before it stops."""
     seed: int = in_training(0, ge=0, lt=2**32)
     """Seed of everything random."""
     trust_remote_code: bool = in_process(False)

@@ -4,7 +4,7 @@ F expert width, E experts, K experts per token."""
 from .backends import EXPERTS_BACKENDS, ExpertsBackend
 from .experts import Experts, SharedExpert
 from .layer import MoE, SplitMoE
-from .losses import expert_load, load_balancing_loss, router_z_loss
+from .losses import expert_load, expert_pairs, load_balancing_loss, router_z_loss
 from .router import Router, straight_through_top_k, top_k
 from .routing import LayerRouting, RealTokens, Routing, RoutingCall, active_call, mask_experts
 
@@ -22,6 +22,7 @@ __all__ = [
     "SplitMoE",
     "active_call",
     "expert_load",
+    "expert_pairs",
     "load_balancing_loss",
     "mask_experts",
     "router_z_loss",

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .grouped import pad_to_multiple
-from .losses import expert_load, load_balancing_loss, router_z_loss
+from .losses import expert_load, expert_pairs, load_balancing_loss, router_z_loss
 
 _active: ContextVar[RoutingCall | None] = ContextVar("sentimoe_routing_call", default=None)
 _traced: list[RoutingCall] = []  # torch.compile follows a list, and no context variable; only used while it traces
@@ -84,9 +84,29 @@ class Routing:
         return torch.stack([expert_load(each.experts, each.logits.shape[1], each.real) for each in self.layers])
 
     @property
+    def expert_pairs(self) -> torch.Tensor:
+        """`[N, E]`: how many (token, choice) pairs each expert reads."""
+        return torch.stack([expert_pairs(each.experts, each.logits.shape[1], each.real) for each in self.layers])
+
+    @property
+    def num_experts_per_tok(self) -> int:
+        """Experts that read each token, K."""
+        return self.layers[0].experts.shape[1]
+
+    @property
     def aux_loss(self) -> torch.Tensor:
         """The weighted sum of load-balancing loss and router z-loss, each a mean over the MoE layers."""
-        balance = [load_balancing_loss(each.logits, each.experts, each.real) for each in self.layers]
+        return self.aux_loss_at(self.expert_load)
+
+    def aux_loss_at(self, load: torch.Tensor) -> torch.Tensor:
+        """The auxiliary loss of a part of a batch. load: `[N, E]`, of the whole batch.
+
+        The losses of the parts, each times its share of the real tokens, add up to that of the batch.
+        """
+        balance = [
+            load_balancing_loss(each.logits, each.experts, each.real, own)
+            for each, own in zip(self.layers, load, strict=True)
+        ]
         z = [router_z_loss(each.logits, each.real) for each in self.layers]
         balance_loss, z_loss = torch.stack(balance).mean(), torch.stack(z).mean()
         return self.router_aux_loss_coef * balance_loss + self.router_z_loss_coef * z_loss

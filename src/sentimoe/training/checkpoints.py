@@ -15,6 +15,7 @@ from ..errors import ModelFolderError
 from ..manifest import MANIFEST, check_manifest, write_manifest
 from ..model_folder import quietly
 from ..records import native_writers, read_json, sync, with_umask
+from .processes import is_first, lost_told, wait
 
 PARTIAL = "partial"
 logger = logging.getLogger(__name__)
@@ -53,24 +54,36 @@ def last_whole(checkpoints: Path) -> Checkpoint | None:
 def written_checkpoint(checkpoints: Path, step: int) -> Iterator[Path]:
     """A folder in which to write `checkpoint-STEP`, which appears among the checkpoints when the block ends well.
 
-    Raises OSError when it cannot be written; the checkpoints before it stay.
+    Of several processes all write there, and go on once it has appeared. Raises OSError when it cannot be written; the
+    checkpoints before it stay.
     """
-    aside, place = checkpoints / PARTIAL, place_of(checkpoints, step)
-    discard_partial(checkpoints)
-    try:
-        with native_writers(), quietly():
-            yield aside
-        written = aside / place.name
-        files = [path for path in written.rglob("*") if path.is_file() and path.name != MANIFEST]
-        write_manifest(written, (str(path.relative_to(written)) for path in files))
-        with_umask(written)
-        for path in (*written.rglob("*"), written):
-            sync(path)
-        written.rename(place)
-        sync(checkpoints)
-    finally:
+    aside, place, first = checkpoints / PARTIAL, place_of(checkpoints, step), is_first()
+    if first:
         discard_partial(checkpoints)
-    _rotate(checkpoints)
+    wait()
+    try:
+        with native_writers(), quietly(), lost_told():
+            yield aside
+        wait()
+        if first:
+            _put(aside / place.name, place)
+    finally:
+        if first:
+            discard_partial(checkpoints)
+    if first:
+        _rotate(checkpoints)
+    wait()
+
+
+def _put(written: Path, place: Path) -> None:
+    """Give a folder that is complete its name."""
+    files = [path for path in written.rglob("*") if path.is_file() and path.name != MANIFEST]
+    write_manifest(written, (str(path.relative_to(written)) for path in files))
+    with_umask(written)
+    for path in (*written.rglob("*"), written):
+        sync(path)
+    written.rename(place)
+    sync(place.parent)
 
 
 def discard_partial(checkpoints: Path) -> None:

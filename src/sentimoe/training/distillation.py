@@ -37,31 +37,36 @@ class Distillation:
         self.weight, self.temperature, self.hidden_weight = weight, temperature, hidden_weight
         self.token_dropout = token_dropout
 
-    def loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """The loss of the student on tokenised texts with labels `[B]`, and its output."""
-        given = {name: value for name, value in inputs.items() if name not in ("labels", TEACHER_PROBS)}
+    def drop_tokens(self, inputs: dict[str, Any]) -> None:
+        """Close some tokens of tokenised texts, for teacher and student alike."""
         if self.token_dropout > 0:
-            given["attention_mask"] = drop_tokens(given["attention_mask"], self.token_dropout)
-        outputs = model(**given, output_hidden_states=self.hidden_weight > 0)
-        labels, logits = inputs["labels"], outputs.logits.float()
-        labelled = (labels != NO_LABEL).sum().clamp_min(1)
-        task = F.cross_entropy(logits, labels, ignore_index=NO_LABEL, reduction="sum") / labelled
+            inputs["attention_mask"] = drop_tokens(inputs["attention_mask"], self.token_dropout)
+
+    def taught(self, given: dict[str, Any]) -> Any:
+        """What the teacher answers that runs along; None without one."""
         if self.teacher is None:
+            return None
+        self.teacher.to(given["input_ids"].device)
+        with torch.no_grad():
+            return self.teacher(**given, output_hidden_states=self.hidden_weight > 0)
+
+    def square(self, taught: Any, real: torch.Tensor) -> torch.Tensor:
+        """The mean square of the teacher's hidden states over real tokens. real: `[B, L]` bool."""
+        return taught.hidden_states[-1][real].float().square().mean()
+
+    def distance(self, outputs: Any, taught: Any, real: torch.Tensor) -> torch.Tensor:
+        """The mean square of what the student's hidden states lack to the teacher's. real: `[B, L]` bool."""
+        student, teacher = (each.hidden_states[-1][real].float() for each in (outputs, taught))
+        return F.mse_loss(student, teacher)
+
+    def answers_loss(self, logits: torch.Tensor, inputs: dict[str, Any], taught: Any) -> torch.Tensor:
+        """The softened answers, a mean over the texts."""
+        if taught is None:
             wanted = inputs[TEACHER_PROBS].float().clamp_min(1e-12).log()
         else:
-            self.teacher.to(inputs["input_ids"].device)
-            with torch.no_grad():
-                taught = self.teacher(**given, output_hidden_states=self.hidden_weight > 0)
             wanted = (taught.logits.float() / self.temperature).log_softmax(-1)
         ours = (logits / self.temperature).log_softmax(-1)
-        soft_loss = F.kl_div(ours, wanted, reduction="batchmean", log_target=True) * self.temperature**2
-        loss = (1 - self.weight) * task + self.weight * soft_loss
-        if self.hidden_weight > 0:
-            real = given["attention_mask"].bool()
-            student, teacher_hidden = (each.hidden_states[-1][real].float() for each in (outputs, taught))
-            loss = loss + self.hidden_weight * F.mse_loss(student, teacher_hidden) / teacher_hidden.square().mean()
-        aux_loss = getattr(outputs, "aux_loss", None)
-        return loss if aux_loss is None else loss + aux_loss, outputs
+        return F.kl_div(ours, wanted, reduction="batchmean", log_target=True) * self.temperature**2
 
 
 def drop_tokens(mask: torch.Tensor, share: float) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     DataCollatorWithPadding,
@@ -25,13 +26,15 @@ from sentimoe_settings import TrainConfig
 
 from ..errors import DivergedError, PredictionError
 from ..inference import compute_dtype
+from . import processes
 from .balance import WarnOfImbalance
 from .callbacks import LogRows, SaveOften
-from .checkpoints import last_whole, set_aside_newer
+from .checkpoints import Checkpoint, last_whole, set_aside_newer
 from .distillation import TEACHER_PROBS
 from .folder import CHECKPOINTS
 from .head_init import start_head
 from .prepare import Prepared
+from .processes import is_first, of_first, together
 from .progress import Progress
 from .stopping import Stop
 from .tokens import ROW, tokenise
@@ -59,20 +62,27 @@ def fit(
     """Train `ready.model` in place. Checkpoints go to `folder/checkpoints`, log rows to `folder/log.jsonl`.
 
     With `resume` training goes on from the last whole checkpoint in `folder`, from the start when there is none, and
-    ends as if it had not been stopped. Raises DataError when no text has a token, PredictionError when a teacher's
-    answer is not finite, DivergedError when loss, gradients, weights or validation answers are not, StoppedError when
-    `stop` says so, and OSError when `folder` cannot be written.
+    ends as if it had not been stopped. Of several processes all read each batch, a part each, and the folder of the
+    first one counts. Raises DataError when no text has a token, PredictionError when a teacher's answer is not finite,
+    DivergedError when loss, gradients, weights or validation answers are not, StoppedError when `stop` says so or
+    another process is lost, and OSError when `folder` cannot be written.
     """
+    with together(ready.config.ddp_timeout):
+        return _fit(ready, of_first(folder), resume, progress, stop or Stop())
+
+
+def _fit(ready: Prepared, folder: Path, resume: bool, progress: Progress | None, stop: Stop) -> FitResult:
     model, tokenizer, config = ready.model, ready.tokenizer, ready.config
     checkpoints = folder / CHECKPOINTS
-    checkpoint = last_whole(checkpoints) if resume else None
-    set_aside_newer(checkpoints, than=checkpoint)
+    checkpoint = of_first(_last_checkpoint(checkpoints, resume) if is_first() else None)
     assert config.patience is not None and config.epochs is not None  # `prepare` filled them in
     patience = EarlyStoppingCallback(config.patience or config.epochs)
     train = tokenise(ready.train, tokenizer, config.max_length, "training")
     validation = tokenise(ready.validation, tokenizer, config.max_length, "validation")
     rows = train.rows if ready.teacher_probs is None else _with_teacher_probs(train.rows, ready.teacher_probs)
     arguments = training_arguments(config, checkpoints, model, len(rows))
+    if config.gradient_checkpointing:
+        _compute_again(model)
     if checkpoint:  # the Trainer forgets this
         patience.early_stopping_patience_counter = checkpoint.worse
         if checkpoint.worse >= patience.early_stopping_patience:
@@ -88,17 +98,19 @@ def fit(
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=_selection_metrics,
-        callbacks=[*([patience] if config.patience else []), LogRows(folder / "log.jsonl")],
+        callbacks=[patience] if config.patience else [],
         resume=checkpoint,
+        batch_size=config.batch_size,
         rates=config.rates,
         class_weights=inverse_frequency(rows["labels"], model.config.num_labels) if config.class_weights else None,
         distillation=ready.distillation,
     )
     for printer in (ProgressCallback, PrinterCallback):  # they write to standard output
         trainer.remove_callback(printer)
-    trainer.add_callback(progress or Progress())
-    trainer.add_callback(WarnOfImbalance())
-    trainer.add_callback(SaveOften(config.save_minutes, config.save_steps, stop or Stop()))
+    if is_first():
+        for follower in (LogRows(folder / "log.jsonl"), progress or Progress(), WarnOfImbalance()):
+            trainer.add_callback(follower)
+    trainer.add_callback(SaveOften(config.save_minutes, config.save_steps, stop))
     seconds = trainer.go()
     for name in ("forward", "_original_forward"):  # accelerate's autocast, in which the model would go on to answer
         vars(model).pop(name, None)
@@ -106,6 +118,21 @@ def fit(
         vars(model.config).pop("use_cache", None)
     model.eval()
     return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds, trainer.state.best_metric)
+
+
+def _last_checkpoint(checkpoints: Path, resume: bool) -> Checkpoint | None:
+    """The one to go on from; those that are newer and damaged are set aside."""
+    checkpoint = last_whole(checkpoints) if resume else None
+    set_aside_newer(checkpoints, than=checkpoint)
+    return checkpoint
+
+
+def _compute_again(model: Any) -> None:
+    """Have activations computed again for the gradients instead of kept."""
+    plain: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    # the second name is the first one's before transformers 5.23
+    enable = getattr(plain, "activation_checkpointing_enable", None) or plain.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def inverse_frequency(labels: Sequence[int], num_labels: int) -> torch.Tensor:
@@ -121,17 +148,17 @@ def training_arguments(
     assert config.epochs is not None and config.batch_size is not None
     steps = config.epochs * math.ceil(num_texts / config.batch_size)
     on_cpu = model.device.type == "cpu" and not torch.cuda.is_available()
+    parts = processes.count() * config.gradient_accumulation_steps
     device = torch.device("cpu" if on_cpu else "cuda")
     return TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=4 * config.batch_size,
+        per_device_train_batch_size=math.ceil(config.batch_size / parts),
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup if steps >= 10 else 0,
         optim="adamw_torch_fused",
-        train_sampling_strategy="group_by_length",
         bf16=compute_dtype(config.precision, device) == torch.bfloat16,
         use_cpu=on_cpu,
         eval_strategy="epoch",
@@ -143,6 +170,7 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,  # each weight has a gradient in each step, if only zero
     )
 
 

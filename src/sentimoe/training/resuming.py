@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
+from . import processes
+from .batches import by_length, loader
 from .checkpoints import Checkpoint, place_of, written_checkpoint
+from .objective import NOT_READ
 
 PROGRESS, TRAINED = "progress.pt", "trained.safetensors"
 
@@ -44,15 +49,20 @@ class EpochOrder(Sampler[int]):
             torch.set_rng_state(self.again)
             self.again = None
         self.drawn_from = torch.get_rng_state()
-        return iter(self.sampler)
+        return iter(processes.of_first(list(self.sampler)))
 
 
 class ResumableTrainer(Trainer):
-    """See above. resume: the checkpoint from which `train` goes on; None: from the start."""
+    """See above. resume: the checkpoint from which `train` goes on; None: from the start.
 
-    def __init__(self, *args: Any, resume: Checkpoint | None = None, **kwargs: Any):
+    batch_size: texts of a step, all processes together; None: what the arguments say.
+    """
+
+    def __init__(self, *args: Any, resume: Checkpoint | None = None, batch_size: int | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.resume = resume
+        self.batch_size = batch_size or self.get_total_train_batch_size(self.args)
+        self.columns = _columns(self.model)
         self.add_callback(_Restore(self))
 
     def go(self) -> float:
@@ -60,9 +70,21 @@ class ResumableTrainer(Trainer):
         folder = None if self.resume is None else str(self.resume.folder)
         return self.train(resume_from_checkpoint=folder).metrics["train_runtime"]
 
-    def _get_train_sampler(self, train_dataset=None):
-        self.order = EpochOrder(super()._get_train_sampler(train_dataset))
-        return self.order
+    def get_train_dataloader(self):
+        """The parts of every batch that this process reads, in an order that all have from the first."""
+        self.order = EpochOrder(by_length(self.train_dataset, self.batch_size))
+        return self._loader(self.train_dataset, self.order, self.batch_size, self.args.gradient_accumulation_steps)
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """The same of the validation texts, whose batches hold four times as many."""
+        rows, size = eval_dataset or self.eval_dataset, 4 * self.batch_size
+        order = by_length(rows, size, torch.Generator().manual_seed(self.args.seed))
+        return self._loader(rows, order, size, 1)
+
+    def _loader(self, rows: Dataset, order: Sampler[int], batch_size: int, steps: int) -> DataLoader:
+        read = rows.select_columns([name for name in rows.column_names if name in self.columns])
+        how = {"collate_fn": self.data_collator, "pin_memory": self.args.dataloader_pin_memory}
+        return loader(read, order, batch_size, steps, **how)
 
     def _save_checkpoint(self, model, trial):
         """Write the checkpoint aside. Raises OSError when it cannot be written; those before it stay."""
@@ -72,6 +94,8 @@ class ResumableTrainer(Trainer):
                 self.args.output_dir = str(aside)
                 super()._save_checkpoint(model, trial)
                 self._know_best(checkpoints)
+                if not processes.is_first():
+                    return
                 self.state.save_to_json(str(place_of(aside, step) / TRAINER_STATE_NAME))
                 torch.save(self._progress(), place_of(aside, step) / PROGRESS)
                 if isinstance(self.model, PeftModel):
@@ -116,6 +140,8 @@ class ResumableTrainer(Trainer):
         """Take up what the Trainer forgets; called when it has restored the rest."""
         self.began, self.earlier, self._initial_global_step = time.monotonic(), 0.0, 0
         if self.resume is None:
+            if number := processes.rank():
+                torch.manual_seed(self.args.seed + number)  # dropout is to be another one in each process
             return
         self._know_best(Path(self.args.output_dir))
         stored = torch.load(self.resume.folder / PROGRESS, weights_only=True)
@@ -137,6 +163,12 @@ class ResumableTrainer(Trainer):
             for name in ("train_samples_per_second", "train_steps_per_second"):
                 logs[name] *= share
         super().log(logs, start_time)
+
+
+def _columns(model: Any) -> set[str]:
+    """The columns of a tokenised data set that training reads: what the model takes, and more."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    return {*signature(plain.forward).parameters, *NOT_READ}
 
 
 class _Restore(TrainerCallback):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from .checkpoints import newest_first
 from .fit import FitResult, fit
 from .folder import CHECKPOINTS, FINISHED, begin, locked
 from .prepare import dataset_of, finished, prepare
+from .processes import as_one, count, is_first, together
 from .progress import Progress, shown
 from .stopping import Stop
 
@@ -56,23 +58,36 @@ def train_model(
     """Load the data, build the model, train it; `folder` gets `config.yaml`, `log.jsonl` and checkpoints.
 
     With `resume` a run that was stopped there, in any way, goes on from its last checkpoint and ends as if it had not
-    been. stop: ends it early. Raises DataError, ConfigError or ConversionError before anything is trained,
-    DivergedError when training diverges, and StoppedError when it is stopped or the folder cannot be written.
+    been. stop: ends it early. Of several processes that train together, the first one writes, and all get the model.
+    Raises DataError, ConfigError or ConversionError before anything is trained, DivergedError when training diverges,
+    and StoppedError when it is stopped, another process is lost or the folder cannot be written.
     """
-    with locked(folder, resume), shown(progress) as seen:
-        return _train_model(config, folder, resume, seen, stop)
+    with ExitStack() as held, together(config.ddp_timeout):
+        return _train_model(config, folder, resume, _hold(held, folder, resume, progress), stop)
+
+
+def _hold(held: ExitStack, folder: Path, resume: bool, progress: bool) -> Progress:
+    """Have the first process hold the folder, and show the progress, for as long as `held`."""
+    with as_one():
+        if is_first():
+            held.enter_context(locked(folder, resume))
+    return held.enter_context(shown(progress and is_first()))
 
 
 def _train_model(
     config: TrainConfig, folder: Path, resume: bool, progress: Progress, stop: Stop | None
 ) -> TrainedModel:
-    progress.now("data and model are read")
-    dataset = dataset_of(config)
-    for warning in dataset.warnings:
-        logger.warning(warning)
-    ready = prepare(config, dataset)
+    with as_one():
+        progress.now("data and model are read")
+        dataset = dataset_of(config)
+        for warning in dataset.warnings:
+            logger.warning(warning)
+        ready = prepare(config, dataset)
+    with as_one():
+        if is_first():
+            with writes(folder):
+                begin(folder, ready.config, dataset.sha256, {"processes": str(count()), **versions()})
     with writes(folder):
-        begin(folder, ready.config, dataset.sha256, versions())
         try:
             fitted = fit(ready, folder, resume, progress, stop)
         except DivergedError as error:
@@ -97,11 +112,16 @@ def train(
     The folder is a Hugging Face model folder with its tokenizer plus `config.yaml` (the exact config), `run.json`
     (versions, data hash, hardware, parameters, history, the temperature, the scores of TF-IDF, and experts that read
     nearly all or next to none of the tokens), `metrics.json`, `log.jsonl` and a model card. Returns what
-    `run.json` holds and the metrics. Raises what `train_model` raises.
+    `run.json` holds and the metrics; of several processes that train together, the others are done once the model is
+    trained, and return nothing. Raises what `train_model` raises.
     """
     folder, started = Path(output), time.perf_counter()
-    with locked(folder, resume), shown(progress) as seen:
-        done = _train_model(config, folder, resume, seen, stop)
+    with ExitStack() as held:
+        with together(config.ddp_timeout):
+            seen, first, number = _hold(held, folder, resume, progress), is_first(), count()
+            done = _train_model(config, folder, resume, seen, stop)
+        if not first:
+            return {}
         calibrated = calibrate(done.model, done.tokenizer, done.dataset, config) if config.calibrate else None
         with writes(folder):
             save_adapted(done.model, done.tokenizer, folder, done.seen)
@@ -113,7 +133,8 @@ def train(
         }
         metrics = {name: found for name, (found, _) in measured.items()}
         baseline = tfidf_baseline(config, done.dataset, {name: answers for name, (_, answers) in measured.items()})
-        record = _record(done, time.perf_counter() - started) | {"calibration": calibrated, "tfidf": baseline}
+        record = _record(done, number, time.perf_counter() - started)
+        record |= {"calibration": calibrated, "tfidf": baseline}
         with writes(folder):
             write_json(folder / "metrics.json", metrics)
             write_card(folder, _card(done, record, metrics))
@@ -141,8 +162,8 @@ def _remove_checkpoints(folder: Path) -> None:
         logger.warning("the run is finished, but %s is left (%s); remove it", folder / CHECKPOINTS, error)
 
 
-def _record(done: TrainedModel, seconds: float) -> dict[str, Any]:
-    """What `run.json` says. seconds: from the start of the process's work."""
+def _record(done: TrainedModel, processes: int, seconds: float) -> dict[str, Any]:
+    """What `run.json` says. processes: how many trained. seconds: from the start of the process's work."""
     used = {
         "train_used": done.train_used,
         "train_truncated": done.fitted.truncated,
@@ -156,6 +177,7 @@ def _record(done: TrainedModel, seconds: float) -> dict[str, Any]:
         "seconds": {"training": round(done.fitted.seconds, 1), "all": round(seconds, 1)},
         "versions": versions(),
         "hardware": hardware(),
+        "processes": processes,
         "unbalanced_experts": unbalanced(done.fitted.history, layer_numbers(done.model)),
         "history": done.fitted.history,
     }

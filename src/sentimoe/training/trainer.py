@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from itertools import islice
+from operator import add
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
+from transformers import EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..errors import ConfigError, DivergedError
 from ..moe import Experts, Router
 from ..upcycle import moe_layers
+from . import processes
 from .balance import SHARES, expert_shares
-from .distillation import TEACHER_PROBS, Distillation
+from .batches import STAND_IN
+from .distillation import Distillation
+from .objective import Answers, Objective, Sums
 from .resuming import ResumableTrainer
 from .tokens import ROW
 
 
 class SentimentTrainer(ResumableTrainer):
-    """Trains a classifier whose loss already holds the auxiliary losses.
+    """Trains a classifier, on one process or several: a step's loss and gradients are those of its whole batch.
 
     rates: learning rates of the groups "router" and "gate"; a missing group has the common rate.
     class_weights: `[C]`, weights of the cross entropy; None: all 1.
     distillation: a teacher to learn from; its loss takes the place of the cross entropy in training.
+    batch_size: texts of a step, all processes together; None: what the arguments say.
 
     Raises DivergedError, before the step is applied, when loss or gradients are not finite, and before a checkpoint is
     written, when weights are not.
@@ -39,15 +48,13 @@ class SentimentTrainer(ResumableTrainer):
     ):
         self.optimizer: Any = None
         self.load: torch.Tensor | None = None
+        self.control: Any
+        self.parts: list[dict[str, Any]] = []  # of a batch that this process reads
+        self.whole: Sums | None = None  # what all of them add up to, where it is known beforehand
         super().__init__(*args, **kwargs)
-        self.rates, self.class_weights, self.distillation = rates, class_weights, distillation
-
-    def _set_signature_columns_if_needed(self):
-        """Keep the answers of the teachers, which the model itself does not take."""
-        self._signature_columns: list[str]
-        super()._set_signature_columns_if_needed()
-        if TEACHER_PROBS not in self._signature_columns:
-            self._signature_columns = [*self._signature_columns, TEACHER_PROBS]
+        self.rates = rates
+        self.scored = Objective(class_weights)
+        self.objective = self.scored if distillation is None else Objective(distillation=distillation)
 
     def create_optimizer(self, model=None):
         """AdamW over the groups of `parameter_groups`."""
@@ -59,12 +66,45 @@ class SentimentTrainer(ResumableTrainer):
             self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The parts of the next batch that this process reads."""
+        self.parts = [self._on_device(part) for part in islice(epoch_iterator, num_batches)]
+        self.whole = None
+        return self.parts, None
+
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """The loss of a batch, whose gradients are computed."""
-        self.batch = inputs
+        """What a part adds to the loss of its batch, all processes together; its gradients are computed."""
+        if self.whole is None:
+            self._begin_batch()
         loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = processes.summed(loss) / processes.count()
         self._check_step(loss, "loss")
         return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """What a part adds to the loss of its batch, times what it is divided by later: processes and steps."""
+        answers = self.objective.answers(model, inputs)
+        own = self.objective.sums(answers)
+        whole = own.of_all_processes() if self.whole is None else self.whole
+        self._note_load(answers, whole)
+        loss = self.objective.loss(answers, own, whole) * processes.count() * max(len(self.parts), 1)
+        return (loss, answers.outputs) if return_outputs else loss
+
+    def _begin_batch(self) -> None:
+        """Draw what a batch leaves out; where it is read in several steps, find out first what its parts add up to."""
+        for part in self.parts:
+            self.objective.drop_tokens(part)
+        if len(self.parts) == 1:
+            return
+        answers = [Answers(part) for part in self.parts]
+        if self.objective.needs_answers(self.model):
+            self.model.eval()
+            with torch.no_grad():
+                answers = [self.objective.answers(self.model, part) for part in self.parts]
+        self.whole = reduce(add, map(self.objective.sums, answers)).of_all_processes()
+
+    def _on_device(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: value.to(self.args.device) for name, value in inputs.items()}
 
     def _clip_grad_norm(self, model):
         norm = super()._clip_grad_norm(model)
@@ -74,15 +114,20 @@ class SentimentTrainer(ResumableTrainer):
     def _check_step(self, value: torch.Tensor, name: str) -> None:
         if math.isfinite(value):
             return
-        rows = rows_in(self.batch, self.train_dataset)
-        texts = self.train_dataset.select(rows[:3])["input_ids"]
-        first = ", ".join(repr(self.processing_class.decode(ids[:12], skip_special_tokens=True)) for ids in texts)
+        own = [
+            (row, ids) for part in self.parts for row, ids in zip(part[ROW].tolist(), part["input_ids"], strict=True)
+        ]
+        read = [(row, self._beginning(ids)) for row, ids in own if row != STAND_IN]
+        read = sorted(each for found in processes.of_all(read) for each in found)
         raise DivergedError(
             f"training diverged: the {name} of step {self.state.global_step + 1} of {self.state.max_steps} is "
             f"{float(value)}, and the step was not applied; it read the training texts "
-            f"{', '.join(str(self.train_dataset[row][ROW]) for row in rows)} ({first}, ...); "
+            f"{', '.join(str(row) for row, _ in read)} ({', '.join(text for _, text in read[:3])}, ...); "
             f"try a learning_rate below {self.args.learning_rate:g}, or look at these texts"
         )
+
+    def _beginning(self, ids: torch.Tensor) -> str:
+        return repr(self.processing_class.decode(ids, skip_special_tokens=True)[:60])
 
     def _save_checkpoint(self, model, trial):
         for name, parameter in model.named_parameters():
@@ -93,11 +138,11 @@ class SentimentTrainer(ResumableTrainer):
                 )
         super()._save_checkpoint(model, trial)
 
-    def _note_load(self, outputs: Any) -> None:
-        """Count what each expert reads of the last batch before a row is logged."""
+    def _note_load(self, answers: Answers, whole: Sums) -> None:
+        """Keep what each expert reads of a batch after which a row is logged."""
         if (self.state.global_step + 1) % self.args.logging_steps == 0:
-            load = getattr(outputs, "expert_load", None)
-            self.load = None if load is None else load.detach()
+            routing = answers.routing
+            self.load = None if routing is None else whole.load(routing.num_experts_per_tok)
 
     def log(self, logs, start_time=None):
         """Log a row, with the share of the tokens that each expert reads where it is one of a loss."""
@@ -105,29 +150,29 @@ class SentimentTrainer(ResumableTrainer):
             logs[SHARES] = expert_shares(self.load, moe_layers(self.model)[0].num_experts_per_tok)
         super().log(logs, start_time)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The model's own loss; with class weights the weighted cross entropy plus the auxiliary losses."""
-        if self.distillation is not None and model.training:
-            loss, outputs = self.distillation.loss(model, inputs)
-            self._note_load(outputs)
-            return (loss, outputs) if return_outputs else loss
-        outputs = model(**inputs)
-        if model.training:
-            self._note_load(outputs)
-        loss = outputs.loss
-        if self.class_weights is not None:
-            weights = self.class_weights.to(outputs.logits.device)
-            loss = F.cross_entropy(outputs.logits.float(), inputs["labels"], weight=weights)
-            aux_loss = getattr(outputs, "aux_loss", None)
-            loss = loss if aux_loss is None else loss + aux_loss
-        return (loss, outputs) if return_outputs else loss
-
-
-def rows_in(batch: dict[str, torch.Tensor], dataset: Any) -> list[int]:
-    """Which rows of a tokenised data set a batch was made of, and their equals."""
-    ids, masks = batch["input_ids"], batch["attention_mask"].bool()
-    read = {tuple(row[mask].tolist()) for row, mask in zip(ids, masks, strict=True)}
-    return [row for row, found in enumerate(dataset["input_ids"]) if tuple(found) in read]
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """What all processes together answer to the validation texts, and the loss, which asks no teacher."""
+        self.model.eval()
+        logits, labels, loss, texts = [], [], torch.zeros((), device=self.args.device), 0.0
+        for part in map(self._on_device, dataloader):
+            with torch.no_grad():
+                answers = self.scored.answers(self.model, part)
+                own = self.scored.sums(answers)
+                whole = own.of_all_processes()
+                loss += self.scored.loss(answers, own, whole) * whole.texts
+            texts += float(whole.texts)
+            if answers.counts:
+                logits.append(answers.outputs.logits.float().cpu().numpy())
+                labels.append(part["labels"].cpu().numpy())
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        read = processes.of_all((logits, labels))
+        found, true = (np.concatenate([part for one in read for part in one[which]]) for which in (0, 1))
+        scores = self.compute_metrics(EvalPrediction(found, true))
+        scores = {"loss": float(processes.summed(loss)) / texts, **scores}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        return EvalLoopOutput(found, true, metrics, len(true))
 
 
 def parameter_groups(
