@@ -19,6 +19,7 @@ LEVELS = [
     {"classifier"},
     {"bench", "batch"},
     {"pages"},
+    {"service"},
     {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}

@@ -1,0 +1,129 @@
+"""`sentimoe serve`: classifiers over HTTP, for the clients of other programs."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sentimoe_ready import ready_models
+from sentimoe_settings import ConfigError, ServeConfig
+
+from .messages import Mistake, say
+from .options import Backend, MaxDisagreement, NoVerify, Precision, TrustRemoteCode, with_options
+from .places import check_model
+
+NAME = re.compile(r"[\w.-]+", re.ASCII)
+PANELS = ("Network", "Limits", "Batching")
+TOKEN = "SENTIMOE_TOKEN"
+
+
+@with_options(ServeConfig.fields(), PANELS)
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Folders, ready models or hub ids; NAME=MODEL calls one otherwise. [the ready models]"),
+    ] = None,
+    precision: Precision = "auto",
+    backend: Backend = "torch",
+    max_disagreement: MaxDisagreement = None,
+    trust_remote_code: TrustRemoteCode = False,
+    no_verify: NoVerify = False,
+    **given: Any,
+) -> None:
+    """Answer over HTTP until SIGTERM or Ctrl-C; docs/how-to/serve.md shows the requests.
+
+    The first model answers where a request names none. Speaks /v1/predict, and the dialects of
+    text-embeddings-inference (/predict), Hugging Face's InferenceClient (/models/NAME) and vLLM (/classify).
+    """
+    config = ServeConfig(**{name: value for name, value in given.items() if value is not None})
+    named = _named(models or list(ready_models()))
+    token = _token(config.token_file)
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the service needs {' and '.join(missing)}: pip install 'sentimoe[serve]'")
+    listening = _listening(config)
+    import uvicorn
+
+    from sentimoe.inference import is_compressed
+    from sentimoe.model_folder import find_folder
+    from sentimoe.service import create_service, load_served, log_settings
+
+    from .certificates import certificate_for
+    from .show import prepare_process
+
+    prepare_process()
+    told: dict[str, Any] = {"backend": backend, "trust_remote_code": trust_remote_code, "verify": not no_verify}
+    compressed = [name for name, model in named.items() if is_compressed(find_folder(model))]
+    if max_disagreement is not None and not compressed:
+        raise ConfigError("--max-disagreement is for compressed models, and none of these is one; leave it out")
+    served = []
+    for name, model in named.items():
+        tolerance = max_disagreement if name in compressed else None
+        certificate_for(str(find_folder(model)), tolerance, precision, "windows")
+        served.append(load_served(name, model, precision=precision, max_disagreement=tolerance, **told))
+        assert served[-1].classifier is not None
+        served[-1].classifier.predict_proba(["a first text, so that the service answers at once"])
+    app = create_service(served, config, token)
+    host, port = listening.getsockname()[:2]
+    if token is None and host not in ("127.0.0.1", "::1"):
+        say(f"warning: everybody who reaches {host} may ask: there is no token; give one in {TOKEN} or --token-file")
+    say(f"{', '.join(named)} at http://{host}:{port}")
+    settings = uvicorn.Config(
+        app,
+        log_config=log_settings(),
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=config.grace,
+    )
+    uvicorn.Server(settings).run(sockets=[listening])
+
+
+def _named(given: list[str]) -> dict[str, str]:
+    """The models by name. Raises Mistake for what is no model, a name that no address can hold, and repeats."""
+    named: dict[str, str] = {}
+    for each in given:
+        name, equals, model = each.partition("=")
+        if not equals or Path(each).is_dir():
+            name, model = Path(each).resolve().name if Path(each).is_dir() else each.rpartition("/")[2], each
+        check_model(model)
+        if not NAME.fullmatch(name):
+            raise Mistake(
+                f"{name!r} cannot stand in an address; name the model: NAME={model}, of letters, digits, . _ -"
+            )
+        if name in named:
+            raise Mistake(f"two models are called {name}; name one of them otherwise: OTHER={model}")
+        named[name] = model
+    return named
+
+
+def _token(file: str | None) -> str | None:
+    """The token of a file, else of the environment. Raises Mistake for an empty one."""
+    token = os.environ.get(TOKEN)
+    if file is not None:
+        if not Path(file).is_file():
+            raise Mistake(f"--token-file {file}: no such file; write the token into it, on one line")
+        token = Path(file).read_text(encoding="utf-8")
+    if token is not None and not re.fullmatch(r"[\x21-\x7e]{8,}", token := token.strip()):
+        raise Mistake("the token must be one line of 8 or more printable characters without blanks; give a longer one")
+    return token
+
+
+def _listening(config: ServeConfig) -> socket.socket:
+    """A socket that is bound before models are loaded. Raises ConfigError for a port that is taken."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((config.host, config.port))
+    except OSError as error:
+        bound.close()
+        raise ConfigError(
+            f"port {config.port} of {config.host} cannot be used ({error.strerror}); try --port 0"
+        ) from error
+    return bound
