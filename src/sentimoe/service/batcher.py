@@ -106,7 +106,8 @@ class Batcher:
             deadline,
         )
         self.held = 0  # texts that are tokenised, wait or are answered
-        self._waiting: dict[_Request, None] = {}  # in order; each knows how many of its texts are taken
+        self._open: set[_Request] = set()
+        self._waiting: dict[_Request, None] = {}  # those with texts that no batch has taken, in order
         self._waiting_tokens = 0
         self._arrived = asyncio.Event()
         self._tokenising = ThreadPoolExecutor(1, "tokenise")
@@ -119,11 +120,11 @@ class Batcher:
         self._loop_task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """End; what still waits is cancelled."""
+        """End; requests without an answer are cancelled."""
         if self._loop_task is not None:
             self._loop_task.cancel()
             await asyncio.gather(self._loop_task, return_exceptions=True)
-        for request in self._waiting:
+        for request in self._open:
             request.done.cancel()
         for threads in (self._tokenising, self._running):
             threads.shutdown(wait=True, cancel_futures=True)
@@ -179,12 +180,14 @@ class Batcher:
 
     async def _answered(self, request: _Request) -> None:
         """Wait for the answers; a request that is given up meanwhile no longer waits."""
+        self._open.add(request)
         self._waiting[request] = None
         self._waiting_tokens += sum(map(_tokens, request.encodings))
         self._arrived.set()
         try:
             await request.done
         finally:
+            self._open.discard(request)
             if request in self._waiting:
                 del self._waiting[request]
                 self._waiting_tokens -= sum(map(_tokens, request.encodings[request.taken :]))
