@@ -7,7 +7,7 @@ import re
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from sentimoe_settings import ConfigError, ServeConfig
 from .messages import Mistake, say
 from .options import Backend, MaxDisagreement, NoVerify, Precision, TrustRemoteCode, with_options
 from .places import check_model
+
+if TYPE_CHECKING:
+    from sentimoe.service import ServedModel
 
 NAME = re.compile(r"[\w.-]+", re.ASCII)
 PANELS = ("Network", "Limits", "Batching")
@@ -47,33 +50,50 @@ def serve(
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the service needs {' and '.join(missing)}: pip install 'sentimoe[serve]'")
-    listening = _listening(config)
-    import uvicorn
+    told: dict[str, Any] = {"backend": backend, "trust_remote_code": trust_remote_code, "verify": not no_verify}
+    with _listening(config) as listening:  # a port that is taken shows before models are loaded
+        served = _loaded(named, precision, max_disagreement, told)
+        host, port = listening.getsockname()[:2]
+        if token is None and host not in ("127.0.0.1", "::1"):
+            say(
+                f"warning: everybody who reaches {host} may ask: there is no token; give one in {TOKEN} or --token-file"
+            )
+        say(f"{', '.join(named)} at http://{host}:{port}")
+        _serve(served, config, token, listening)
 
+
+def _loaded(
+    named: dict[str, str], precision: str, max_disagreement: float | None, told: dict[str, Any]
+) -> list[ServedModel]:
+    """The models, each of which has answered once. told: further settings of `from_pretrained`. Raises ConfigError."""
     from sentimoe.inference import is_compressed
     from sentimoe.model_folder import find_folder
-    from sentimoe.service import create_service, load_served, log_settings
+    from sentimoe.service import load_served
 
     from .certificates import certificate_for
     from .show import prepare_process
 
     prepare_process()
-    told: dict[str, Any] = {"backend": backend, "trust_remote_code": trust_remote_code, "verify": not no_verify}
-    compressed = [name for name, model in named.items() if is_compressed(find_folder(model))]
-    if max_disagreement is not None and not compressed:
+    folders = {name: find_folder(model) for name, model in named.items()}
+    if max_disagreement is not None and not any(map(is_compressed, folders.values())):
         raise ConfigError("--max-disagreement is for compressed models, and none of these is one; leave it out")
     served = []
-    for name, model in named.items():
-        tolerance = max_disagreement if name in compressed else None
-        certificate_for(str(find_folder(model)), tolerance, precision, "windows")
-        served.append(load_served(name, model, precision=precision, max_disagreement=tolerance, **told))
-        assert served[-1].classifier is not None
-        served[-1].classifier.predict_proba(["a first text, so that the service answers at once"])
+    for name, folder in folders.items():
+        tolerance = max_disagreement if is_compressed(folder) else None
+        certificate_for(str(folder), tolerance, precision, "windows")
+        model = load_served(name, folder, precision=precision, max_disagreement=tolerance, **told)
+        model.engine.logits(model.engine.windows(["a first text, so that the service answers at once"]))
+        served.append(model)
+    return served
+
+
+def _serve(served: list[ServedModel], config: ServeConfig, token: str | None, listening: socket.socket) -> None:
+    """Answer until a signal, which then ends the process as signals do."""
+    import uvicorn
+
+    from sentimoe.service import create_service, log_settings
+
     app = create_service(served, config, token)
-    host, port = listening.getsockname()[:2]
-    if token is None and host not in ("127.0.0.1", "::1"):
-        say(f"warning: everybody who reaches {host} may ask: there is no token; give one in {TOKEN} or --token-file")
-    say(f"{', '.join(named)} at http://{host}:{port}")
     settings = uvicorn.Config(
         app,
         log_config=log_settings(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from .batcher import Answers
 from .metrics import Metrics
 from .models import RunningModel, RunningModels
 from .refusals import Kind, Refusal
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Asking:
@@ -40,6 +43,10 @@ class Asking:
                     Kind.TOO_LARGE,
                     f"text {row} of `{where}` has {len(text)} characters, and a text may have "
                     f"{self.config.max_characters}; shorten it",
+                )
+            if SURROGATE.search(text):
+                raise Refusal(
+                    Kind.INVALID, f"text {row} of `{where}` holds half a character (a lone surrogate); mend it"
                 )
         return [clean_text(text) for text in texts]
 
