@@ -1,6 +1,6 @@
 """A service over a stub: an engine whose answers are known and whose time is fixed, for tests and `make load`.
 
-`python tools/stub_service.py --seconds-per-text 0.001` prints its port and serves until SIGTERM.
+`python tools/stub_service.py --seconds-per-text 0.001` prints its address and serves until SIGTERM.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", given.port))
-        print(listening.getsockname()[1], flush=True)
+        print(f"stub at http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
         settings = uvicorn.Config(app, log_config=log_settings(), access_log=False, timeout_graceful_shutdown=30)
         uvicorn.Server(settings).run(sockets=[listening])
 
