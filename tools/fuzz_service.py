@@ -1,7 +1,7 @@
 """`make fuzz-service`: requests that schemathesis makes up from the OpenAPI description; none may get a 5xx.
 
-`python tools/fuzz_service.py SCHEMATHESIS [--cases 5000]`: the program, which has an environment of its own. The service
-runs over a stub. Writes `results/service/fuzz.json`.
+`python tools/fuzz_service.py SCHEMATHESIS [--cases 5000]`: the program, which has an environment of its own. The
+service runs over a stub. Writes `results/service/fuzz.json`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import generators
@@ -30,13 +31,16 @@ def main() -> int:
     given = parser.parse_args()
     stub = (sys.executable, str(ROOT / "tools" / "stub_service.py"), "--seconds-per-text", "0")
     with generators.started(*stub) as (_, port, _):
-        operations = 0
         description = generators.ask(port, "GET", "/openapi.json")[1].decode()
         operations = len(re.findall(r'"operationId"', description))
         told = ["--checks", "not_a_server_error", "--max-examples", str(given.cases // operations + 1), "--mode", "all"]
         told += ["--seed", str(given.seed), "--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
         address = f"http://127.0.0.1:{port}/openapi.json"
-        done = subprocess.run([given.schemathesis, "run", address, *told], capture_output=True, text=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as settings:
+            settings.write('[parameters]\n"path.name" = "stub"\n')  # else nearly every name is unknown
+            settings.flush()
+            command = [given.schemathesis, "--config-file", settings.name, "run", address, *told]
+            done = subprocess.run(command, capture_output=True, text=True)
         metrics = generators.ask(port, "GET", "/metrics")[1].decode()
     rows = re.findall(r'^sentimoe_requests_total\{dialect="\w+",status="(\d+)"\} (\S+)$', metrics, re.MULTILINE)
     statuses: dict[str, int] = {}

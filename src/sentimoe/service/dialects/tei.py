@@ -7,11 +7,11 @@ than the model is read in windows; there it is refused. `truncate` cuts it in bo
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from ..asking import Asking
 from ..models import RunningModel
@@ -25,10 +25,15 @@ PAIR = (
 )
 
 
+ONE_TEXT = {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 1}
+BATCH = {"type": "array", "items": ONE_TEXT, "minItems": 1}
+INPUTS = WithJsonSchema({"anyOf": [ONE_TEXT["items"], ONE_TEXT, BATCH]})  # pairs are read too, to say why not
+
+
 class PredictRequest(BaseModel):
     """A text, a list with one text, or a batch: a list of such lists."""
 
-    inputs: str | list[str] | list[list[str]]
+    inputs: Annotated[str | list[str] | list[list[str]], INPUTS]
     truncate: bool | None = Field(
         None, description="Read only the beginning of a long text; else all of it, in windows."
     )
