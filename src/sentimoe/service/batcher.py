@@ -61,9 +61,10 @@ class Batch:
 
 @dataclass(eq=False)
 class _Request:
-    """Texts that wait: `encodings` of each, `[(probabilities, logits, layers)]` as they are answered."""
+    """Texts that wait. sizes: their tokens. answers: (probabilities, logits, layers) of those that are through."""
 
     encodings: list[Encodings]
+    sizes: list[int]
     since: float
     done: asyncio.Future[None]
     taken: int = 0
@@ -146,7 +147,8 @@ class Batcher:
             for owner, encoding in zip(windows.owner, windows.encodings, strict=True):
                 encodings[owner].append(encoding)
             rows = [row for row, each in enumerate(encodings) if each]
-            request = _Request([encodings[row] for row in rows], loop.time(), loop.create_future())
+            texts_read = [encodings[row] for row in rows]
+            request = _Request(texts_read, list(map(_tokens, texts_read)), loop.time(), loop.create_future())
             if rows:
                 await self._answered(request)
             return self._whole(request, rows, len(texts), windows)
@@ -182,7 +184,7 @@ class Batcher:
         """Wait for the answers; a request that is given up meanwhile no longer waits."""
         self._open.add(request)
         self._waiting[request] = None
-        self._waiting_tokens += sum(map(_tokens, request.encodings))
+        self._waiting_tokens += sum(request.sizes)
         self._arrived.set()
         try:
             await request.done
@@ -190,7 +192,7 @@ class Batcher:
             self._open.discard(request)
             if request in self._waiting:
                 del self._waiting[request]
-                self._waiting_tokens -= sum(map(_tokens, request.encodings[request.taken :]))
+                self._waiting_tokens -= sum(request.sizes[request.taken :])
 
     def _whole(self, request: _Request, rows: list[int], count: int, windows: Windows) -> Answers:
         shape = (count, self.engine.num_labels)
@@ -201,8 +203,8 @@ class Batcher:
             probabilities[row], logits[row], read = request.answers[place]
             if read is not None:
                 layers[row], counted = read, True
-        tokens = sum(map(_tokens, request.encodings))
-        return Answers(probabilities, logits, layers if counted else None, windows.truncated, tokens)
+        told = layers if counted else None
+        return Answers(probabilities, logits, told, windows.truncated, sum(request.sizes))
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,7 +219,7 @@ class Batcher:
                 request.put(row, answer)
             seconds = perf_counter() - started
             self._seconds_per_text += 0.2 * (seconds / len(batch) - self._seconds_per_text)
-            self.told(Batch(len(batch), sum(map(_tokens, texts)), seconds))
+            self.told(Batch(len(batch), sum(request.sizes[row] for request, row in batch), seconds))
 
     async def _ready(self) -> None:
         """Wait for a text, and then for others, until they are enough or the first has waited long enough."""
@@ -241,7 +243,7 @@ class Batcher:
         while self._waiting:
             request = next(iter(self._waiting))
             for row in range(request.taken, len(request.encodings)):
-                size = _tokens(request.encodings[row])
+                size = request.sizes[row]
                 if batch and size > room:
                     return batch
                 batch.append((request, row))

@@ -58,7 +58,7 @@ def routes(asking: Asking) -> APIRouter:
         told = question.parameters or Parameters()
         found = await asking.whole_answers(request, model, texts, "inputs", bool(told.truncation))
         scores = _scores(found, told.function_to_apply or "softmax")
-        return JSONResponse([ranked(model.served.labels, row, told.top_k) for row in scores])
+        return JSONResponse(ranked(model.served.labels, scores, told.top_k))
 
     return router
 

@@ -70,7 +70,7 @@ def routes(asking: Asking) -> APIRouter:
             )
         found = await asking.whole_answers(request, model, texts, "inputs", bool(question.truncate))
         scores = found.logits if question.raw_scores else found.probabilities
-        rows = [ranked(model.served.labels, row) for row in scores]
+        rows = ranked(model.served.labels, scores)
         return JSONResponse(rows[0] if single else rows)
 
     @router.post("/predict", response_model=reply, responses=told, summary="Label texts with the first model.")
