@@ -26,7 +26,7 @@ pytest.importorskip("prometheus_client")
 import uvicorn
 from stub_service import LABELS, StubEngine
 
-from sentimoe.service import ServedModel, create_service
+from sentimoe.service import ServedModel, create_service, heads, server_settings
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
@@ -48,7 +48,9 @@ except HfHubHTTPError as error:
 def in_a_thread(config=None, **stub):
     """A service over a stub in a thread of this process, and its port."""
     app = create_service([ServedModel("stub", StubEngine(**stub), LABELS)], config or ServeConfig())
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    settings = server_settings(app, config or ServeConfig())
+    settings.log_config = None
+    server = uvicorn.Server(settings)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -162,6 +164,22 @@ def test_a_body_that_does_not_come_is_given_up():
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{")
         connection.settimeout(5)
         assert b"408" in connection.recv(4096).splitlines()[0]
+
+
+def test_heads_that_do_not_come_or_do_not_end_are_given_up(monkeypatch):
+    """Kind: a connection that sends a header a second, or headers without end."""
+    monkeypatch.setattr(heads, "SECONDS", 0.3)
+    with in_a_thread() as port:
+        for begun in (b"", b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                connection.sendall(begun)
+                assert connection.recv(1) == b""
+        monkeypatch.setattr(heads, "SECONDS", 60)
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection, pytest.raises(ConnectionError):
+            connection.sendall(b"GET /health HTTP/1.1\r\n")
+            for number in range(100_000):
+                connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 100))
+        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
 
 
 def test_overload_is_200_and_429_only_and_passes():

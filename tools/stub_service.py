@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import socket
 import time
 import zlib
@@ -17,7 +18,7 @@ import numpy as np
 import uvicorn
 
 from sentimoe.inference import Windows
-from sentimoe.service import ServedModel, create_service, log_settings
+from sentimoe.service import ServedModel, create_service, server_settings
 from sentimoe_settings import ServeConfig
 
 LABELS = ("negative", "neutral", "positive")
@@ -82,12 +83,12 @@ def main() -> None:
     app = create_service(
         [ServedModel("stub", StubEngine(given.seconds_per_text, given.seconds_per_batch), LABELS)], config
     )
+    gc.freeze()
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", given.port))
         print(f"stub at http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-        settings = uvicorn.Config(app, log_config=log_settings(), access_log=False, timeout_graceful_shutdown=30)
-        uvicorn.Server(settings).run(sockets=[listening])
+        uvicorn.Server(server_settings(app, config)).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def serve(
     config = ServeConfig(**{name: value for name, value in given.items() if value is not None})
     named = _named(models or list(ready_models()))
     token = _token(config.token_file)
-    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    missing = [name for name in ("fastapi", "uvicorn", "httptools", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the service needs {' and '.join(missing)}: pip install 'sentimoe[serve]'")
     told: dict[str, Any] = {"backend": backend, "trust_remote_code": trust_remote_code, "verify": not no_verify}
@@ -89,19 +89,15 @@ def _loaded(
 
 def _serve(served: list[ServedModel], config: ServeConfig, token: str | None, listening: socket.socket) -> None:
     """Answer until a signal, which then ends the process as signals do."""
+    import gc
+
     import uvicorn
 
-    from sentimoe.service import create_service, log_settings
+    from sentimoe.service import create_service, server_settings
 
+    gc.freeze()  # models and libraries are no garbage, and to look through them takes a third of a second each time
     app = create_service(served, config, token)
-    settings = uvicorn.Config(
-        app,
-        log_config=log_settings(),
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=config.grace,
-    )
-    uvicorn.Server(settings).run(sockets=[listening])
+    uvicorn.Server(server_settings(app, config)).run(sockets=[listening])
 
 
 def _named(given: list[str]) -> dict[str, str]:

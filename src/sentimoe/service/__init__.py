@@ -4,6 +4,6 @@ from .app import create_service
 from .batcher import Answers, Batcher
 from .models import ServedModel, load_served
 from .refusals import Kind, Refusal
-from .watching import log_settings
+from .server import server_settings
 
-__all__ = ["Answers", "Batcher", "Kind", "Refusal", "ServedModel", "create_service", "load_served", "log_settings"]
+__all__ = ["Answers", "Batcher", "Kind", "Refusal", "ServedModel", "create_service", "load_served", "server_settings"]

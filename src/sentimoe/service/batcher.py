@@ -191,7 +191,7 @@ class Batcher:
         finally:
             self._open.discard(request)
             if request in self._waiting:
-                del self._waiting[request]
+                del self._waiting[request]  # given up
                 self._waiting_tokens -= sum(request.sizes[request.taken :])
 
     def _whole(self, request: _Request, rows: list[int], count: int, windows: Windows) -> Answers:

@@ -76,7 +76,12 @@ def routes(asking: Asking) -> APIRouter:
         models = [asking.models.named(name) for name in names]
         given = [question.texts] if isinstance(question.texts, str) else question.texts
         texts = asking.check(given, "texts")
-        found = await asyncio.gather(*(_rows(asking, request, model, texts, question) for model in models))
+        rows = [asyncio.ensure_future(_rows(asking, request, model, texts, question)) for model in models]
+        try:
+            found = await asyncio.gather(*rows)
+        finally:
+            for each in rows:  # where one is refused, the others need not go on
+                each.cancel()
         named = zip((model.served.name for model in models), found, strict=True)
         return JSONResponse({"results": dict(named)})
 
