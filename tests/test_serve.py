@@ -355,7 +355,6 @@ def test_the_log_holds_no_text(stub, caplog):
     """A text in the body, the address, a header or an error of the model stays out of it."""
     secret = "pomegranate"
     with caplog.at_level(logging.INFO, "sentimoe.service"):
-        logging.getLogger("sentimoe.service").propagate = True
         stub.post("/predict", json={"inputs": f"{secret} broken"}, headers={"x-request-id": f"{secret} {secret}"})
         stub.post(f"/models/{secret}?q={secret}", json={"inputs": secret})
         response = stub.post("/v1/predict", json={"texts": [secret] * 3}, headers={"x-request-id": "abc-1"})

@@ -26,7 +26,7 @@ pytest.importorskip("prometheus_client")
 import uvicorn
 from stub_service import LABELS, StubEngine
 
-from sentimoe.service import ServedModel, create_service, heads, server_settings
+from sentimoe.service import ServedModel, create_service, heads
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
@@ -48,9 +48,7 @@ except HfHubHTTPError as error:
 def in_a_thread(config=None, **stub):
     """A service over a stub in a thread of this process, and its port."""
     app = create_service([ServedModel("stub", StubEngine(**stub), LABELS)], config or ServeConfig())
-    settings = server_settings(app, config or ServeConfig())
-    settings.log_config = None
-    server = uvicorn.Server(settings)
+    server = uvicorn.Server(uvicorn.Config(app, http=heads.Heads, log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
