@@ -48,7 +48,8 @@ def main() -> int:
     for part in given.parts:
         print(f"{part} ...", flush=True)
         run = {**PARTS, "soak": soak}[part]
-        found[part] = run(given) | {"versions": versions(), "hardware": hardware(), "command": " ".join(sys.argv[1:])}
+        told = {"served": Path(given.model).name, "versions": versions(), "hardware": hardware()}
+        found[part] = run(given) | told
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         write_json(RESULTS, found)
         print(json.dumps({key: value for key, value in found[part].items() if key not in ("versions", "hardware")}))
