@@ -33,8 +33,15 @@ def main() -> int:
     with generators.started(*stub) as (_, port, _):
         description = generators.ask(port, "GET", "/openapi.json")[1].decode()
         operations = len(re.findall(r'"operationId"', description))
-        told = ["--checks", "not_a_server_error", "--max-examples", str(given.cases // operations + 1), "--mode", "all"]
-        told += ["--seed", str(given.seed), "--phases", "examples,coverage,fuzzing", "--generation-database", "none"]
+        told = ["--checks", "not_a_server_error", "--max-examples", str(2 * given.cases // operations), "--mode", "all"]
+        told += [
+            "--seed",
+            str(given.seed),
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--generation-database",
+            "none",
+        ]  # no files here
         address = f"http://127.0.0.1:{port}/openapi.json"
         with tempfile.NamedTemporaryFile("w", suffix=".toml") as settings:
             settings.write('[parameters]\n"path.name" = "stub"\n')  # else nearly every name is unknown
