@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo docs test test-oldest test-browser test-ray numerics mutants fuzz torture torture-predict lint bench ready-models wheel-test clean
+.PHONY: help install backbones demo docs test test-oldest test-browser test-ray numerics mutants fuzz torture torture-predict load fuzz-service lint bench ready-models wheel-test clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
@@ -18,6 +18,8 @@ help:
 	@echo "make fuzz     damage data files and model folders by the thousand, and read them -> docs/reliability.md"
 	@echo "make torture  kill a training in every way and see whether it ends the same -> results/reliability/torture.json"
 	@echo "make torture-predict  kill a bulk job 30 times and compare every row -> results/reliability/torture-predict.json"
+	@echo "make load     load the service over loopback (wrk, h2load: apt-get install wrk nghttp2-client) -> docs/reliability.md"
+	@echo "make fuzz-service  5,000 requests that schemathesis makes up"
 	@echo "make numerics  answer real texts alone and in many batches -> docs/reliability.md"
 	@echo "make docs     the documentation as a website -> site/index.html"
 	@echo "make bench    speed and memory beside the FLOP ratio -> results/bench/"
@@ -32,7 +34,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,compress,explain,explore,suspects,ray]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,compress,explain,explore,serve,suspects,ray]'
 	touch $@
 
 backbones: $(INSTALLED)
@@ -84,6 +86,17 @@ torture: $(INSTALLED)
 torture-predict: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tools/torture_predict.py
 
+# MODEL=folder (and DENSE=folder for the plain app) serves another than the ready model; PARTS="soak" takes half an hour
+load: $(INSTALLED)
+	$(BIN)/python tools/load_service.py $(if $(MODEL),--model $(MODEL)) $(if $(DENSE),--dense $(DENSE)) $(if $(PARTS),--parts $(PARTS))
+
+# schemathesis has an environment of its own: it wants other versions of what the service runs on
+FUZZ := .venv-fuzz
+fuzz-service: $(INSTALLED)
+	test -d $(FUZZ) || $(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	$(BIN)/python tools/fuzz_service.py $(FUZZ)/bin/schemathesis
+
 # DATA=folder: the data sets; without it the embedded tweets
 numerics: $(INSTALLED)
 	$(BIN)/python tools/numerics.py $(if $(DATA),--data-root $(DATA))
@@ -108,4 +121,4 @@ wheel-test:
 	rm -rf $(WHEEL)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs
+	rm -rf $(VENV) $(OLDEST) $(FUZZ) runs

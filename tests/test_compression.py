@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,6 +98,32 @@ def test_answers_do_not_depend_on_the_neighbours(made):
     assert same.mean() > 0.95
     for one, row in zip(alone, together.probabilities, strict=True):
         np.testing.assert_allclose(one.probabilities[0], row, atol=0.05, equal_nan=True)
+
+
+def test_the_service_answers_as_predict_does_and_tells_the_layers(made):
+    """Whoever asks at the same time: in 8 bits within 0.05, and nearly always after the same layer."""
+    pytest.importorskip("prometheus_client")
+    from fastapi.testclient import TestClient
+
+    from sentimoe.service import create_service, load_served
+    from sentimoe_settings import ServeConfig
+
+    fast, texts = load_served("fast", made[0] / "fast"), unlabelled(60)
+    expected = fast.engine.predict(texts)
+    with TestClient(create_service([fast], ServeConfig(batch_tokens=200)), base_url="http://localhost") as client:
+
+        def ask(text):
+            asked = {"texts": text, "probabilities": True, "exits": True}
+            return client.post("/v1/predict", json=asked).json()["results"]["fast"][0]
+
+        with ThreadPoolExecutor(8) as pool:
+            rows = list(pool.map(ask, texts))
+        assert 'sentimoe_exits_total{layers="' in client.get("/metrics").text
+        assert client.get("/v1/models").json()["data"][0]["kind"] == "compressed"
+        assert client.get("/").status_code == 404
+    found = [list(row["probabilities"].values()) for row in rows]
+    np.testing.assert_allclose(found, expected.probabilities, atol=0.05)
+    assert (np.array([row["layers"] for row in rows]) == expected.layers).mean() > 0.95
 
 
 def test_zero_lets_all_layers_read_and_other_tolerances_are_refused(made):

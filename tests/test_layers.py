@@ -20,6 +20,7 @@ LEVELS = [
     {"batch"},
     {"bench"},
     {"pages"},
+    {"service"},
     {"__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}

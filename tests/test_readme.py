@@ -24,6 +24,7 @@ SMALLER = {  # what makes a command of a page quick
     "train": ["--epochs", "1", "--max-length", "32"],
     "explain": ["--limit", "20", "--shown", "1"],
     "explore": ["--port", "0"],
+    "serve": ["--port", "0"],
 }
 QUIET = {"NO_MKDOCS_2_WARNING": "1"}
 ONLY_OPTIONS = ("gemma-3-270m", "bench")  # weights from elsewhere; two fresh processes (tests/test_speed.py)
@@ -58,7 +59,7 @@ def copied(page, folder, tmp_path, monkeypatch):
 def served(monkeypatch):
     """The servers that would have run."""
     servers = []
-    monkeypatch.setattr(uvicorn.Server, "run", lambda server: servers.append(server))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, **given: servers.append(server))
     return servers
 
 
@@ -77,7 +78,9 @@ def test_everything_on_the_page_runs(page, copied, served):
         else:
             for line in block.replace("\\\n", " ").splitlines():
                 _run(line)
-    assert len(served) == sum(block.count("sentimoe explore") for _, block in blocks)
+    assert len(served) == sum(
+        len(re.findall("^sentimoe (?:explore|serve)", block, re.MULTILINE)) for _, block in blocks
+    )
 
 
 def _run(line: str) -> None:

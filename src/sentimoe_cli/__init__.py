@@ -14,7 +14,7 @@ import typer
 
 from sentimoe_settings.errors import ExitCode, SentiMoEError
 
-from . import bench, compare, compress, evaluate, explain, explore, export, info, predict, ready, suspects, train
+from . import bench, compare, compress, evaluate, explain, explore, export, info, predict, ready, serve, suspects, train
 from .messages import say
 from .options import GroupedCommand
 
@@ -54,6 +54,7 @@ for command in (
     export.export,
     explain.explain,
     explore.explore,
+    serve.serve,
     bench.bench,
     info.info,
     ready.models,

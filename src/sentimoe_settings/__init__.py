@@ -17,6 +17,7 @@ from .methods import (
     method_fields,
 )
 from .moe import FFNLayout, MoEConfig
+from .serve import ServeConfig
 from .train import PRECISIONS, WITHOUT_EFFECT, TrainConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LoraSettings",
     "MoEConfig",
     "PTuningSettings",
+    "ServeConfig",
     "Settings",
     "TrainConfig",
     "ZeroShotSettings",

@@ -89,8 +89,8 @@ class Engine:
         The next chunk is read before this one is answered, and tokenised meanwhile.
         """
         start = 0
-        for chunk, windows in prepared_ahead(text_chunks(texts, TEXTS_PER_CHUNK), self._windows):
-            logits, layers = self._logits(windows)
+        for chunk, windows in prepared_ahead(text_chunks(texts, TEXTS_PER_CHUNK), self.windows):
+            logits, layers = self.logits(windows)
             probabilities = windows.averaged(softmax(logits), len(chunk))
             answered = sorted(set(windows.owner))
             check_finite(probabilities[answered], [start + row for row in answered])
@@ -98,22 +98,23 @@ class Engine:
             yield Predictions(probabilities, [start + row for row in windows.truncated], layers=read)
             start += len(chunk)
 
-    def _windows(self, chunk: Sequence[str]) -> Windows:
-        return make_windows(chunk, self.tokenizer, self.max_length, self.long_texts)
+    def windows(self, texts: Sequence[str], long_texts: str | None = None) -> Windows:
+        """Cleaned texts, tokenised. long_texts: in another way than the engine's."""
+        return make_windows(texts, self.tokenizer, self.max_length, long_texts or self.long_texts)
 
     def window_probabilities(self, windows: Windows) -> np.ndarray:
         """What each window is answered, `[W, C]` float32."""
-        return softmax(self._logits(windows)[0])
+        return softmax(self.logits(windows)[0])
 
     def answers_at(self, texts: Sequence[Any]) -> Callable[[float], np.ndarray]:
         """Temperature -> probabilities `[B, C]` of the texts, which the model reads once, now."""
         rows = [text for chunk in text_chunks(texts, TEXTS_PER_CHUNK) for text in chunk]
-        windows = self._windows(rows)
-        logits, _ = self._logits(windows)
+        windows = self.windows(rows)
+        logits, _ = self.logits(windows)
         return lambda temperature: windows.averaged(softmax(logits / temperature), len(rows))
 
-    def _logits(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
-        """The logits `[W, C]` of each window, and how many layers read it `[W]`, where that differs."""
+    def logits(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
+        """The logits `[W, C]` of each window, and how many layers read it `[W]`, where texts leave early."""
         if isinstance(self.model, StagedClassifier):
             answers = self.model.answer(
                 [encoding["input_ids"] for encoding in windows.encodings], self.tokens_per_batch

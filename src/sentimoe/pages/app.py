@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from .body_limit import BodyLimit
 STATIC = Path(__file__).parent / "static"
 MAX_CHARACTERS = 20_000
 MAX_BYTES = 1_000_000  # of a body: a character of JSON takes up to 12
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
 
 
@@ -42,14 +43,17 @@ class Question(BaseModel):
     closed: list[tuple[int, int]] = []
 
 
-def create_app(classifiers: Mapping[str, SentimentClassifier]) -> FastAPI:
-    """The application over trained classifiers by name, dense or with experts. Raises ConfigError for an export."""
+def create_app(classifiers: Mapping[str, SentimentClassifier], hosts: Sequence[str] = LOCAL) -> FastAPI:
+    """The application over trained classifiers by name, dense or with experts. hosts: names that it is reached under.
+
+    Raises ConfigError for an export.
+    """
     for name, classifier in classifiers.items():
         if classifier.model is None:
             raise ConfigError(f"{name} is an export, which does not say what its experts do; give the run folder")
     app = FastAPI(title="SentiMoE", docs_url=None, redoc_url=None, openapi_url=None)
     # a page elsewhere must not reach this server under a name of its own
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(BodyLimit, limit=MAX_BYTES)
     exact: dict[str, Any] = {}  # copies, because attribution hooks the model it reads
     attributing = threading.Lock()
