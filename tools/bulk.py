@@ -79,6 +79,11 @@ def write_rows(path: Path, texts: list[str], count: int) -> None:
         frame.to_csv(path, index=False, mode="a", header=start == 0)
 
 
+def tweets() -> list[str]:
+    """The embedded ones, shuffled; a carriage return alone would end a row."""
+    return load_tweets()["train"]["text"].sample(frac=1, random_state=0).str.replace("\r", " ").tolist()
+
+
 def memory(counts: list[int], work: Path) -> None:
     """A record of the memory over more and more rows, and of a job without a model."""
     prepare(work, 320)
@@ -94,7 +99,7 @@ def memory(counts: list[int], work: Path) -> None:
         shutil.rmtree(output)
     idle = Idle(work / "model", precision="float32")
     given = work / "idle.csv"
-    write_rows(given, load_tweets()["train"]["text"].tolist(), 300_000)
+    write_rows(given, tweets(), 300_000)
     report = run(Job([given], work / "idle"), lambda column: idle, {}, lambda rows, rejected: None)
     write_json(
         RESULTS / "memory.json",
@@ -104,10 +109,9 @@ def memory(counts: list[int], work: Path) -> None:
 
 def whole(model: Path, name: str, count: int, engine: str, options: list[str], work: Path, like: Path | None) -> None:
     """A record of a job that was killed half-way and given again."""
-    tweets = load_tweets()["train"]["text"].sample(frac=1, random_state=0).str.replace("\r", " ").tolist()
     given, output = work / "in.csv", work / f"out-{engine}"
     if not given.exists():
-        write_rows(given, tweets, count)
+        write_rows(given, tweets(), count)
     told = command(model, given, output, "--engine", engine, *options)
     first = measured(told, output / JOURNAL, count // 2)
     killed_at = finished_rows(output / JOURNAL)
