@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerBase
 
+from sentimoe import SentimentClassifier
 from sentimoe.upcycle import backbone_path
 
 WORDS = {"negative": ["awful", "hate", "broken", "worst"], "positive": ["lovely", "great", "happy", "best"]}
@@ -45,3 +46,11 @@ def labelled_texts(count: int) -> tuple[list[str], list[str]]:
     labels = ["negative" if i % 2 else "positive" for i in range(count)]
     texts = [f"the {WORDS[label][i // 2 % 4]} thing number {i}" for i, label in enumerate(labels)]
     return texts, labels
+
+
+def train_classifier(folder: Path) -> Path:
+    """Train a classifier that knows these words, and save it; where it is."""
+    settings = {"model": write_backbone(folder / "backbone"), "epochs": 3, "learning_rate": 5e-3, "batch_size": 16}
+    classifier = SentimentClassifier(method="full", max_length=32, **settings)
+    classifier.fit(*labelled_texts(120)).save_pretrained(folder / "classifier")
+    return folder / "classifier"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from backbone import labelled_texts, write_backbone
+from backbone import train_classifier
 from command import invoke
 from filelock import FileLock
 
@@ -30,12 +30,7 @@ WORDS = ["lovely", "awful", "great", "worst", "happy", "broken", "best", "hate"]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("batch")
-    settings = {"model": write_backbone(folder / "backbone"), "epochs": 3, "learning_rate": 5e-3, "batch_size": 16}
-    SentimentClassifier(method="full", max_length=32, **settings).fit(*labelled_texts(120)).save_pretrained(
-        folder / "m"
-    )
-    return folder / "m"
+    return train_classifier(tmp_path_factory.mktemp("batch"))
 
 
 def rows(count):

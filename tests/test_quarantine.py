@@ -6,10 +6,9 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-from backbone import labelled_texts, write_backbone
+from backbone import train_classifier
 from command import invoke
 
-from sentimoe import SentimentClassifier
 from sentimoe.batch import Cluster, Predictor
 from sentimoe.batch.quarantine import DEATHS, Attempts, Piece, pieces
 from sentimoe.errors import ConfigError
@@ -65,12 +64,7 @@ def test_pieces_cover_a_part_once_and_a_new_part_has_no_past():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("quarantine")
-    settings = {"model": write_backbone(folder / "backbone"), "epochs": 3, "learning_rate": 5e-3, "batch_size": 16}
-    SentimentClassifier(method="full", max_length=32, **settings).fit(*labelled_texts(120)).save_pretrained(
-        folder / "m"
-    )
-    return folder / "m"
+    return train_classifier(tmp_path_factory.mktemp("quarantine"))
 
 
 def test_a_predictor_travels_as_its_settings(model):

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
-from backbone import labelled_texts, write_backbone
+from backbone import train_classifier
 from fragile import Fragile, Greedy
 from ray.cluster_utils import Cluster as LocalCluster
 
-from sentimoe import SentimentClassifier
 from sentimoe.batch import Cluster, Job, Predictor, run
 from sentimoe.batch.journal import JOURNAL
 
@@ -24,12 +23,7 @@ ROWS, PART = 2000, 200
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    settings = {"model": write_backbone(folder / "backbone"), "epochs": 3, "learning_rate": 5e-3, "batch_size": 16}
-    SentimentClassifier(method="full", max_length=32, **settings).fit(*labelled_texts(120)).save_pretrained(
-        folder / "m"
-    )
-    return folder / "m"
+    return train_classifier(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
