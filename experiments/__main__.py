@@ -99,6 +99,51 @@ def sizes(
     run_cells(cells, results, data_root, say)
 
 
+@app.command("many-texts")
+def many_texts(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data: Annotated[list[str] | None, Option(help="Only these data sets (repeatable).")] = None,
+    size: Annotated[list[int] | None, Option(help="Only these numbers of texts (repeatable).")] = None,
+    seed: Annotated[list[int] | None, Option(help="Only these seeds (repeatable).")] = None,
+    row: Annotated[list[str] | None, Option(help="Only these kinds of students (repeatable).")] = None,
+    work: Annotated[Path, Option(help="Folder for the answers of teachers.")] = Path("runs/many-texts"),
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/many-texts"),
+) -> None:
+    """Teach small models on 3,000 to 92,000 texts without labels, with experts and without; processes may share it."""
+    check_folder(results)
+    check_folder(work)
+    from experiments.many_texts import BATCH_SIZES, POOLS, ROWS, SEEDS, Cell, Study
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    for name in data or POOLS:
+        cells = [
+            Cell(name, kind, count, number)
+            for number in seed or SEEDS
+            for count in size or BATCH_SIZES
+            for kind in row or ROWS
+        ]
+        Study(data_root, work, results, say).run(name, cells)
+
+
+@app.command("domains")
+def domains(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    work: Annotated[Path, Option(help="Folder for the data of single domains.")] = Path("runs/domains"),
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+) -> None:
+    """Write the data sets of single domains for experiments/studies/domains.yaml, and train experts chosen per text."""
+    check_folder(results)
+    check_folder(work)
+    from experiments.domains import per_text, write_domains
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    write_domains(data_root, work / "data")
+    for number in (0, 1, 2):
+        per_text(number, work / "data", results, say)
+
+
 @app.command("compression")
 def compression(
     data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],

@@ -1,0 +1,277 @@
+"""Do experts pay where texts are plenty? Students of one teacher, on 3,000 to 92,000 texts without labels.
+
+The teacher is the mean answer of three dense all-mpnet-base-v2. A student, all-MiniLM-L6-v2, learns its answers alone.
+What it has learnt is measured on texts that no student read: the divergence from the teacher, KL(teacher || student),
+and F1 on the labelled test texts. `docs/where-experts-pay.md` has the rule by which the comparison was decided before
+any of these was read. Each step leaves a file and is not done twice; any number of processes may share the work.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from sentimoe.bench.flops import FLOP_TEXTS, gflops_per_text
+from sentimoe.data import SentimentDataset, Split, load_dataset
+from sentimoe.data.dataset import content_hash
+from sentimoe.evaluation import active_parameters, classification_metrics
+from sentimoe.inference import Engine
+from sentimoe.machine import hardware, versions
+from sentimoe.methods import save_adapted
+from sentimoe.records import read_json, write_json, written_aside
+from sentimoe.training import Prepared, TrainConfig, finished, fit, prepare, train_model
+from sentimoe.training.distillation import NO_LABEL, Distillation
+
+from .ready_data import SENTENCE_END, WORDS
+
+STUDENT, TEACHER, TEACHERS = "all-MiniLM-L6-v2", "all-mpnet-base-v2", (0, 1, 2)
+TOKENS = 64
+HELD_OUT, CHOICE = 5_000, 2_000  # texts on which students are measured, and on which learning rates are chosen
+FACTORS, TUNING_SIZE, TUNING_SEEDS = (1.0, 2.0, 4.0), 20_000, (0, 1)
+SEEDS = (0, 1, 2)
+BATCH_SIZES = {3_000: 32, 20_000: 64, 91_996: 128}  # by the number of texts: 188, 626 and 1,438 steps in two epochs
+POOLS = {"tweeteval-emotion": "tweets-unlabelled.parquet", "sst5": "imdb/unsupervised.parquet"}
+POOL_SIZE = 98_996
+
+NOISE = {"init_noise": 0.05}
+ALL = [0, 1, 2, 3, 4, 5]
+
+
+class Row(NamedTuple):
+    """A kind of student. rate_of: the row whose learning rate it has."""
+
+    method: str
+    settings: dict[str, Any]
+    epochs: int
+    rate_of: str
+
+
+ROWS = {
+    "dense": Row("full", {}, 2, "dense"),
+    # the training compute of `gated-2-of-4`, which is 1.44 times that of `dense`, and a little more
+    "dense-longer": Row("full", {}, 3, "dense"),
+    "plain-1-of-8": Row(
+        "moe-plain", NOISE | {"num_experts": 8, "num_experts_per_tok": 1, "layers_to_transform": ALL}, 2, "plain-1-of-8"
+    ),
+    "plain-1-of-16": Row(
+        "moe-plain", NOISE | {"num_experts": 16, "num_experts_per_tok": 1, "layers_to_transform": ALL}, 2,
+        "plain-1-of-8",
+    ),
+    "gated-2-of-4": Row("moe-gated", NOISE, 2, "gated-2-of-4"),
+    "lora": Row("lora", {}, 2, "lora"),
+}  # fmt: skip
+TUNED = tuple(name for name, row in ROWS.items() if row.rate_of == name and name != "lora")
+
+
+class Cell(NamedTuple):
+    """One student. factor: of the method's default learning rate; None: the one that was chosen."""
+
+    data: str
+    row: str
+    size: int
+    seed: int
+    factor: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        tried = "" if self.factor is None else f"__x{self.factor:g}"
+        return f"{self.data}__{self.row}__n{self.size}{tried}__s{self.seed}"
+
+
+class Parts(NamedTuple):
+    """The texts without labels, in one order for all: held out, for choosing rates, and to learn on."""
+
+    held_out: list[str]
+    choice: list[str]
+    train: list[str]
+
+
+class Study(NamedTuple):
+    """Where the data lie, where teachers answer, and where results go."""
+
+    data_root: Path
+    work: Path
+    results: Path
+    progress: Callable[[str], None]
+
+    def run(self, data: str, cells: list[Cell]) -> None:
+        """Teach, choose rates and train what has no result yet and no other process is at."""
+        self.all_of(
+            [self.work / f"{data}__teacher{seed}.npz" for seed in TEACHERS], lambda path: self.teach(data, path)
+        )
+        if data == next(iter(POOLS)):  # the others take its rates
+            tried = [Cell(data, row, TUNING_SIZE, seed, x) for x in FACTORS for row in TUNED for seed in TUNING_SEEDS]
+            self.all_of([self.path(cell) for cell in tried], lambda path: self.student(_named(path, tried)))
+        for cell in cells:
+            with self.alone(self.path(cell)) as free:
+                if free:
+                    self.student(cell)
+
+    def path(self, cell: Cell) -> Path:
+        """Where the result of a student lies."""
+        return self.results / ("students" if cell.factor is None else "tuning") / f"{cell.name}.json"
+
+    @contextmanager
+    def alone(self, path: Path) -> Iterator[bool]:
+        """Whether a file is missing, and no other process makes it; none does while the block runs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work / f"{path.stem}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield not path.exists()
+        finally:
+            lock.release()
+
+    def all_of(self, paths: list[Path], make: Callable[[Path], None]) -> None:
+        """Make files, and wait for those that other processes make."""
+        while missing := [path for path in paths if not path.exists()]:
+            for path in missing:
+                with self.alone(path) as free:
+                    if free:
+                        make(path)
+            time.sleep(1)
+
+    def parts(self, data: str) -> Parts:
+        """The texts without labels."""
+        path = self.work / f"{data}__texts.parquet"
+        if not path.exists():
+            self.work.mkdir(parents=True, exist_ok=True)
+            texts = (
+                _sentences(self.data_root) if data == "sst5" else pd.read_parquet(self.data_root / POOLS[data])["text"]
+            )
+            with written_aside(path) as partial:
+                texts.sample(POOL_SIZE, random_state=0).to_frame("text").to_parquet(partial, index=False)
+        every: list[str] = pd.read_parquet(path)["text"].tolist()
+        return Parts(every[:HELD_OUT], every[HELD_OUT : HELD_OUT + CHOICE], every[HELD_OUT + CHOICE :])
+
+    def dataset(self, data: str) -> SentimentDataset:
+        """The labelled texts."""
+        return load_dataset(str(self.data_root / data))
+
+    def teach(self, data: str, path: Path) -> None:
+        """Train one teacher and have it answer all texts without labels: `[N, C]` probabilities."""
+        seed = int(path.stem[-1])
+        config = TrainConfig(
+            model=TEACHER, data=str(self.data_root / data), method="full", epochs=3, max_length=128, seed=seed
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            done = train_model(config, Path(folder), progress=False)
+        engine = Engine(done.model, done.tokenizer, max_length=TOKENS, long_texts="truncate")
+        answers = engine.predict_proba([text for part in self.parts(data) for text in part])
+        scores = _scores(engine, done.dataset.splits["test"], done.dataset)
+        with written_aside(path) as partial, partial.open("wb") as stream:
+            np.savez_compressed(stream, probabilities=answers.astype(np.float32), f1_weighted=scores["f1_weighted"])
+        self.progress(f"{path.stem}: weighted F1 {scores['f1_weighted']:.4f}")
+
+    def answers(self, data: str) -> np.ndarray:
+        """The teacher's probabilities `[N, C]` for held-out, choice and training texts in turn."""
+        found = [np.load(self.work / f"{data}__teacher{seed}.npz")["probabilities"] for seed in TEACHERS]
+        return np.asarray(np.mean(found, axis=0, dtype=np.float64))
+
+    def rate_factor(self, cell: Cell) -> float:
+        """The factor of the default learning rate under which the row came closest to the teacher, on two seeds."""
+        if cell.factor is not None or cell.row == "lora":
+            return cell.factor or 1.0
+        first = next(iter(POOLS))
+
+        def divergence(factor: float) -> float:
+            tried = [Cell(first, ROWS[cell.row].rate_of, TUNING_SIZE, seed, factor) for seed in TUNING_SEEDS]
+            return float(np.mean([read_json(self.path(each))["choice"]["kl"] for each in tried]))
+
+        return min(FACTORS, key=divergence)
+
+    def student(self, cell: Cell) -> None:
+        """Train one student and measure it."""
+        started, row = time.perf_counter(), ROWS[cell.row]
+        dataset, parts, answers = self.dataset(cell.data), self.parts(cell.data), self.answers(cell.data)
+        config = TrainConfig(
+            model=STUDENT, data=str(self.data_root / cell.data), method=row.method, method_settings=row.settings,
+            epochs=row.epochs, batch_size=BATCH_SIZES[cell.size], max_length=TOKENS, patience=0, head_init="random",
+            merge=False, learning_rate_factor=self.rate_factor(cell), seed=cell.seed,
+        )  # fmt: skip
+        ready = taught(prepare(config, dataset), parts.train[: cell.size], answers[HELD_OUT + CHOICE :][: cell.size])
+        with tempfile.TemporaryDirectory() as folder:
+            fitted = fit(ready, Path(folder))
+        if cell.row == "lora" and cell.size == max(BATCH_SIZES):
+            save_adapted(ready.model, ready.tokenizer, self.work / f"{cell.name}__adapter")
+        engine = Engine(finished(ready), ready.tokenizer, max_length=TOKENS, long_texts="truncate")
+        measured = {
+            "held_out": divergences(answers[:HELD_OUT], engine.predict_proba(parts.held_out)),
+            "choice": divergences(answers[HELD_OUT : HELD_OUT + CHOICE], engine.predict_proba(parts.choice)),
+        }
+        record = cell._asdict() | {
+            "method": row.method, "method_settings": ready.config.method_settings, "epochs": row.epochs,
+            "learning_rate": ready.config.learning_rate, "batch_size": ready.config.batch_size, "tokens": TOKENS,
+            **{part: {"kl": float(found.mean())} for part, found in measured.items()},
+        }  # fmt: skip
+        if cell.factor is None:  # a trial reads no test text
+            test = dataset.splits["test"]
+            record |= {
+                "test": _scores(engine, test, dataset),
+                "validation": _scores(engine, dataset.splits["validation"], dataset),
+                "gflops_per_text": round(gflops_per_text(engine, test.texts[:FLOP_TEXTS]), 4),
+                "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
+                "active_parameters": active_parameters(engine.model),
+            }  # fmt: skip
+            told = {"kl": measured["held_out"].astype(np.float16), "test": engine.predict_proba(test.texts).argmax(1)}
+            with written_aside(self.path(cell).with_suffix(".npz")) as partial, partial.open("wb") as stream:
+                np.savez_compressed(stream, kl=told["kl"], predictions=told["test"].astype(np.int8))
+        record |= {
+            "training_seconds": round(fitted.seconds, 1), "seconds": round(time.perf_counter() - started, 1),
+            "train_sha256": content_hash({"train": ready.train}), "data_sha256": dataset.sha256,
+            "versions": versions(), "hardware": hardware(),
+        }  # fmt: skip
+        write_json(self.path(cell), record)
+        self.progress(f"{cell.name}: KL {record['held_out']['kl']:.4f}, {record['seconds']:.0f} s")
+
+
+def taught(ready: Prepared, texts: list[str], answers: np.ndarray) -> Prepared:
+    """The run with the answers `[N, C]` of a teacher to texts without labels in place of its labelled texts."""
+    train = Split(texts, [NO_LABEL] * len(texts))
+    return replace(ready, train=train, distillation=Distillation(1.0, 1.0), teacher_probs=answers)
+
+
+def divergences(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
+    """KL(teacher || student) of each text `[B]`, in nats, from probabilities `[B, C]`."""
+    ours, theirs = (np.clip(each.astype(np.float64), 1e-12, None) for each in (student, teacher))
+    return (theirs * (np.log(theirs) - np.log(ours))).sum(axis=1)
+
+
+def _scores(engine: Engine, split: Split, dataset: SentimentDataset) -> dict[str, float]:
+    found = classification_metrics(np.asarray(split.labels), engine.predict_proba(split.texts), dataset.label_names)
+    return {key: found[key] for key in ("n", "accuracy", "f1_weighted", "f1_macro")}
+
+
+def _sentences(data_root: Path) -> pd.Series:
+    """Two sentences of each film review without a label, but none of SST-5."""
+    reviews = pd.read_parquet(data_root / POOLS["sst5"])["text"]
+    found = reviews.str.replace("<br />", " ").str.split(SENTENCE_END, regex=True).explode()
+    found = found[(found.str.count(r"\s+") + 1).between(*WORDS)]
+    found = found.groupby(level=0).sample(frac=1, random_state=0).groupby(level=0).head(3).drop_duplicates()
+    known = pd.concat(
+        [pd.read_parquet(data_root / f"sst5/{split}.parquet")["text"] for split in ("train", "validation", "test")]
+    )
+    return found[~found.map(_plain).isin(set(known.map(_plain)))]
+
+
+def _plain(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
+def _named(path: Path, cells: list[Cell]) -> Cell:
+    return next(cell for cell in cells if cell.name == path.stem)
