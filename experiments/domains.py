@@ -1,8 +1,8 @@
 """Do experts pay where one model must know sixteen domains? fdu-mtl (Liu, Qiu and Huang 2017).
 
 `experiments/studies/domains.yaml` declares the rows that are plain runs: one model of all domains, dense or with
-experts; one of each domain; one of twelve domains, tested on the other four. Here are the data sets of these, and the
-row whose experts are chosen for a whole text.
+experts; one of each domain; one of twelve domains, and one of eight. Here are the data sets of these, and the row whose
+experts are chosen for a whole text.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ from sentimoe.upcycle import moe_layers
 from .perform import KEYS, Run, told, write_run
 from .ready_data import SPLITS
 
-DATA, WITHOUT_FOUR, FOUR = "fdu-mtl", "fdu-mtl-of-twelve", ("camera", "imdb", "music", "video")
+DATA = "fdu-mtl"
+LEFT_OUT = ("camera", "imdb", "music", "video")  # of twelve domains
+ADDED = ("mr", "software", "sports", "toys")  # to eight, one by one, which makes the twelve
 
 
 def write_domains(data_root: Path, folder: Path) -> None:
-    """Write all domains, each domain, and twelve of them with the other four as test texts, as data sets."""
+    """Write all domains, each domain, twelve and eight of them, as data sets; the last two have all test texts."""
     for split in SPLITS:
         frame = pd.read_parquet(data_root / DATA / f"{split}.parquet")
         _write(frame, folder / DATA / f"{split}.parquet")
         for domain, part in frame.groupby("domain"):
             _write(part, folder / f"{DATA}-{domain}" / f"{split}.parquet")
-        other = frame["domain"].isin(FOUR)
-        _write(frame[other if split == "test" else ~other], folder / WITHOUT_FOUR / f"{split}.parquet")
+        for name, without in ((f"{DATA}-of-twelve", LEFT_OUT), (f"{DATA}-of-eight", LEFT_OUT + ADDED)):
+            part = frame if split == "test" else frame[~frame["domain"].isin(without)]
+            _write(part, folder / name / f"{split}.parquet")
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

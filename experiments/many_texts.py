@@ -106,9 +106,7 @@ class Study(NamedTuple):
 
     def run(self, data: str, cells: list[Cell]) -> None:
         """Teach, choose rates and train what has no result yet and no other process is at."""
-        self.all_of(
-            [self.work / f"{data}__teacher{seed}.npz" for seed in TEACHERS], lambda path: self.teach(data, path)
-        )
+        self.all_of([self.results / f"{data}__teacher.npz"], lambda path: self.average(data, path))
         if data == next(iter(POOLS)):  # the others take its rates
             tried = [Cell(data, row, TUNING_SIZE, seed, x) for x in FACTORS for row in TUNED for seed in TUNING_SEEDS]
             self.all_of([self.path(cell) for cell in tried], lambda path: self.student(_named(path, tried)))
@@ -178,10 +176,23 @@ class Study(NamedTuple):
             np.savez_compressed(stream, probabilities=answers.astype(np.float32), f1_weighted=scores["f1_weighted"])
         self.progress(f"{path.stem}: weighted F1 {scores['f1_weighted']:.4f}")
 
+    def average(self, data: str, path: Path) -> None:
+        """Write the mean answer of the teachers, in 16 bits, and the weighted F1 of each."""
+        files = [self.work / f"{data}__teacher{seed}.npz" for seed in TEACHERS]
+        self.all_of(files, lambda one: self.teach(data, one))
+        found = [dict(np.load(file)) for file in files]
+        mean = np.mean([each["probabilities"] for each in found], axis=0)
+        with written_aside(path) as partial, partial.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                probabilities=mean.astype(np.float16),
+                f1_weighted=[float(each["f1_weighted"]) for each in found],
+            )
+
     def answers(self, data: str) -> np.ndarray:
         """The teacher's probabilities `[N, C]` for held-out, choice and training texts in turn."""
-        found = [np.load(self.work / f"{data}__teacher{seed}.npz")["probabilities"] for seed in TEACHERS]
-        return np.asarray(np.mean(found, axis=0, dtype=np.float64))
+        found = np.load(self.results / f"{data}__teacher.npz")["probabilities"].astype(np.float64)
+        return found / found.sum(axis=1, keepdims=True)
 
     def rate_factor(self, cell: Cell) -> float:
         """The factor of the default learning rate under which the row came closest to the teacher, on two seeds."""
