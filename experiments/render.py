@@ -20,6 +20,7 @@ from .scale import summary as scale_summary
 from .sizes import summary
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
+from .where_experts_pay import domains, many_texts
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 ALTERNATIVES = ("<!-- alternatives -->", "<!-- /alternatives -->")
@@ -88,6 +89,10 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if (results_folder / "sizes").is_dir():
         page = environment.get_template("sizes.md.jinja").render(summary(results_folder / "sizes"))
         write_text(docs / "sizes.md", page)
+    if (results_folder / "many-texts").is_dir():
+        pays = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
+        page = environment.get_template("where-experts-pay.md.jinja").render(pays)
+        write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)
     write_text(readme, between(text, MARKS, block))
     record = results_folder / "bench" / "peers__compressed-tweets-s0.json"

@@ -82,9 +82,14 @@ class Results:
         return next((reason for reason in self.declared.get(cell, []) if reason), "not part of the study")
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Data sets and models with finished runs: the paper's data sets first, then others by name."""
+        """Data sets and models with finished runs: the paper's data sets first, then others by name.
+
+        Parts of a data set, named `DATA-PART`, have a page of their own.
+        """
         order = {data: place for place, data in enumerate(DATA_TITLES)}
-        finished = {cell[:2] for cell, runs in self.cells.items() if runs}
+        names = {cell[0] for cell in self.cells}
+        parts = {name for name in names if any(name.startswith(f"{other}-") for other in names)}
+        finished = {cell[:2] for cell, runs in self.cells.items() if runs and cell[0] not in parts}
         return sorted(finished, key=lambda pair: (order.get(pair[0], len(order)), *pair))
 
     def row(self, cell: Cell, against: Cell | None = None, seeds: int | None = None, name: str = "") -> dict[str, Any]:

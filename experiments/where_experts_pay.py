@@ -1,0 +1,115 @@
+"""What docs/where-experts-pay.md shows: students on many texts, and models of sixteen domains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from sentimoe.evaluation import paired_bootstrap
+from sentimoe.records import read_json
+
+from .many_texts import BATCH_SIZES, FACTORS, ROWS, TUNED, TUNING_SEEDS, TUNING_SIZE
+from .tables import Results, Stored
+
+RESAMPLES, MODEL = 2000, "all-MiniLM-L6-v2"
+DOMAIN_ROWS = (
+    ("dense", "fdu-mtl", "full", "default"),
+    ("gated experts, chosen per token", "fdu-mtl", "moe-gated", "default"),
+    ("gated experts, chosen per text", "fdu-mtl", "moe-gated", "chosen-per-text"),
+    ("dense, trained on eight of the domains", "fdu-mtl-of-eight", "full", "default"),
+)
+
+
+def many_texts(folder: Path) -> dict[str, Any]:
+    """Students by number of texts, each beside the dense one and the one that was trained longer; and rate trials."""
+    records = [(read_json(path), np.load(path.with_suffix(".npz"))) for path in sorted(folder.glob("students/*.json"))]
+    found: dict[tuple[int, str], dict[int, Any]] = {}
+    for record, answers in records:
+        found.setdefault((record["size"], record["row"]), {})[record["seed"]] = record | {
+            "kl": answers["kl"].astype(np.float64), "predictions": answers["predictions"].astype(int),
+        }  # fmt: skip
+    rows = [
+        {
+            "size": size,
+            "row": row,
+            "seeds": len(runs),
+            "kl": mean(each["held_out"]["kl"] for each in runs.values()),
+            "f1_weighted": mean(each["test"]["f1_weighted"] for each in runs.values()),
+            "rate": next(iter(runs.values()))["learning_rate"],
+            "gflops": next(iter(runs.values()))["gflops_per_text"],
+            "parameters": next(iter(runs.values()))["parameters"],
+            "less": {
+                other: gain(found[size, other], runs)
+                for other in ("dense", "dense-longer")
+                if row != other and (size, other) in found
+            },
+        }
+        for size in BATCH_SIZES
+        for row in ROWS
+        if (runs := found.get((size, row)))
+    ]
+    trials = [
+        {"row": row, "factor": factor, "kl": mean(record["choice"]["kl"] for record in tried)}
+        for row in TUNED
+        for factor in FACTORS
+        if len(tried := _trials(folder, row, factor)) == len(TUNING_SEEDS)
+    ]
+    held_out = [
+        {"row": row, "kl": mean(record["held_out"]["kl"] for record in _trials(folder, row, best))}
+        for row in TUNED
+        if (own := [each for each in trials if each["row"] == row])
+        for best in [min(own, key=lambda each: each["kl"])["factor"]]
+    ]
+    return {"rows": rows, "trials": trials, "held_out": held_out, "tuning_size": TUNING_SIZE}
+
+
+def _trials(folder: Path, row: str, factor: float) -> list[dict[str, Any]]:
+    paths = folder.glob(f"tuning/tweeteval-emotion__{row}__n{TUNING_SIZE}__x{factor:g}__s*.json")
+    return [read_json(path) for path in sorted(paths)]
+
+
+def gain(dense: dict[int, Any], runs: dict[int, Any]) -> dict[str, Any] | None:
+    """How much closer to the teacher than `dense`, in nats, over the seeds that both have; None without any.
+
+    The interval is a bootstrap over texts and seeds: each resample draws the texts anew, the same for both, and of S
+    pairs of seeds S - 1.
+    """
+    seeds = sorted(set(dense) & set(runs))
+    if not seeds:
+        return None
+    less = np.stack([dense[seed]["kl"] - runs[seed]["kl"] for seed in seeds])  # [S, B]
+    generator = np.random.default_rng(0)
+    drawn = np.empty(RESAMPLES)
+    for index in range(RESAMPLES):
+        texts = generator.integers(less.shape[1], size=less.shape[1])
+        of = generator.integers(len(seeds), size=max(1, len(seeds) - 1))
+        drawn[index] = less[of][:, texts].mean()
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"difference": float(less.mean()), "interval": [float(low), float(high)], "seeds": len(seeds)}
+
+
+def domains(results: Results) -> list[dict[str, Any]]:
+    """Accuracy on all test texts of fdu-mtl, which has 400 of each domain, and its difference to the dense model."""
+    dense, rows = results.cells.get(("fdu-mtl", MODEL, "full", "default"), []), []
+    for title, data, method, recipe in DOMAIN_ROWS:
+        if runs := results.cells.get((data, MODEL, method, recipe), []):
+            row: dict[str, Any] = {
+                "title": title,
+                "seeds": len(runs),
+                "accuracy": mean(run.record["test"]["accuracy"] for run in runs),
+                "training_seconds": mean(run.record["cost"]["training_seconds"] for run in runs),
+                "gflops": runs[0].record["cost"]["gflops_per_text"],
+            }
+            if dense and runs is not dense and data == "fdu-mtl":
+                row["less"] = _difference(runs, dense)
+            rows.append(row)
+    return rows
+
+
+def _difference(runs: list[Stored], dense: list[Stored]) -> dict[str, Any]:
+    paired = min(len(runs), len(dense))
+    ours, theirs = (np.stack([run.predictions for run in each[:paired]]) for each in (runs, dense))
+    return paired_bootstrap(dense[0].labels, ours, theirs, metric="accuracy", paired_seeds=True)

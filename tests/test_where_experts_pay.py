@@ -1,0 +1,104 @@
+"""The studies of where experts pay: what students are taught, how they are compared, routers that read whole texts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from backbone import write_backbone
+from tiny import sparse
+
+from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
+from experiments.many_texts import Cell, Study, divergences, taught
+from experiments.where_experts_pay import gain, many_texts
+from sentimoe.data import dataset_from_texts
+from sentimoe.records import write_json
+from sentimoe.training import TrainConfig, fit, prepare
+
+
+def test_the_divergence_is_that_of_scipy_and_zero_for_the_teacher_itself():
+    from scipy.stats import entropy
+
+    generator = np.random.default_rng(0)
+    teacher, student = (generator.dirichlet([1.0, 1.0, 1.0], size=5) for _ in range(2))
+    assert np.allclose(divergences(teacher, student), entropy(teacher, student, axis=1))
+    assert np.allclose(divergences(teacher, teacher), 0)
+
+
+def test_a_student_learns_the_answers_alone(tmp_path):
+    dataset = dataset_from_texts([f"text {number}" for number in range(40)], ["good", "bad"] * 20)
+    config = TrainConfig(
+        model=write_backbone(tmp_path / "backbone"), method="full", max_length=16, precision="float32", epochs=6,
+        batch_size=8, patience=0, head_init="random", learning_rate=5e-3,
+    )  # fmt: skip
+    texts = [f"text {number}" for number in range(30)]
+    answers = np.tile([[0.9, 0.1]], (30, 1))  # whatever the labels say
+    ready = taught(prepare(config, dataset), texts, answers)
+    fit(ready, tmp_path / "run")
+    encoded = ready.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        found = ready.model(**encoded).logits.softmax(-1)[:, 0]
+    assert (found - 0.9).abs().max() < 0.1
+
+
+def test_a_gain_counts_only_the_seeds_that_both_have():
+    dense = {0: {"kl": np.full(50, 0.3)}, 1: {"kl": np.full(50, 0.4)}}
+    other = {1: {"kl": np.full(50, 0.1)}, 2: {"kl": np.full(50, 9.0)}}
+    found = gain(dense, other)
+    assert found is not None and found["seeds"] == 1
+    assert found["difference"] == pytest.approx(0.3) and found["interval"] == pytest.approx([0.3, 0.3])
+    assert gain(dense, {7: other[1]}) is None
+
+
+def test_the_rate_is_the_one_that_came_closest_on_all_seeds(tmp_path):
+    study = Study(tmp_path, tmp_path / "work", tmp_path, print)
+    for factor, scores in {1.0: (0.30, 0.30), 2.0: (0.10, 0.40), 4.0: (0.28, 0.28)}.items():
+        for seed, score in enumerate(scores):
+            path = study.path(Cell("tweeteval-emotion", "dense", 20_000, seed, factor))
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, {"choice": {"kl": score}, "held_out": {"kl": score + 1}})
+    assert study.rate_factor(Cell("sst5", "dense-longer", 3_000, 2)) == 2.0
+    told = many_texts(tmp_path)
+    assert told["held_out"] == [{"row": "dense", "kl": pytest.approx(1.25)}]
+
+
+def test_work_is_done_once_by_whoever_comes_first(tmp_path):
+    study = Study(tmp_path, tmp_path / "work", tmp_path, print)
+    made = []
+    with study.alone(tmp_path / "x.json") as free, study.alone(tmp_path / "x.json") as second:
+        assert free and not second
+    study.all_of([tmp_path / "x.json"], lambda path: (made.append(path), path.write_text("{}")))
+    study.all_of([tmp_path / "x.json"], lambda path: made.append(path))
+    assert made == [tmp_path / "x.json"]
+
+
+def test_routers_that_read_texts_send_all_tokens_of_a_text_to_the_same_experts():
+    model = sparse("bert")
+    route_texts(model)
+    ids = torch.randint(3, 90, (3, 9), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 5:], mask[2, 3:] = 0, 0
+    with torch.no_grad():
+        routing = model(input_ids=ids, attention_mask=mask).routing
+        for text in range(3):
+            logits, real = routing[text].router_logits[0], int(mask[text].sum())
+            assert torch.equal(logits, logits[:1].expand_as(logits))
+            alone = model(input_ids=ids[text : text + 1, :real], attention_mask=mask[text : text + 1, :real]).routing
+            assert torch.allclose(alone.router_logits[0], logits, atol=1e-5)
+    assert not torch.allclose(routing[0].router_logits[0][0], routing[1].router_logits[0][0])
+
+
+def test_domains_are_written_as_data_sets(tmp_path):
+    names = [*LEFT_OUT, *ADDED, "books"]
+    rows = [{"text": f"{name} {number}", "label": "positive", "domain": name} for name in names for number in range(2)]
+    for split in ("train", "validation", "test"):
+        (tmp_path / "fdu-mtl").mkdir(exist_ok=True)
+        pd.DataFrame(rows).to_parquet(tmp_path / "fdu-mtl" / f"{split}.parquet")
+    write_domains(tmp_path, tmp_path / "out")
+
+    def domains_of(name, split):
+        return set(pd.read_parquet(tmp_path / "out" / name / f"{split}.parquet")["domain"])
+
+    assert domains_of("fdu-mtl-of-eight", "train") == {"books"}
+    assert domains_of("fdu-mtl-of-twelve", "train") == {"books", *ADDED}
+    assert domains_of("fdu-mtl-of-eight", "test") == set(names)
+    assert domains_of("fdu-mtl-mr", "test") == {"mr"}
