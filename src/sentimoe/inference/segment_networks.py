@@ -11,7 +11,7 @@ import torch
 from ..errors import ConversionError
 from ..model_folder import without_deprecations
 from .conversion import padded_probe
-from .openvino import HINTS, import_openvino
+from .openvino import import_openvino, runner
 from .segments import Segment
 from .tracing import openvino_network
 
@@ -41,13 +41,11 @@ def traced(segment: Segment, hidden_size: int) -> Any:
 
 def network_of(network: Any, dtype: torch.dtype) -> Any:
     """A function that runs it: tokens and mask -> hidden states, and logits or None."""
-    settings = {"INFERENCE_PRECISION_HINT": HINTS[dtype], "PERFORMANCE_HINT": "LATENCY"}
-    settings["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
-    compiled = import_openvino().Core().compile_model(network, "CPU", settings)
+    outputs = runner(network, dtype)
 
     def run(tokens: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        answer = compiled.create_infer_request().infer({"tokens": tokens, "attention_mask": attention_mask})
-        return answer[0], answer[1] if len(answer) > 1 else None
+        hidden, *logits = outputs({"tokens": tokens, "attention_mask": attention_mask})
+        return hidden, logits[0] if logits else None
 
     return run
 
