@@ -150,6 +150,7 @@ def test_threads_get_their_own_answers(run, exported, folder):
 def test_the_dial_on_the_command_line(run):
     def scores(*options):
         told = ["predict", "--model", str(run / "model"), "a great thing", "--precision", "float32", *options]
+        told += ["--probabilities"]
         return json.loads(CliRunner().invoke(sentimoe_cli.app, told).output)["prob_positive"]
 
     saved, one = scores(), scores("--experts-per-token", "1")

@@ -45,6 +45,7 @@ def label_many(
     max_characters: int | None,
     max_rejected: float,
     all_answers: bool,
+    probabilities: bool,
     overwrite: bool,
     dry_run: bool,
     doubtful: Path | None,
@@ -76,15 +77,14 @@ def label_many(
 
     prepare_process()
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
-    decide = settings | {"max_characters": max_characters, "all_answers": all_answers}
+    own: dict[str, Any] = {"max_characters": max_characters, "all_answers": all_answers, "probabilities": probabilities}
+    decide = settings | own
 
     where = None if cluster is None else Cluster(**cluster)
     made: list[Predictor] = []
 
     def make(column: str) -> Predictor:
-        predictor = Predictor(
-            model, text_column=column, max_characters=max_characters, all_answers=all_answers, **settings, **how
-        )
+        predictor = Predictor(model, text_column=column, **own, **settings, **how)
         if predictor.threshold is not None and settings["num_experts_per_tok"] is not None:
             say(FEWER_EXPERTS)
         if predictor.threshold is None and doubtful is not None:
