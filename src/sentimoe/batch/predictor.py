@@ -14,7 +14,7 @@ import torch
 
 from ..classifier import SentimentClassifier
 from ..data import clean_text
-from ..data.characters import UNDECODABLE
+from ..data.characters import UNDECODABLE, is_marked
 from ..data.predicted import STRING, made_up, with_predictions
 from ..data.rows import cells
 from ..errors import ConfigError, DataError
@@ -198,7 +198,7 @@ def _without_marks(frame: pd.DataFrame) -> pd.DataFrame:
         name
         for name, column in frame.items()
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype) or column.dtype == STRING
-        if any(UNDECODABLE in str(value) for value in column)
+        if any(map(is_marked, column))
     ]
     clean = frame.rename(columns=_replaced) if any(UNDECODABLE in str(name) for name in frame.columns) else frame
     if not marked:
