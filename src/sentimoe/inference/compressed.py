@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import SeenTexts
 from ..errors import ConfigError, ModelFolderError
+from ..manifest import sha256
 from ..model_folder import COMPRESSED, check_files, check_hashes, read_object, saved_whole
 from ..records import write_json
 from .exits import ExitHead, StagedClassifier
@@ -54,6 +55,7 @@ def save_compressed(
         tokenizer.save_pretrained(aside)
         if seen is not None:
             seen.save(aside)
+        files = {path.name: sha256(path) for path in [*sorted(aside.glob("segment-*")), aside / HEADS]}
         write_json(
             aside / COMPRESSED,
             {
@@ -64,6 +66,7 @@ def save_compressed(
                 "ordinal": classifier.config.ordinal,
                 "padding": classifier.padding,
                 "max_length": classifier.max_length,
+                "files_sha256": files,
                 **about,
             },
         )
@@ -85,6 +88,9 @@ def load_compressed(
         raise ModelFolderError(f"{folder} has the format {about.get('format')!r}; this version reads {FORMAT!r}")
     try:
         thresholds = _thresholds(folder, about, max_disagreement)
+        for name, known in about["files_sha256"].items():
+            if not (folder / name).is_file() or sha256(folder / name) != known:
+                raise ModelFolderError(f"{name} in {folder} is missing, or not the one that was saved; copy it again")
         weights = load_file(folder / HEADS)
         heads = [_head(weights, index) for index in range(len(about["layers"]))]
         core = import_openvino().Core()
