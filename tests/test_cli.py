@@ -68,7 +68,7 @@ def language_model_folder(tmp_path_factory):
 
 def test_zero_shot_on_the_command_line(made, language_model_folder):
     told = ("--method", "zero-shot", "--labels", "good, bad", "--precision", "float32")
-    result = invoke("predict", "--model", language_model_folder, "a good film", "", *told)
+    result = invoke("predict", "--model", language_model_folder, "a good film", "", *told, "--probabilities")
     assert result.exit_code == 0, result.stderr
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert rows[0]["prob_good"] + rows[0]["prob_bad"] == pytest.approx(1, abs=1e-5) and rows[1]["label"] is None
@@ -164,7 +164,8 @@ def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
         ".jsonl": lambda: frame.to_json(given, orient="records", lines=True),
         ".parquet": lambda: frame.to_parquet(given),
     }[suffix]()
-    result = invoke("predict", "--model", folder / "run", "--input", given, "--output", found)
+    told = ("predict", "--model", folder / "run", "--input", given, "--output", found, "--probabilities")
+    result = invoke(*told)
     assert result.exit_code == 0 and f"3 rows written to {found}" in result.stderr, result.stderr
     out = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}[suffix](
         found
@@ -173,8 +174,7 @@ def test_predict_writes_a_row_for_every_row(made, tmp_path, suffix):
     assert out["label"].tolist()[::2] == ["positive", "negative"] and pd.isna(out["label"][1])
     assert out["score"].isna().tolist() == [False, True, False]
     assert abs(out["prob_negative"][0] + out["prob_positive"][0] - 1) < 1e-5
-    again = invoke("predict", "--model", folder / "run", "--input", given, "--output", found)
-    assert "--overwrite" in again.error
+    assert "--overwrite" in invoke(*told).error
 
 
 def test_predictions_can_be_predicted_again(made, tmp_path):
@@ -237,7 +237,7 @@ def test_predict_keeps_every_column_of_its_input(made, tmp_path):
     given = {"text": [long, "a"], "truncated": ["mine", "too"], "score": [1, 2], "prob_positive": [[1], [2]]}
     pd.DataFrame(given).to_parquet(tmp_path / "in.parquet")
     told = ("--input", tmp_path / "in.parquet", "--output", tmp_path / "out.parquet", "--long-texts", "truncate")
-    result = invoke("predict", "--model", folder / "run", *told)
+    result = invoke("predict", "--model", folder / "run", *told, "--probabilities")
     assert result.exit_code == 0 and "1 texts were cut" in result.stderr, result.stderr
     out = pq.read_table(tmp_path / "out.parquet").to_pydict()
     assert [out[f"input_{name}"] for name in list(given)[1:]] == [given[name] for name in list(given)[1:]]
@@ -249,7 +249,8 @@ def test_classes_of_one_name_have_a_column_each():
     """Kind: one `prob_` column for two classes, which contradicts `score`."""
     names = ["a", "a", "a_2", "b"]
     assert probability_names(names) == ["prob_a", "prob_a_3", "prob_a_2", "prob_b"]
-    frame = with_predictions(pd.DataFrame({"text": ["x"]}), names, np.array([[0.1, 0.6, 0.2, 0.1]], dtype=np.float32))
+    probabilities = np.array([[0.1, 0.6, 0.2, 0.1]], dtype=np.float32)
+    frame = with_predictions(pd.DataFrame({"text": ["x"]}), names, probabilities, each_class=True)
     assert frame["label"][0] == "a" and frame["score"][0] == frame["prob_a_3"][0] == np.float32(0.6)
 
 
@@ -260,7 +261,7 @@ def test_a_header_alone_gives_no_rows(made, tmp_path, suffix):
     out = tmp_path / f"out{suffix}"
     result = invoke("predict", "--model", folder / "run", "--input", tmp_path / "in.csv", "--output", out)
     assert result.exit_code == 0 and "0 rows written" in result.stderr, result.stderr
-    columns = ["id", "text", "label", "score", "reason", "prob_negative", "prob_positive"]
+    columns = ["id", "text", "label", "score", "reason"]
     if suffix == ".csv":
         assert out.read_text() == ",".join(columns) + "\n"
     elif suffix == ".jsonl":

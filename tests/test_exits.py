@@ -74,7 +74,7 @@ MISTAKES = [
     (["bench", "a", "b", "--output", "{tmp}/file.csv"], "must end in .json"),
     (["bench", "a", "b", "--output", "{tmp}/no/x.json"], "there is no folder"),
     (["bench", "{tmp}", "{tmp}", "--data", "nowhere.csv"], "no such file"),
-    (["bench", "a"], "give two folders"),
+    (["bench", "a"], "give two models"),
     (["bench", "{tmp}", "nowhere"], "nowhere is not a trained model"),
     (["predict", "--model", "nowhere", "a text"], "nowhere is not a trained model"),
     (["predict", "--model", "m", "a text", "--precision", "fp16"], "'fp16' is not one of 'auto', 'bfloat16'"),

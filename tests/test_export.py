@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from backbone import labelled_texts, write_backbone
+from huggingface_hub import ModelCard
 from openvino import Core
 from test_split import kind, real
 from tiny import batch, dense, scatter, texts
@@ -128,6 +129,9 @@ def test_an_exported_folder_answers_like_the_model(run, exported):
     assert about["labels"] == ["negative", "positive"] and about["experts_per_token"] == 2
     shown = CliRunner().invoke(sentimoe_cli.app, ["info", str(run / "fast")])
     assert json.loads(shown.output) == about
+    card = ModelCard.load(run / "fast" / "README.md")
+    assert "exported for OpenVINO" in card.text and "| labels | negative, positive |" in card.text
+    assert "2 read each token" in card.text and card.data.to_dict()["pipeline_tag"] == "text-classification"
     with pytest.raises(ConfigError, match="is not empty"):
         theirs.export(run / "fast")
     with pytest.raises(ConfigError, match="with its experts per token fixed"):
@@ -190,6 +194,7 @@ def test_memory_does_not_grow_with_the_sizes_of_batches():
 def test_the_dial_on_the_command_line(run):
     def scores(*options):
         told = ["predict", "--model", str(run / "model"), "a great thing", "--precision", "float32", *options]
+        told += ["--probabilities"]
         return json.loads(CliRunner().invoke(sentimoe_cli.app, told).output)["prob_positive"]
 
     saved, one = scores(), scores("--experts-per-token", "1")

@@ -15,6 +15,7 @@ from sentimoe.data import Split, dataset_from_texts, load_unlabelled
 from sentimoe.errors import ModelFolderError
 from sentimoe.evaluation import classification_metrics
 from sentimoe.methods import save_adapted
+from sentimoe.records import read_json
 from sentimoe.training import TrainConfig, dataset_of, fit, prepare
 from sentimoe.training.distillation import NO_LABEL
 from sentimoe.training.tokens import tokenise
@@ -102,7 +103,9 @@ def test_the_metric_that_was_asked_for_chooses_the_epoch(told, dataset, tmp_path
     epochs = iter([{"accuracy": 0.1, "f1_macro": 0.9}, {"accuracy": 0.8, "f1_macro": 0.2}])
     monkeypatch.setattr(fitting, "_selection_metrics", lambda prediction: {"f1_weighted": 0.5} | next(epochs))
     ready = prepare(TrainConfig(**told, epochs=2, metric=metric), dataset)
-    assert fit(ready, tmp_path, progress=False).best == best
+    fit(ready, tmp_path, progress=False)
+    states = [read_json(path) for path in tmp_path.glob("checkpoints/checkpoint-*/trainer_state.json")]
+    assert max(states, key=lambda state: state["global_step"])["best_metric"] == best
 
 
 def test_only_texts_that_are_cut_count_as_cut():

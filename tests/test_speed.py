@@ -239,6 +239,20 @@ def test_folders_that_do_not_fit_are_refused(folders, tmp_path):
     assert speed.labels_of_pair(folders / "dense", folders / "split") == ["negative", "positive"]
 
 
+def test_a_ready_model_is_measured_by_its_name(tmp_path):
+    """Kind: only a folder is looked for; what has no config.json is not seen to be dense."""
+    file = tmp_path / "mine.csv"
+    lines = [f"{text} {row},{label}" for row in range(8) for text, label in (("so angry", "anger"), ("a joy", "joy"))]
+    file.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    told = ("bench", "emotion", "--data", file, "--output", tmp_path / "found.json")
+    assert "emotion has no config.yaml that names them; give a run folder" in invoke(*told, "--peers").error
+    assert "is a dense model; give the dense model first" in invoke(*told[:2], "stars", *told[2:]).error
+    done = invoke(*told, "--scale", "--scale-texts", "16", "--backend", "torch")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert found["experts"] is None and [row["name"] for row in found["rows"]] == ["engine alone", "job"]
+
+
 def test_a_peer_that_fails_has_a_row_that_says_so(folders):
     def fails(task):
         raise RuntimeError("no such luck")

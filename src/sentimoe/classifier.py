@@ -102,12 +102,12 @@ class SentimentClassifier:
         return classifier
 
     def export(self, folder: str | Path) -> list[Comparison]:
-        """Write an OpenVINO folder that `from_pretrained` and programs without this package run.
+        """Write an OpenVINO folder, with a model card, that `from_pretrained` and programs without this package run.
 
         Returns how it compares with the model, in each precision that this processor has. Raises ConfigError when the
         folder is not empty or OpenVINO is not installed, and ConversionError when it would answer differently.
         """
-        return export(*self._trained("export"), Path(folder), self.seen_texts)
+        return export(*self._trained("export"), Path(folder), self.seen_texts, self._made_from)
 
     def compress(
         self, texts: Iterable[Any], folder: str | Path, *, max_disagreement: float = 0.01, **settings: Any
@@ -227,6 +227,11 @@ class SentimentClassifier:
         if self.config is None:
             raise ConfigError(f"{name} is for a classifier that fit can train; this one was loaded and has no settings")
 
+    @property
+    def _made_from(self) -> dict[str, str]:
+        """What the model card says of a model that was trained here."""
+        return {} if self.config is None else made_from(self.config.model, self.config.method)
+
     def _trained(self, purpose: str) -> tuple[Any, PreTrainedTokenizerBase]:
         """The model of torch and its tokenizer. Raises ConfigError where there is none."""
         if self.model is None or self.tokenizer is None:
@@ -290,9 +295,8 @@ class SentimentClassifier:
         """
         from .methods import save_adapted
 
-        known = {} if self.config is None else made_from(self.config.model, self.config.method)
         target = Path(folder)
-        save_adapted(*self._trained("save"), target, self.seen_texts, known)
+        save_adapted(*self._trained("save"), target, self.seen_texts, self._made_from)
         if self._folder is None or self._folder.resolve() == target.resolve() or not same_weights(self._folder, target):
             return
         for name in (CARD, THRESHOLD):

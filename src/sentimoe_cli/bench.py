@@ -16,8 +16,12 @@ Option = typer.Option
 
 
 def bench(
-    dense: Annotated[Path, typer.Argument(help="Run folder of the dense model.")],
-    experts: Annotated[Path | None, typer.Argument(help="Run folder of the model with experts made from it.")] = None,
+    dense_model: Annotated[
+        str, typer.Argument(metavar="DENSE", help="Run folder of the dense model, or a ready model.")
+    ],
+    experts_model: Annotated[
+        str | None, typer.Argument(metavar="EXPERTS", help="Run folder of the model with experts made from it.")
+    ] = None,
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -67,12 +71,12 @@ def bench(
         raise Mistake("--compressed stands beside the tools of --peers; add --peers")
     if (scale_texts or ray_actors) and not scale:
         raise Mistake("--scale-texts and --ray-actors say how --scale is done; add --scale")
-    if experts is None and not (peers or scale):
-        raise Mistake("give two folders: the dense model, and the model with experts that was made from it")
+    if experts_model is None and not (peers or scale):
+        raise Mistake("give two models: the dense model, and the model with experts that was made from it")
     what = next((name for name, wanted in (("dial", dial), ("peers", peers), ("scale", scale)) if wanted), "compare")
     output = output or Path(f"bench-{what}.json")
     check_file(output, (".json",), overwrite)
-    check_model(dense, experts)
+    check_model(dense_model, experts_model)
     check_data(data, *(mix or ()))
     from importlib.util import find_spec
 
@@ -82,7 +86,8 @@ def bench(
     from sentimoe.data import SeenTexts
     from sentimoe.errors import ConfigError
     from sentimoe.inference import BACKENDS
-    from sentimoe.model_folder import COMPRESSED
+    from sentimoe.model_folder import COMPRESSED, find_folder
+    from sentimoe.ready import is_ready
     from sentimoe.records import write_json
 
     from .labelled import read_labelled
@@ -92,10 +97,19 @@ def bench(
     prepare_process()
     for folder in compressed or ():
         if not (folder / COMPRESSED).is_file():
-            raise ConfigError(f"{folder} is not a compressed model; make one with `sentimoe compress {dense} ...`")
-    for folder in filter(None, (dense, experts)):
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder} is not a trained model (it has no config.json); give the folder of a run")
+            raise ConfigError(
+                f"{folder} is not a compressed model; make one with `sentimoe compress {dense_model} ...`"
+            )
+    folders = {name: find_folder(name) for name in (dense_model, experts_model) if name is not None}
+    for name, folder in folders.items():
+        if not (is_ready(folder) or (folder / "config.json").is_file()):
+            raise ConfigError(f"{name} is not a trained model (it has no config.json); give the folder of a run")
+    dense, experts = folders[dense_model], None if experts_model is None else folders[experts_model]
+    if peers and not (dense / "config.yaml").is_file():
+        raise ConfigError(
+            f"--peers trains other tools on the texts of the dense model, and {dense_model} has no config.yaml that "
+            "names them; give a run folder"
+        )
     found = read_labelled(data, None, text_column, label_column, delimiter, encoding, strict)
     more = [read_labelled(each, None, None, None, None, None, strict) for each in mix or ()]
     names = speed.labels_of_pair(dense, experts)
@@ -110,13 +124,11 @@ def bench(
     )
     if dial and texts.labels is None:
         raise ConfigError("--dial draws F1 against speed, and --mix adds texts for speed alone; leave one out")
-    if peers and not (dense / "config.yaml").is_file():
-        raise ConfigError(f"{dense} has no config.yaml, which names the backbone for the peers; give a run folder")
     for warning in found.dataset.warnings:
         say(f"warning: {warning}")
-    for folder in filter(None, (dense, experts)):
+    for name, folder in folders.items():
         if (seen := seen_among(SeenTexts.load(folder), parts[0].texts)).any():
-            say(f"warning: {seen_warning(str(folder), seen, 'so its F1 is too high; speed is not affected')}")
+            say(f"warning: {seen_warning(name, seen, 'so its F1 is too high; speed is not affected')}")
     compared = experts or dense
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
 

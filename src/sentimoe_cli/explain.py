@@ -1,4 +1,4 @@
-"""`sentimoe explain`: which expert did what, as a page that opens anywhere."""
+"""`sentimoe explain`: why a model answers as it does, and which expert did what, as a page that opens anywhere."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from sentimoe.inference import Engine
 
 Option = typer.Option
+NO_EXPERTS = (
+    "note: {} has no experts: the report shows its errors, labels to check, which words made an answer, and how the "
+    "texts lie; what experts read and are needed for takes a model with experts (train --method moe-gated)"
+)
 
 
 def explain(
-    folder: Annotated[Path, typer.Argument(help="Run folder of a model with experts.")],
+    model: Annotated[str, typer.Argument(help="Run folder, best of a model with experts; or a ready model.")],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
-    out: Annotated[Path, Option(help="Folder to write report.html, report.json and trace.parquet to.")] = Path(
+    out: Annotated[Path, Option(help="Folder for report.html, report.json and, of experts, trace.parquet.")] = Path(
         "report"
     ),
     split: Annotated[str | None, Option(help="Presets and folders only: train, validation or test. [test]")] = None,
@@ -30,7 +34,9 @@ def explain(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     strict: Strict = False,
-    dense: Annotated[Path | None, Option(help="Run folder of the dense model: do the experts help beside it?")] = None,
+    dense: Annotated[
+        str | None, Option(help="Run folder of the dense model, or a ready one: do the experts help beside it?")
+    ] = None,
     full: Annotated[bool, Option("--full", help="All texts and larger samples: minutes in place of one.")] = False,
     limit: Annotated[
         int | None,
@@ -44,6 +50,7 @@ def explain(
 ) -> None:
     """Do the experts help, and what do they specialise in? Answered on labelled texts, in one self-contained page.
 
+    A model without experts is explained too: its errors, labels to check, and the words that made each answer.
     Of a file, it reads rows that have a text and a label; of a preset or a folder, one split. Long texts are cut.
     """
     check_folder(out)
@@ -53,7 +60,7 @@ def explain(
         check_folder(record.parent)
         record.parent.mkdir(parents=True, exist_ok=True)
         check_file(record)
-    check_model(folder, dense)
+    check_model(model, dense)
     check_data(data)
 
     from dataclasses import replace
@@ -75,13 +82,15 @@ def explain(
 
     prepare_process()
     keep_few_kernels()
-    classifier, engine = _load(folder, trust_remote_code, not no_verify)
+    classifier, engine = _load(model, trust_remote_code, not no_verify)
     if classifier.model is None:
         raise ConfigError(
-            f"{folder} is exported or compressed, and so does not say what its experts do; give the run folder"
+            f"{model} is exported or compressed, and so cannot be explained; give the run folder that it was made from"
         )
     if not moe_layers(classifier.model):
-        raise ConfigError(f"{folder} has no experts, so there is nothing to explain; train one with --method moe-gated")
+        if dense is not None:
+            raise ConfigError(f"--dense stands beside a model with experts, and {model} has none; leave it out")
+        say(NO_EXPERTS.format(model))
     labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
     dataset = labelled.dataset.with_labels_of(classifier.label_names)
     for warning in dataset.warnings:
@@ -95,13 +104,13 @@ def explain(
     if beside is not None and beside[0].model is None:
         raise ConfigError(f"--dense {dense} is exported or compressed; give the run folder of the dense model")
     if beside is not None and sorted(beside[0].label_names) != sorted(classifier.label_names):
-        raise ConfigError(f"--dense {dense} answers {beside[0].label_names}, {folder} answers {classifier.label_names}")
+        raise ConfigError(f"--dense {dense} answers {beside[0].label_names}, {model} answers {classifier.label_names}")
     out.mkdir(parents=True, exist_ok=True)
-    with counted(len(part), "tracing") as update:
+    with counted(len(part), "reading") as update:
 
-        def passed(traces):
-            for part in traces:
-                update(len(part.texts), "tracing")
+        def passed(parts):
+            for part in parts:
+                update(len(part.probabilities), "reading")
                 yield part
                 return_freed_memory()
 
@@ -113,11 +122,12 @@ def explain(
             trace_path=out / "trace.parquet",
             dense=None if beside is None else beside[1],
             sizes=sizes if shown is None else replace(sizes, shown=shown),
-            name=model_name(folder),
+            name=model_name(model),
             progress=lambda line: update(0, line),
             passed=passed,
         )
-    typer.echo(f"Do the experts help here? {answer(found)['headline']}")
+    said = answer(found)
+    typer.echo(f"{said['question']} {said['headline']}")
     if len(part) < len(whole):
         more = "" if full else "; --full reads all, in minutes"
         say(f"{len(part):,} of {len(whole):,} texts, chosen at random{more}")
@@ -126,7 +136,7 @@ def explain(
         write_json(record, without_texts(found))
 
 
-def _load(folder: Path, trust_remote_code: bool, verify: bool) -> tuple[SentimentClassifier, Engine]:
+def _load(model: str, trust_remote_code: bool, verify: bool) -> tuple[SentimentClassifier, Engine]:
     import torch
 
     from sentimoe import SentimentClassifier
@@ -134,6 +144,6 @@ def _load(folder: Path, trust_remote_code: bool, verify: bool) -> tuple[Sentimen
     # small batches take less memory and, on a processor, no more time
     tokens = 8192 if torch.cuda.is_available() else 2048
     classifier = SentimentClassifier.from_pretrained(
-        folder, long_texts="truncate", tokens_per_batch=tokens, trust_remote_code=trust_remote_code, verify=verify
+        model, long_texts="truncate", tokens_per_batch=tokens, trust_remote_code=trust_remote_code, verify=verify
     )
     return classifier, cast("Engine", classifier.engine)

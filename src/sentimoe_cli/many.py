@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .messages import Mistake, say
+from .messages import Mistake, say, visible
 from .places import WRITTEN, check_data, check_file, check_folder
 from .stopping import stopped_by_signals
 
@@ -45,6 +45,7 @@ def label_many(
     max_characters: int | None,
     max_rejected: float,
     all_answers: bool,
+    probabilities: bool,
     overwrite: bool,
     dry_run: bool,
     doubtful: Path | None,
@@ -76,15 +77,14 @@ def label_many(
 
     prepare_process()
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
-    decide = settings | {"max_characters": max_characters, "all_answers": all_answers}
+    own: dict[str, Any] = {"max_characters": max_characters, "all_answers": all_answers, "probabilities": probabilities}
+    decide = settings | own
 
     where = None if cluster is None else Cluster(**cluster)
     made: list[Predictor] = []
 
     def make(column: str) -> Predictor:
-        predictor = Predictor(
-            model, text_column=column, max_characters=max_characters, all_answers=all_answers, **settings, **how
-        )
+        predictor = Predictor(model, text_column=column, **own, **settings, **how)
         if predictor.threshold is not None and settings["num_experts_per_tok"] is not None:
             say(FEWER_EXPERTS)
         if predictor.threshold is None and doubtful is not None:
@@ -119,6 +119,11 @@ def told(report: Report, output: Path, max_length: int) -> list[str]:
         lines[0] += f"; without one: {counts}"
     if report.truncated:
         lines.append(f"warning: {report.truncated:,} texts were cut at {max_length} tokens")
+    if report.replaced:
+        counts = ", ".join(f"{count:,} in {visible(name)}" for name, count in report.replaced.most_common())
+        lines.append(
+            f"warning: cells outside the texts hold bytes that are no character ({counts}); U+FFFD stands there"
+        )
     if report.places:
         lines.append(f"first rejected rows: {'; '.join(report.places)}")
     if report.resumed:
@@ -131,15 +136,13 @@ def say_what_it_takes(job: Any, make: Any) -> None:
     import pandas as pd
 
     from sentimoe.batch.files import KINDS
-    from sentimoe.batch.inputs import input_files, looked_at, parts
-    from sentimoe.data.rows import find_column
+    from sentimoe.batch.inputs import column_of_texts, input_files, looked_at, parts
 
     sources = looked_at(input_files(job.inputs, (job.output,)), job.file_format, job.text_column)
     for source in sources:
         form = f", delimiter {source.delimiter!r}" if source.delimiter else ""
         say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
-    first = pd.DataFrame(columns=list(sources[0].names))
-    column = find_column(first, str(sources[0].path), job.text_column, "text")
+    column = column_of_texts(sources, job.text_column)
     say(f"columns: {', '.join(sources[0].columns)}; the texts are in {column!r}")
     empty = pd.DataFrame(columns=list(sources[0].columns), dtype=object)
     frame = next(parts(sources, DRY_ROWS, min(DRY_ROWS, job.limit or DRY_ROWS)), empty)

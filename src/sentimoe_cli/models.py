@@ -47,11 +47,12 @@ def load_model(
     return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **options)
 
 
-def model_name(folder: Path) -> str:
-    """What a person would call it: its folder and, of a run folder, what was trained and how."""
+def model_name(model: str | Path) -> str:
+    """What a person would call it: its folder or name and, of a run folder, what was trained and how."""
+    folder = Path(model)
     config = beside_model(folder, "run.json").get("config", {})
     facts = [Path(config["model"]).name, config["method"]] if {"model", "method"} <= config.keys() else []
-    return folder.resolve().name + (f" ({', '.join(facts)})" if facts else "")
+    return (folder.resolve().name if folder.is_dir() else str(model)) + (f" ({', '.join(facts)})" if facts else "")
 
 
 def beside_model(folder: Path, name: str) -> dict[str, Any]:

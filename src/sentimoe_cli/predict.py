@@ -66,6 +66,9 @@ def predict(
     all_answers: Annotated[
         bool, Option("--all-answers", help="Label doubtful texts too: ignore the threshold of the model.")
     ] = False,
+    probabilities: Annotated[
+        bool, Option("--probabilities", help="Write the probability of each class too, as `prob_CLASS`.")
+    ] = False,
     doubtful: Annotated[
         Path | None, Option(help="File for the doubtful rows, the most doubtful first, for review.")
     ] = None,
@@ -97,9 +100,9 @@ def predict(
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
 ) -> None:
-    """Label texts: every row of the input is written with `label`, `score` and `prob_CLASS` beside its own columns.
+    """Label texts: every row of the input is written with `label`, `score` and `reason` beside its own columns.
 
-    A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
+    With `--probabilities`, `prob_CLASS` holds the probability of each class. A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read. A model with a threshold
     (`evaluate --target-accuracy --save`) gives doubtful texts no label; `guess` holds what it would have been. A compressed model adds `layers`.
 
@@ -132,7 +135,7 @@ def predict(
             label_many(
                 model, inputs or [str(lines)], output, settings, kind=kind, text_column=text_column,
                 delimiter=delimiter, encoding="utf-8" if from_stdin else encoding, limit=limit, max_characters=max_characters,
-                max_rejected=max_rejected, all_answers=all_answers, overwrite=overwrite, dry_run=dry_run,
+                max_rejected=max_rejected, all_answers=all_answers, probabilities=probabilities, overwrite=overwrite, dry_run=dry_run,
                 doubtful=doubtful, trust_remote_code=trust_remote_code, verify=not no_verify, cluster=cluster,
             )  # fmt: skip
         return
@@ -208,7 +211,8 @@ def predict(
     certificate = certificate_for(model, max_disagreement, precision, long_texts) if method is None else None
     layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)
     invented = made_up(len(rows), engine.num_labels)
-    try_writing(with_predictions(frame, classes, invented, cut, threshold, layers, [None] * len(rows)), output)
+    unknown = [None] * len(rows)
+    try_writing(with_predictions(frame, classes, invented, cut, threshold, layers, unknown, probabilities), output)
     predictions = predictions_with_bar(engine, rows)
     if predictions.truncated:
         cut = predictions.truncated
@@ -217,9 +221,10 @@ def predict(
         None if answered else "no label" if method is not None and text.strip() else "blank"
         for text, answered in zip(rows, ~np.isnan(predictions.probabilities[:, 0]), strict=True)
     ]
-    frame = with_predictions(frame, classes, predictions.probabilities, cut, threshold, predictions.layers, reasons)
-    if certificate is not None and predictions.layers is not None:
-        warn_of_drift(certificate, predictions.layers)
+    answered, layers = predictions.probabilities, predictions.layers
+    frame = with_predictions(frame, classes, answered, cut, threshold, layers, reasons, probabilities)
+    if certificate is not None and layers is not None:
+        warn_of_drift(certificate, layers)
     if threshold is not None:
         low = frame["reason"] == "doubtful"
         say(

@@ -12,8 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..data.reading import READERS, FileFormat, kind_of
+from ..data.rows import find_column
 from ..data.streaming import Source, frames, inspected
 from ..errors import DataError
+from .schemas import unified
 
 ROWS_AT_ONCE = 256
 PART_BYTES = 256_000_000  # of a part in memory, however few its rows are
@@ -58,11 +60,14 @@ def _readable(path: Path, folder: Path) -> bool:
 def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str | None = None) -> list[Source]:
     """Each file, looked at once; those without a line, which name no columns, have those of the others.
 
-    Raises DataError where one cannot be read, or two have other columns.
+    Parquet files may lack columns of others that may be empty. Raises DataError where one cannot be read, or two have
+    other columns or types.
     """
     sources = [inspected(path, file_format) for path in files]
     named = next((source.names for source in sources if source.names), (text_column or "text",))
     sources = [source if source.names else replace(source, names=named) for source in sources]
+    if all(source.schema is not None for source in sources):
+        return unified(sources)
     first = sources[0]
     for other in sources[1:]:
         if set(other.columns) != set(first.columns):
@@ -71,6 +76,15 @@ def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str |
                 f"{', '.join(first.columns)}; files of one job have the same columns"
             )
     return sources
+
+
+def column_of_texts(sources: Sequence[Source], given: str | None) -> str:
+    """The column of the texts, as `find_column` finds it. Raises DataError where a file lacks it."""
+    column = find_column(pd.DataFrame(columns=list(sources[0].names)), str(sources[0].path), given, "text")
+    for source in sources:
+        if column in source.absent:
+            raise DataError(f'{source.path} has no column "{column}", which holds the texts of {sources[0].path}')
+    return column
 
 
 def parts(sources: Sequence[Source], rows: int, limit: int | None = None) -> Iterator[pd.DataFrame]:

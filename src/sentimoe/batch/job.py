@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..data.reading import FOUND_OUT, FileFormat
-from ..data.rows import find_column
 from ..data.streaming import Source
 from ..errors import ConfigError, RejectedError
 from ..machine import hardware, versions
@@ -35,10 +34,11 @@ from ..manifest import sha256
 from ..records import writes
 from .cluster import Cluster
 from .files import KINDS, join, part_name, write_part
-from .inputs import input_files, looked_at, parts
+from .inputs import column_of_texts, input_files, looked_at, parts
 from .journal import JOURNAL, Journal
 from .predictor import REJECTED, Predictor
 from .report import PLACES, Report
+from .schemas import check_one_type
 
 LOCK, TRIAL = ".lock", ".trial-"
 OURS = re.compile(rf"part-\d{{5,}}\.({'|'.join(KINDS)})(\.\w+\.partial)?|{JOURNAL}(\.\w+\.partial)?")
@@ -93,7 +93,9 @@ def run(
     files = input_files(job.inputs, (output, folder))
     sources = looked_at(files, job.file_format, job.text_column)
     kind = output.suffix.lower().removeprefix(".") if single else _kind(job, sources)
-    column = find_column(pd.DataFrame(columns=list(sources[0].names)), str(sources[0].path), job.text_column, "text")
+    if kind == "parquet":
+        check_one_type(sources)
+    column = column_of_texts(sources, job.text_column)
     empty = pd.DataFrame(columns=list(sources[0].columns), dtype=object)
     with _locked(folder, job.output):
         predictor = make(column)
@@ -150,6 +152,9 @@ class _Run:
         for part in journal.parts:
             self.report.add(part)
         self.report.resumed = self.report.rows
+        for source in sources:
+            self.report.replaced += source.undecodable
+        del self.report.replaced[predictor.text_column]  # such rows are rejected, each with its reason
 
     def finished(self, empty: pd.DataFrame) -> Report:
         """Do what is left. empty: a part without rows, for a job that has none."""

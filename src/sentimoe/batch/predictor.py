@@ -14,7 +14,7 @@ import torch
 
 from ..classifier import SentimentClassifier
 from ..data import clean_text
-from ..data.characters import UNDECODABLE
+from ..data.characters import UNDECODABLE, is_marked
 from ..data.predicted import STRING, made_up, with_predictions
 from ..data.rows import cells
 from ..errors import ConfigError, DataError
@@ -31,11 +31,11 @@ OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "out of
 
 
 class Predictor:
-    """Adds `label`, `score`, `prob_CLASS` and `reason` to a batch of columns, as `sentimoe predict` does.
+    """Adds `label`, `score` and `reason` to a batch of columns, as `sentimoe predict` does.
 
     model: a folder, a ready model or a hub id. text_column: the column of the texts. max_characters: longer texts are
-    rejected; None: none are. all_answers: label doubtful texts too, whatever threshold the model has. settings: of
-    `SentimentClassifier.from_pretrained`.
+    rejected; None: none are. all_answers: label doubtful texts too, whatever threshold the model has. probabilities:
+    add the probability of each class, in columns `prob_CLASS`. settings: of `SentimentClassifier.from_pretrained`.
 
     A row without an answer has a null as its label, and the reason: `blank`; `doubtful` (below the model's threshold);
     or, if it was rejected, `undecodable`, `not a text`, `too long`, `out of memory`, or `process died` (on Ray, where
@@ -53,6 +53,7 @@ class Predictor:
         text_column: str = "text",
         max_characters: int | None = None,
         all_answers: bool = False,
+        probabilities: bool = False,
         **settings: Any,
     ):
         self.folder = find_folder(model)
@@ -61,6 +62,7 @@ class Predictor:
         assert isinstance(classifier.engine, Engine)
         self.engine, self.classes = classifier.engine, classifier.classes_.tolist()
         self.text_column, self.max_characters, self.all_answers = text_column, max_characters, all_answers
+        self.probabilities = probabilities
         self.threshold = None if all_answers else _threshold_of(self.folder)
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
         self.marks_cuts = self.engine.long_texts == "truncate"
@@ -78,8 +80,8 @@ class Predictor:
         raise ConfigError(f"a batch is a DataFrame, an Arrow table or a mapping of columns, not {type(batch).__name__}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        own = {"text_column": self.text_column, "max_characters": self.max_characters, "all_answers": self.all_answers}
-        arguments: dict[str, Any] = own | self.settings
+        names = ("text_column", "max_characters", "all_answers", "probabilities")
+        arguments: dict[str, Any] = {name: getattr(self, name) for name in names} | self.settings
         return partial(type(self), self.folder.resolve(), **arguments), ()
 
     def hashes(self) -> dict[str, str]:
@@ -111,9 +113,7 @@ class Predictor:
         layers = np.zeros(len(frame), dtype=np.int64) if self.counts_layers else None
         if layers is not None and found.layers is not None:
             layers[readable] = found.layers
-        return with_predictions(
-            _without_marks(frame), self.classes, probabilities, cut, self.threshold, layers, reasons
-        )
+        return self._with(frame, probabilities, cut, layers, reasons)
 
     def made_up(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame as it will look, with made-up answers that take as much room in a file."""
@@ -121,8 +121,19 @@ class Predictor:
         probabilities = made_up(count, self.engine.num_labels)
         cut: list[int] | None = [] if self.marks_cuts else None
         layers = np.zeros(count, dtype=np.int64) if self.counts_layers else None
+        return self._with(frame, probabilities, cut, layers, [None] * count)
+
+    def _with(
+        self,
+        frame: pd.DataFrame,
+        probabilities: np.ndarray,
+        cut: list[int] | None,
+        layers: np.ndarray | None,
+        reasons: list[str | None],
+    ) -> pd.DataFrame:
+        plain = _without_marks(frame)
         return with_predictions(
-            _without_marks(frame), self.classes, probabilities, cut, self.threshold, layers, [None] * count
+            plain, self.classes, probabilities, cut, self.threshold, layers, reasons, self.probabilities
         )
 
     def _checked(self, values: Sequence[Any]) -> tuple[list[str], list[str | None]]:
@@ -187,7 +198,7 @@ def _without_marks(frame: pd.DataFrame) -> pd.DataFrame:
         name
         for name, column in frame.items()
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype) or column.dtype == STRING
-        if any(UNDECODABLE in str(value) for value in column)
+        if any(map(is_marked, column))
     ]
     clean = frame.rename(columns=_replaced) if any(UNDECODABLE in str(name) for name in frame.columns) else frame
     if not marked:

@@ -17,7 +17,8 @@ class Report:
 
     reasons: how often each. places: of the first rejected rows, counted from 1 over all inputs. resumed: rows that
     were finished before. layers: how many texts were read by how many layers, where that differs. truncated: texts
-    whose end was not read.
+    whose end was not read. replaced: in how many cells of each other column U+FFFD stands for bytes that are no
+    character, in the whole input.
     """
 
     rows: int = 0
@@ -27,6 +28,7 @@ class Report:
     resumed: int = 0
     layers: Counter[int] = field(default_factory=Counter)
     truncated: int = 0
+    replaced: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     @property

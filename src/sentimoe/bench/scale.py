@@ -34,11 +34,12 @@ def scale(
 ) -> dict[str, Any]:
     """Texts/s of the engine, of a job, and of a job on that many actors, over more and more texts; resident memory.
 
-    share: of the texts/s of the engine. bytes: of a text in the file that is read, and in what is written. The seconds
+    share: of the texts/s of the engine. bytes: of a text in the file that is read, and in what is written, with the
+    probability of each class. The seconds
     of a job on Ray are those of a user: the start of a cluster and of its actors is among them.
     """
     started = time.perf_counter()
-    predictor = Predictor(model, backend=backend, long_texts="truncate", all_answers=True)
+    predictor = Predictor(model, backend=backend, long_texts="truncate", all_answers=True, probabilities=True)
     loading = {"seconds": time.perf_counter() - started, "megabytes": _bytes_below(predictor.folder) / 1e6}
     predictor.engine.predict_proba(texts.sample(MEMORY_TEXTS))
     rows: list[dict[str, Any]] = []

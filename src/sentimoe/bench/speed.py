@@ -26,6 +26,7 @@ from ..evaluation import classification_metrics, interleaved, peak_memory_mib, r
 from ..inference import Engine
 from ..machine import hardware, versions
 from ..model_folder import CONFIG, read_object
+from ..ready import is_ready
 from ..upcycle import moe_layers
 from .flops import FLOP_TEXTS, gflops_per_text
 
@@ -140,7 +141,9 @@ def dial(
 
 
 def describe(folder: Path) -> dict[str, Any] | None:
-    """How a saved model divides its FFNs; None for a dense one."""
+    """How a saved model divides its FFNs; None for a dense one, such as a ready model."""
+    if is_ready(folder):
+        return None
     config = read_object(folder / CONFIG)
     moe = config.get("moe")
     keys = ("init", "expert", "num_experts", "num_experts_per_tok", "num_shared_experts")

@@ -103,6 +103,15 @@ class _Lines:
                 self._size += len(line)
 
 
+def is_marked(value: Any) -> bool:
+    """Whether bytes of a cell could not be decoded, be it a string, a list or an object."""
+    if isinstance(value, str):
+        return UNDECODABLE in value
+    if isinstance(value, dict):
+        return any(map(is_marked, (*value, *value.values())))
+    return isinstance(value, list) and any(map(is_marked, value))
+
+
 def _is_utf8(line: bytes) -> bool:
     try:
         line.decode("utf-8")

@@ -21,11 +21,12 @@ def with_predictions(
     threshold: float | None = None,
     layers: np.ndarray | None = None,
     reasons: Sequence[str | None] | None = None,
+    each_class: bool = False,
 ) -> pd.DataFrame:
-    """The frame with `label`, `score` and `prob_CLASS` columns, and `truncated` where the rows that were cut are given.
+    """The frame with `label` and `score` columns, and `truncated` where the rows that were cut are given.
 
     layers: `[B]`, how many layers read each text, for a column of that name. reasons: why a row has no answer, for a
-    column `reason`.
+    column `reason`. each_class: add the probability of each class, in columns `prob_CLASS`.
 
     With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why it is
     missing. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
@@ -44,7 +45,7 @@ def with_predictions(
         ]
     if reasons is not None:
         added["reason"] = pd.Series(reasons, dtype=STRING)
-    for index, name in enumerate(probability_names(list(map(str, classes)))):
+    for index, name in enumerate(probability_names(list(map(str, classes))) if each_class else ()):
         added[name] = pd.Series(probabilities[:, index])
     if truncated is not None:
         added["truncated"] = pd.Series(np.isin(np.arange(len(frame)), truncated))

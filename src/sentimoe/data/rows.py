@@ -134,11 +134,17 @@ def _all(blank: list[int], unlabelled: list[int]) -> str:
 def find_column(frame: pd.DataFrame, origin: str, column: str | None, role: str) -> str:
     """The column of the texts (role "text") or labels (role "label").
 
-    It is the one named; else the one of the role's name; else the only one of a well-known name, which a log line
-    tells. Raises DataError, with the columns that there are and the flag that names one.
+    It is the one named, or of the role's name; else the only one of this name in another case; else the only one of a
+    well-known name. A log line tells of the last two. Raises DataError, with the columns that there are and the flag
+    that names one.
     """
     names = list(map(str, frame.columns))
-    if column is None and role not in names and role in WELL_KNOWN:
+    wanted = column or role
+    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    if wanted not in names and len(alike) == 1:
+        logger.warning('%s: column "%s" is taken for "%s"', origin, alike[0], wanted)
+        column = alike[0]
+    elif column is None and role not in names and role in WELL_KNOWN:
         known = [name for name in names if _plain(name) in WELL_KNOWN[role]]
         if len(known) == 1:
             logger.warning('%s: column "%s" holds the %ss', origin, known[0], role)
@@ -183,8 +189,8 @@ def _text(value: Any, where: str) -> str:
 
 def labels_of(frame: pd.DataFrame, origin: str, column: str) -> list[str | None]:
     """The label in each row of a table, as it is written; None where there is none. Raises DataError."""
-    find_column(frame, origin, column, "label")
-    return [_label(value, where) for where, value in cells(frame, origin, column)]
+    found = find_column(frame, origin, column, "label")
+    return [_label(value, where) for where, value in cells(frame, origin, found)]
 
 
 def _is_whole(value: Any) -> bool:

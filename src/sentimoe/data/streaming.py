@@ -9,9 +9,10 @@ from __future__ import annotations
 import gzip
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError
 from ..manifest import sha256
-from .characters import BLOCK, Trimmed, characters, encoding_of, unpacked
+from .characters import BLOCK, UNDECODABLE, Trimmed, characters, encoding_of, is_marked, unpacked
 from .decoding import GZIP, ZSTD
 from .delimited import check_delimiter, find_delimiter, named_columns, without_separator_line
 from .reading import FileFormat, distinct, kind_of, parsed_line, read_table
@@ -34,7 +35,11 @@ STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was looked at. sha256: of its bytes as they are. names: of its columns, as they stand there."""
+    """A file that was looked at. sha256: of its bytes as they are. names: of its columns, as they stand there.
+
+    undecodable: in how many cells of each column some bytes are no character. schema: that Parquet is read in; absent:
+    the columns of it that the file lacks; mixed: those that hold integers in one file of a job and floats in another.
+    """
 
     path: Path
     kind: str
@@ -44,6 +49,10 @@ class Source:
     names: tuple[str, ...]
     encoding: str = ""
     delimiter: str = ""
+    undecodable: Counter[str] = field(default_factory=Counter)
+    schema: pa.Schema | None = None
+    absent: frozenset[str] = frozenset()
+    mixed: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,11 +84,15 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
         found = Source(path, kind, sha256(path), *_state(path), ())
         if kind == ".parquet":
             with _parquet(path) as file:
-                return replace(found, names=tuple(file.schema_arrow.names))
+                schema = file.schema_arrow.remove_metadata()
+                return replace(found, names=tuple(schema.names), schema=schema)
         found = replace(found, encoding=encoding_of(path, file_format.encoding))
         if kind == ".jsonl":
-            names = list(dict.fromkeys(name for record in _records(path, found.encoding) for name in record))
-            return replace(found, names=tuple(names))
+            known: dict[str, None] = {}
+            for record in _records(path, found.encoding):
+                known |= dict.fromkeys(record)
+                found.undecodable.update(name for name, value in record.items() if is_marked(value))
+            return replace(found, names=tuple(known))
         with characters(path, found.encoding) as text:
             head = text.read(HEAD)
         told = "\t" if kind == ".tsv" and file_format.delimiter is None else file_format.delimiter
@@ -87,6 +100,9 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
         columns: list[str] = []
         for frame in _delimited(found, ROWS_CHECKED):  # to the end: a malformed row shows before any work
             columns = list(frame.columns)
+            for name, (_, cells) in zip(distinct(columns), frame.items(), strict=True):
+                if count := int(cells.str.contains(UNDECODABLE, regex=False).sum()):
+                    found.undecodable[name] += count
         return replace(found, names=tuple(columns))
 
 
@@ -123,12 +139,23 @@ def _frames(source: Source, rows: int) -> Iterator[pd.DataFrame]:
         with _parquet(source.path) as file:
             for batch in file.iter_batches(rows):
                 batch.validate(full=True)
-                table = pa.Table.from_batches([batch])
+                table = _under(source.schema, pa.Table.from_batches([batch]))
                 yield table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
     else:
         frame = read_table(source.path, FileFormat(source.encoding or None, source.delimiter or None)).frame
         for start in range(0, len(frame), rows):
             yield frame.iloc[start : start + rows].reset_index(drop=True)
+
+
+def _under(schema: pa.Schema | None, table: pa.Table) -> pa.Table:
+    """A table in the schema of all files: wider types, and nulls for columns that it lacks."""
+    if schema is None or table.schema.equals(schema):
+        return table
+    if table.schema.names == schema.names:
+        return table.cast(schema)
+    own = set(table.schema.names)
+    columns = [table[f.name] if f.name in own else pa.nulls(len(table), f.type) for f in schema]
+    return pa.table(dict(zip(schema.names, columns, strict=True))).cast(schema)
 
 
 def _frame(records: list[dict[str, Any]], source: Source) -> pd.DataFrame:

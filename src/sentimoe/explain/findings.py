@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data import SentimentDataset, Split, clean_text
-from ..errors import ConfigError
 from ..evaluation import classification_metrics, predicted_labels, reliability_bins
-from ..inference import Engine, in_precision
+from ..inference import Engine
+from ..predictions import joined
 from ..upcycle import layer_numbers, moe_layers
 from .activation import Activation, by_class, entropy, shares, top_texts, top_tokens
-from .attribution import attribute, has_captum
+from .attribution import has_captum
 from .controls import controls
 from .information import class_preferences, information_with_baseline
 from .knockout import can_close, knock_out_each
 from .mistakes import mistakes
-from .representation import expert_similarity, neighbours, pooled, project, separation, written
+from .one_by_one import one_by_one
+from .representation import expert_similarity, pooled, project, separation, written
 from .sizes import FULL, Sizes
-from .trace import Trace, trace, write_trace
+from .trace import trace, write_trace
 from .words import LEXICON, PARTS, has_tagger
 
 Progress = Callable[[str], None]
+Passed = Callable[[Iterator[Any]], Iterator[Any]]
 
 
 def find(
@@ -41,31 +42,28 @@ def find(
     sizes: Sizes = FULL,
     name: str = "",
     progress: Progress = lambda line: None,
-    passed: Callable[[Iterator[Trace]], Iterator[Trace]] = lambda traces: traces,
+    passed: Passed = lambda parts: parts,
 ) -> dict[str, Any]:
-    """Measure everything on one split.
+    """Measure everything on one split; of a dense model, what needs no experts.
 
-    engine: of a model with experts, on torch. model: the same model, from which attribution makes a float32 one.
-    trace_path: a Parquet file for the whole routing trace. dense: the dense model, to compare with. name: of the model,
-    for people. passed: sees every trace go by, for a progress bar. Raises ConfigError for a dense model.
+    engine: of a model on torch. model: the same model, from which attribution makes a float32 one. trace_path: a
+    Parquet file for the whole routing trace. dense: the dense model, to compare one with experts with. name: of the
+    model, for people. passed: sees the answers, of a model with experts with their traces, go by, for a progress bar.
     """
-    if not moe_layers(engine.model):
-        raise ConfigError("the model has no experts, so there is nothing to explain; train one with moe-gated")
     # a name of a folder or label that is no valid text could not be written down
     names = [clean_text(name) for name in dataset.label_names]
     dataset = replace(dataset, name=clean_text(dataset.name), label_names=tuple(names))
     part = dataset.splits[split]
     labels = np.asarray(part.labels)
-    progress(f"tracing {len(part)} texts")
-    tagged = np.random.default_rng(0).permutation(len(part))[: sizes.tagged] if has_tagger() else ()
-    activation = _activation(engine, tagged)
-    traces = passed(trace(engine, part.texts))
-    answers, truncated = [], 0
-    for each in write_trace(traces, trace_path) if trace_path else traces:
-        activation.add(each)
-        answers.append(each.probabilities)
-        truncated += each.truncated
-    probabilities = np.concatenate(answers)
+    activation = None
+    if moe_layers(engine.model):
+        progress(f"tracing {len(part)} texts")
+        activation = _activation(engine, part, sizes)
+        probabilities, truncated = _traced(engine, part.texts, activation, trace_path, passed)
+    else:
+        progress(f"answering {len(part)} texts")
+        predictions = joined(passed(engine.stream(part.texts)), engine.num_labels)
+        probabilities, truncated = predictions.probabilities, len(predictions.truncated)
     found: dict[str, Any] = {
         "data": {"name": dataset.name, "split": split, "texts": len(part), "labels": names, "sha256": dataset.sha256},
         "model": _described(engine, name),
@@ -76,36 +74,27 @@ def find(
         "captum": has_captum(),
     }
     found["sizes"] |= {"permutations": sizes.permutations, "routers": sizes.routers}
-    progress("counting")
-    found |= _routing(activation, engine, labels, len(names), part.texts, sizes)
-    _, sample = _sample(part, sizes.compared)
-    progress("comparing the experts")
-    found["similarity"] = expert_similarity(engine, sample.texts).tolist()
-    progress("taking the experts away")
-    _, some = _sample(part, sizes.answered)
-    found["controls"] = controls(engine, some.texts, some.labels, sizes.routers, dense)
+    if activation is not None:
+        progress("counting")
+        found |= _routing(activation, engine, labels, len(names), part.texts, sizes)
+        found |= _without_experts(engine, part, probabilities, dense, sizes, progress)
     progress("projecting")
     found["clusters"] = _clusters(engine, dense, part, activation, sizes)
-    found["knock_out"] = found["flipped_by_some_expert"] = None
-    if can_close(engine):
-        progress("knocking out each expert")
-        rows, some = _sample(part, sizes.knocked_out)
-        without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), progress)
-        whole = predicted_labels(probabilities[rows])
-        labelled = [predicted_labels(probabilities) for layer in without for probabilities in layer]
-        found["flipped_by_some_expert"] = float((np.stack(labelled) != whole).any(axis=0).mean())
     found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
     counts, found["mistakes"] = mistakes([clean_text(text) for text in part.texts], labels, probabilities, names)
     found |= counts
-    progress(f"explaining {min(sizes.shown, len(part))} texts one by one")
-    found["texts"] = _texts(engine, model, activation.by_text, part, names, probabilities, sizes, progress)
+    shown = min(sizes.shown, 100)
+    progress(f"explaining {min(shown, len(part))} texts one by one")
+    by_text = None if activation is None else activation.by_text
+    found["texts"] = one_by_one(engine, model, by_text, part, names, probabilities, shown, progress)
     return found
 
 
 def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
     """The measures alone, with no text of the data in them, to be kept with results."""
     kept = {key: value for key, value in findings.items() if key not in ("texts", "mistakes")}
-    kept["experts"] = [{key: row[key] for key in row if key != "texts"} for row in findings["experts"]]
+    if "experts" in findings:
+        kept["experts"] = [{key: row[key] for key in row if key != "texts"} for row in findings["experts"]]
     shown = findings["texts"]
     kept["shown"] = {
         "texts": len(shown),
@@ -114,20 +103,56 @@ def without_texts(findings: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _activation(engine: Engine, tagged: Iterable[int]) -> Activation:
+def _activation(engine: Engine, part: Split, sizes: Sizes) -> Activation:
+    tagged = np.random.default_rng(0).permutation(len(part))[: sizes.tagged] if has_tagger() else ()
     layers = moe_layers(engine.model)
     vocabulary = max(len(engine.tokenizer), engine.model.config.get_text_config().vocab_size)
     return Activation(len(layers), layers[0].experts.num_experts, vocabulary, tagged)
 
 
+def _traced(
+    engine: Engine, texts: Sequence[str], activation: Activation, trace_path: Path | None, passed: Passed
+) -> tuple[np.ndarray, int]:
+    """Fill `activation`. The answers `[B, C]`, and how many texts were cut."""
+    traces = passed(trace(engine, texts))
+    answers, truncated = [], 0
+    for each in write_trace(traces, trace_path) if trace_path else traces:
+        activation.add(each)
+        answers.append(each.probabilities)
+        truncated += each.truncated
+    return np.concatenate(answers), truncated
+
+
 def _described(engine: Engine, name: str) -> dict[str, Any]:
-    layers = moe_layers(engine.model)
+    layers, config = moe_layers(engine.model), engine.model.config
     return {
-        "name": clean_text(name) or engine.model.config.base_config.model_type,
-        "layers": layer_numbers(engine.model),
-        "experts": layers[0].experts.num_experts,
-        "experts_per_token": layers[0].num_experts_per_tok,
+        "name": clean_text(name) or getattr(config, "base_config", config).model_type,
+        "layers": layer_numbers(engine.model) if layers else [],
+        "experts": layers[0].experts.num_experts if layers else 0,
+        "experts_per_token": layers[0].num_experts_per_tok if layers else 0,
     }
+
+
+def _without_experts(
+    engine: Engine, part: Split, probabilities: np.ndarray, dense: Engine | None, sizes: Sizes, progress: Progress
+) -> dict[str, Any]:
+    """How alike the experts are, and what is lost without them and without each one."""
+    found: dict[str, Any] = {}
+    _, sample = _sample(part, sizes.compared)
+    progress("comparing the experts")
+    found["similarity"] = expert_similarity(engine, sample.texts).tolist()
+    progress("taking the experts away")
+    _, some = _sample(part, sizes.answered)
+    found["controls"] = controls(engine, some.texts, some.labels, sizes.routers, dense)
+    found["knock_out"] = found["flipped_by_some_expert"] = None
+    if can_close(engine):
+        progress("knocking out each expert")
+        rows, some = _sample(part, sizes.knocked_out)
+        without, found["knock_out"] = knock_out_each(engine, some.texts, np.asarray(some.labels), progress)
+        whole = predicted_labels(probabilities[rows])
+        labelled = [predicted_labels(probabilities) for layer in without for probabilities in layer]
+        found["flipped_by_some_expert"] = float((np.stack(labelled) != whole).any(axis=0).mean())
+    return found
 
 
 def _sample(part: Split, count: int) -> tuple[np.ndarray, Split]:
@@ -179,15 +204,18 @@ def _plain(values: np.ndarray) -> list:
 
 
 def _clusters(
-    engine: Engine, dense: Engine | None, part: Split, activation: Activation, sizes: Sizes
+    engine: Engine, dense: Engine | None, part: Split, activation: Activation | None, sizes: Sizes
 ) -> list[dict[str, Any]]:
     """The pooled representation of texts, and what the experts of the last layer write for some of them."""
-    (rows, sample), (_, few) = _sample(part, sizes.projected), _sample(part, sizes.written)
-    dominant = activation.by_text[rows, -1].argmax(axis=-1)
+    rows, sample = _sample(part, sizes.projected)
     labels = np.asarray(sample.labels)
+    if activation is None:
+        return [_cluster("dense", pooled(engine, sample.texts), labels, None)]
+    dominant = activation.by_text[rows, -1].argmax(axis=-1)
     found = [_cluster("experts", pooled(engine, sample.texts), labels, dominant)]
     if dense is not None:
         found.append(_cluster("dense", pooled(dense, sample.texts), labels, None))
+    _, few = _sample(part, sizes.written)
     points, of_text, of_expert = written(engine, few.texts)
     if len(points):  # none where no expert read two tokens of a text
         said = np.asarray(few.labels)[of_text]
@@ -209,82 +237,3 @@ def _cluster(title: str, points: np.ndarray, labels: np.ndarray, expert: np.ndar
         "by_label": separation(points, labels),
         "by_expert": None if expert is None else separation(points, expert),
     }
-
-
-def _texts(
-    engine: Engine,
-    model: Any,
-    by_text: np.ndarray,
-    part: Split,
-    names: Sequence[str],
-    probabilities: np.ndarray,
-    sizes: Sizes,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Texts one by one: tokens with experts and attribution, each expert knocked out, neighbours by routing."""
-    labels = np.asarray(part.labels)
-    rows = choose(labels, probabilities, min(sizes.shown, 100))
-    texts = [clean_text(part.texts[row]) for row in rows]
-    near = neighbours(by_text, by_text[rows], count=20)
-    without = None
-    if can_close(engine):
-        without = knock_out_each(engine, texts, labels[rows])[0]
-    exact = in_precision(model, torch.float32)
-    found = []
-    for place, (row, routed) in enumerate(zip(rows, _one_by_one(engine, texts), strict=True)):
-        answer = int(np.argmax(probabilities[row]))
-        shown = {
-            "row": int(row),
-            "text": texts[place],
-            "label": names[labels[row]],
-            "answer": names[answer],
-            "probabilities": probabilities[row].tolist(),
-            "tokens": routed,
-            "near": [
-                {"text": clean_text(part.texts[n]), "label": names[labels[n]]}
-                for n in near[place]
-                if clean_text(part.texts[n]) != texts[place]
-            ][:3],
-        }
-        if without is not None:
-            change = without[:, :, place] - probabilities[row]
-            shown["knock_out"] = change.tolist()
-            shown["flips"] = (without[:, :, place].argmax(axis=-1) != answer).tolist()
-        if has_captum():
-            scores = attribute(engine, exact, texts[place], answer)
-            shown |= {"gap": scores["gap"], "disputed": scores["disputed"]}
-            for token, score in zip(routed, scores["tokens"], strict=True):
-                token["score"] = score["score"]
-        found.append(shown)
-        progress(f"text {place + 1} of {len(rows)}")
-    return found
-
-
-def choose(labels: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
-    """Rows to show: a third the most confident errors, a third the least certain answers, the rest at random."""
-    able = np.flatnonzero(~np.isnan(probabilities).any(axis=1))
-    predicted = predicted_labels(probabilities)
-    top = np.sort(np.nan_to_num(probabilities), axis=1)
-    wrong = able[predicted[able] != labels[able]]
-    errors = wrong[np.argsort(-top[wrong, -1], kind="stable")][: count // 3]
-    unsure = able[np.argsort(top[able, -1] - top[able, -2], kind="stable")]
-    unsure = unsure[~np.isin(unsure, errors)][: count // 3]
-    rest = np.random.default_rng(0).permutation(able)
-    rest = rest[~np.isin(rest, np.concatenate([errors, unsure]))][: max(0, count - len(errors) - len(unsure))]
-    return np.concatenate([errors, unsure, rest]).astype(int)
-
-
-def _one_by_one(engine: Engine, texts: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """For each text its tokens: characters, and per layer the experts that read it."""
-    for each in trace(engine, texts):
-        for row in range(len(each.texts)):
-            tokens = np.flatnonzero(each.text == each.first + row)
-            yield [
-                {
-                    "start": int(each.start[token]),
-                    "end": int(each.end[token]),
-                    "experts": each.experts[token].tolist(),
-                    "weights": np.round(each.weights[token], 3).tolist(),
-                }
-                for token in tokens
-            ]

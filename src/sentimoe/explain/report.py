@@ -48,24 +48,28 @@ def report_html(findings: dict[str, Any]) -> str:
 
 
 def _for_the_page(findings: dict[str, Any]) -> dict[str, Any]:
-    """The findings with the rows of each heat map: by layer, then a row for each group."""
+    """The findings with what the page says first and the rows of each heat map."""
+    confusion = [[count / max(sum(row), 1) for count in row] for row in findings["scores"]["confusion_matrix"]]
+    first = {"answer": answer(findings), "things": things_to_know(findings), "fitting": fitting(findings)}
+    return findings | first | {"confusion_rows": confusion} | _routing_rows(findings)
+
+
+def _routing_rows(findings: dict[str, Any]) -> dict[str, Any]:
+    """By layer, then a row for each group; of a dense model nothing."""
     layers, experts = len(findings["model"]["layers"]), findings["model"]["experts"]
+    if not experts:
+        return {}
     most = math.log2(experts) or 1.0
     even = [[*row, bits / most] for row, bits in zip(findings["load"], findings["entropy"], strict=True)]
 
     def by_layer(shares: Sequence[Any]) -> list[list[Any]]:
         return [[group[layer] for group in shares] for layer in range(layers)]
 
-    confusion = [[count / max(sum(row), 1) for count in row] for row in findings["scores"]["confusion_matrix"]]
-    return findings | {
+    return {
         "load_rows": even,
         "class_rows": by_layer(findings["by_class"]),
         "lexicon_rows": by_layer(findings["by_lexicon"]["shares"]),
         "part_rows": by_layer(findings["by_part"]["shares"]),
-        "confusion_rows": confusion,
-        "fitting": fitting(findings),
-        "answer": answer(findings),
-        "things": things_to_know(findings),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a report says first: whether the experts help, and five things to know, each with the section that has more."""
+"""What a report says first: whether the experts help, and things to know, each with the section that has more."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ BASELINES = {
     "another router": "the same model with a router that sends tokens anywhere",
 }
 
+NO_EXPERTS = (
+    "This model has no experts, so what tells experts apart is left out: which of them reads what, and what is lost "
+    "without them. Its answers are explained all the same."
+)
+
 
 def answer(found: dict[str, Any]) -> dict[str, str]:
-    """`headline`, such as "No: -0.8 points, -3.1 to +1.5", and the sentence that says of what.
+    """`question`, `headline`, such as "No: -0.8 points, -3.1 to +1.5", and the `sentence` that says of what.
 
     The experts help when weighted F1 is lost without them: beside the dense model where there is one, else beside equal
-    experts, else beside a random router.
+    experts, else beside a random router. A dense model is asked how often it is right.
     """
+    if "controls" not in found:
+        scores = found["scores"]
+        headline = f"{scores['accuracy']:.0%} of {scores['n']:,} answers (weighted F1 {scores['f1_weighted']:.3f})"
+        return {"question": "How often is the model right?", "headline": headline, "sentence": NO_EXPERTS}
     rows = {row["name"]: row["test"] for row in found["controls"]}
     name = next(each for each in BASELINES if each in rows)
     gain, (low, high) = -rows[name]["difference"], sorted(-bound for bound in rows[name]["interval"])
@@ -27,6 +36,7 @@ def answer(found: dict[str, Any]) -> dict[str, str]:
         shown = "The interval lies above 0." if low > 0 else "The interval lies below 0: the experts do harm."
     verdict = "Yes" if low > 0 else "No" if gain <= 0 else "Not shown"
     return {
+        "question": "Do the experts help here?",
         "headline": f"{verdict}: {points(gain)} points, {points(low)} to {points(high)}",
         "sentence": f"Weighted F1 less that of {BASELINES[name]}, with its 95% interval. {shown}",
     }
@@ -34,6 +44,8 @@ def answer(found: dict[str, Any]) -> dict[str, str]:
 
 def things_to_know(found: dict[str, Any]) -> list[tuple[str, str]]:
     """Sections and sentences."""
+    if "controls" not in found:
+        return [("quality", _quality(found)), ("check", _to_check(found))]
     return [
         ("quality", _quality(found)),
         ("load", _load(found)),

@@ -1,13 +1,16 @@
 """Exported folders: a compiled classifier that runs without this package (README).
 
-A folder holds `openvino_model.xml` and `.bin`, the tokenizer, and `sentimoe_export.json`, which says what it is.
+A folder holds `openvino_model.xml` and `.bin`, the tokenizer, `sentimoe_export.json`, which says what it is, and a
+model card.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data import SeenTexts
 from ..errors import ConfigError, ModelFolderError
 from ..manifest import sha256
+from ..model_card import model_facts, write_card
 from ..model_folder import EXPORT, TOKENIZER, TOKENIZER_CONFIG, check_files, check_hashes, read_object, saved_whole
 from ..records import write_json
 from .conversion import Comparison, convert
@@ -24,14 +28,22 @@ from .precision import has_fast_bfloat16
 
 NETWORK = "openvino_model.xml"
 FORMAT = "sentimoe-openvino-1"
+SUMMARY = (
+    "A text classifier, exported for OpenVINO, which runs it without SentiMoE too. Each text gets one of these labels, "
+    "with a probability for every label."
+)
 
 
 def export(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, seen: SeenTexts | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    seen: SeenTexts | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> list[Comparison]:
     """Write the folder; how the network compares with the model in each precision that this processor has.
 
-    seen: the texts that the model was trained on.
+    seen: the texts that the model was trained on. known: what its card says beside what the model says of itself.
 
     Raises ConfigError when the folder is not empty, the tokenizer is not a fast one, or OpenVINO is not installed, and
     ConversionError when the network would answer differently.
@@ -63,6 +75,8 @@ def export(
         write_json(aside / EXPORT, about)
         if seen is not None:
             seen.save(aside)
+        facts = {"model": model_facts(model, readable.model_max_length), "summary": SUMMARY}
+        write_card(aside, facts | dict(known or {}))
     return comparisons
 
 

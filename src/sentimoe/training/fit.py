@@ -46,14 +46,13 @@ class FitResult:
     """What training did: `history` holds the logged rows (loss, rate, validation metrics) in order.
 
     truncated: training texts longer than `max_length`. unread: those without a token, which were left out. seconds: of
-    the Trainer, with those before the checkpoint that a resumed run started from. best: the best validation metric.
+    the Trainer, with those before the checkpoint that a resumed run started from.
     """
 
     history: list[dict[str, Any]]
     truncated: int
     unread: int
     seconds: float
-    best: float | None
 
 
 def fit(
@@ -117,7 +116,7 @@ def _fit(ready: Prepared, folder: Path, resume: bool, progress: Progress | None,
     if not has_cache:  # the Trainer gives it to every config, and it would be saved with a model that does not know it
         vars(model.config).pop("use_cache", None)
     model.eval()
-    return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds, trainer.state.best_metric)
+    return FitResult(trainer.state.log_history, train.truncated, train.unread, seconds)
 
 
 def _last_checkpoint(checkpoints: Path, resume: bool) -> Checkpoint | None:

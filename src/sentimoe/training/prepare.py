@@ -29,6 +29,7 @@ from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier
 from .distillation import NO_LABEL, Distillation
+from .kept_answers import TeacherAnswers, answers_key, kept_or_asked
 from .sizes import sized
 from .teachers import load_teacher, running_teacher, soft_teacher_probs
 from .trainer import parameter_groups
@@ -42,8 +43,7 @@ SAMPLE = 2048  # training texts that a method which looks at texts may look at
 class Prepared:
     """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100.
 
-    teacher_probs: `[B, C]`, what the teachers predict for the training texts; None without a teacher, or where one runs
-    along.
+    answers: what the teachers predict for the training texts; None without a teacher, or where one runs along.
     """
 
     model: Any
@@ -52,7 +52,12 @@ class Prepared:
     train: Split
     validation: Split
     distillation: Distillation | None
-    teacher_probs: np.ndarray | None = None
+    answers: TeacherAnswers | None = None
+
+    @property
+    def teacher_probs(self) -> np.ndarray | None:
+        """`[B, C]`, of the training texts."""
+        return None if self.answers is None else self.answers.probs
 
     @property
     def seen(self) -> SeenTexts:
@@ -88,10 +93,11 @@ def with_order(dataset: SentimentDataset, config: TrainConfig) -> SentimentDatas
     return dataset.with_label_order(config.ordinal)
 
 
-def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
+def prepare(config: TrainConfig, dataset: SentimentDataset, kept: Path | None = None) -> Prepared:
     """Seed everything and build what the config asks for.
 
-    Raises ConfigError, DataError or ConversionError.
+    kept: the folder of the checkpoints of a run that goes on, where the answers of its teachers may lie. Raises
+    ConfigError, DataError or ConversionError.
     """
     check_trains(config.method)
     method, settings = METHODS[config.method], complete_settings(config.method, config.method_settings)
@@ -136,23 +142,26 @@ def prepare(config: TrainConfig, dataset: SentimentDataset) -> Prepared:
             config.unlabelled, dataset, config.text_column, FileFormat(config.encoding, config.delimiter)
         )
         train = Split(train.texts + more, train.labels + [NO_LABEL] * len(more))
-    distillation = teacher_probs = None
+    distillation = answers = None
     if folders:
         temperature = config.distillation_temperature
         distillation = Distillation(float(config.distillation_weight), temperature, hidden, teacher, token_dropout)
         if teacher is None:
-            teacher_probs = soft_teacher_probs(
-                folders,
-                train.texts,
-                dataset.label_names,
-                temperature,
-                config.max_length,
-                config.precision,
-                **config.loading,
-            )
+            answers = _teacher_answers(config, train.texts, dataset.label_names, kept)
     validation = dataset.splits["validation"]
     complete = sized(replace(config, learning_rate=rate), len(train), len(validation))
-    return Prepared(model, tokenizer, complete, train, validation, distillation, teacher_probs)
+    return Prepared(model, tokenizer, complete, train, validation, distillation, answers)
+
+
+def _teacher_answers(
+    config: TrainConfig, texts: Sequence[str], label_names: Sequence[str], kept: Path | None
+) -> TeacherAnswers:
+    def ask() -> np.ndarray:
+        how: dict[str, Any] = {"precision": config.precision, **config.loading}
+        temperature, max_length = config.distillation_temperature, config.max_length
+        return soft_teacher_probs(config.teachers, texts, label_names, temperature, max_length, **how)
+
+    return kept_or_asked(kept, answers_key(config, texts, label_names), ask)
 
 
 def with_recipe(config: TrainConfig) -> TrainConfig:

@@ -31,7 +31,7 @@ from .checkpoints import newest_first
 from .fit import FitResult, fit
 from .folder import CHECKPOINTS, FINISHED, begin, locked
 from .prepare import dataset_of, finished, prepare
-from .processes import as_one, count, is_first, together
+from .processes import as_one, count, is_first, of_first, together
 from .progress import Progress, shown
 from .stopping import Stop
 
@@ -77,16 +77,19 @@ def _hold(held: ExitStack, folder: Path, resume: bool, progress: bool) -> Progre
 def _train_model(
     config: TrainConfig, folder: Path, resume: bool, progress: Progress, stop: Stop | None
 ) -> TrainedModel:
+    kept = of_first(folder) / CHECKPOINTS if resume else None
     with as_one():
         progress.now("data and model are read")
         dataset = dataset_of(config)
         for warning in dataset.warnings:
             logger.warning(warning)
-        ready = prepare(config, dataset)
+        ready = prepare(config, dataset, kept)
     with as_one():
         if is_first():
             with writes(folder):
                 begin(folder, ready.config, dataset.sha256, {"processes": str(count()), **versions()})
+                if ready.answers is not None:
+                    ready.answers.save(folder / CHECKPOINTS)
     with writes(folder):
         try:
             fitted = fit(ready, folder, resume, progress, stop)
