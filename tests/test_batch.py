@@ -109,6 +109,15 @@ def test_a_killed_job_goes_on_to_the_same_bytes(model, tmp_path, output):
         assert found.read_bytes() == whole.read_bytes()
 
 
+def test_freed_memory_goes_back_after_every_part(model, tmp_path, monkeypatch):
+    """It lay in holes between what is kept, and more with every part."""
+    returned = []
+    monkeypatch.setattr("sentimoe.batch.job.return_freed_memory", lambda: returned.append(True))
+    rows(50).to_csv(tmp_path / "in.csv", index=False)
+    label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    assert len(returned) == 3
+
+
 def stopped_after_two_parts(model, tmp_path, monkeypatch):
     """A folder with two finished parts of a job whose third write failed."""
     rows(80).to_csv(tmp_path / "in.csv", index=False)

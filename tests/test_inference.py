@@ -262,17 +262,6 @@ def test_holes_between_what_is_kept_go_back_to_the_system():
     assert all(block == kept[0] for block in kept)
 
 
-def test_freed_memory_goes_back_after_every_full_chunk(engine, monkeypatch):
-    """It lay in holes between what is kept, and more with every chunk. A few texts of a service never wait for it."""
-    returned = []
-    monkeypatch.setattr("sentimoe.inference.engine.return_freed_memory", lambda: returned.append(True))
-    engine.predict_proba(["good"] * 10)
-    assert not returned
-    monkeypatch.setattr("sentimoe.inference.engine.TEXTS_PER_CHUNK", 4)
-    engine.predict_proba(["good"] * 10)
-    assert len(returned) == 2
-
-
 def test_few_kernels_unless_the_user_said_so(monkeypatch):
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "7")
     monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from ..data.reading import FOUND_OUT, FileFormat
 from ..data.streaming import Source
 from ..errors import ConfigError, RejectedError
+from ..inference import return_freed_memory
 from ..machine import hardware, versions
 from ..manifest import sha256
 from ..records import writes
@@ -194,7 +195,9 @@ class _Run:
             yield from labelled_on_ray(self.cluster, self.predictor, self.sources, rows, limit, done)
         else:
             left = islice(parts(self.sources, rows, limit), done, None)
-            yield from map(self.predictor.labelled, read_ahead(left))
+            for frame in read_ahead(left):
+                yield self.predictor.labelled(frame)
+                return_freed_memory()  # batches of ever new sizes leave holes that nothing fits into
 
     def _entry(self, number: int, labelled: pd.DataFrame) -> dict[str, Any]:
         """What the journal says of a part."""

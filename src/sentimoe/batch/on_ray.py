@@ -19,6 +19,7 @@ from ray.data.block import BlockMetadata
 
 from ..data.streaming import Source
 from ..errors import ConfigError, SentiMoEError
+from ..inference import return_freed_memory
 from .cluster import CPUS, Cluster
 from .inputs import parts
 from .predictor import DIED, Predictor
@@ -74,6 +75,7 @@ class Worker:
             rows = frame.iloc[piece.start : piece.stop]
             labelled.append(self.predictor.labelled(rows, DIED if piece.rejected else None))
         whole = labelled[0] if len(labelled) == 1 else pd.concat(labelled)
+        return_freed_memory()  # as in a job without Ray
         ray.get(self.attempts.end.remote(part))
         return pa.table({"part": [part], "rows": [pickle.dumps(whole)]})
 

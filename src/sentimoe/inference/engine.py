@@ -19,7 +19,6 @@ from .ahead import prepared_ahead
 from .conversion import compiled
 from .exits import StagedClassifier, softmax
 from .lengths import position_limit, window_length
-from .memory import return_freed_memory
 from .openvino import OpenVINOClassifier
 from .precision import compute_dtype, in_precision
 from .windows import Windows, check_long_texts, make_windows
@@ -98,8 +97,6 @@ class Engine:
             read = None if layers is None else windows.most(layers, len(chunk))
             yield Predictions(probabilities, [start + row for row in windows.truncated], layers=read)
             start += len(chunk)
-            if len(chunk) == TEXTS_PER_CHUNK:
-                return_freed_memory()  # batches of ever new sizes leave holes that nothing fits into
 
     def windows(self, texts: Sequence[str], long_texts: str | None = None) -> Windows:
         """Cleaned texts, tokenised. long_texts: in another way than the engine's."""

@@ -14,8 +14,7 @@ import torch
 from ..errors import ConfigError
 
 HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
-# products of one kind that stay compiled; by default 5,000 do, which is memory for every size ever seen
-KEPT_SIZES = 128
+KEPT_SIZES = 128  # compiled products of one kind; OpenVINO's 5,000 are memory for every size ever seen
 
 
 class OpenVINOClassifier:
