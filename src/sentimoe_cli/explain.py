@@ -23,7 +23,7 @@ NO_EXPERTS = (
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="Run folder, best of a model with experts; or a ready model.")],
+    model: Annotated[str, typer.Argument(help="Run folder, or a ready model. With experts, the report shows more.")],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
     out: Annotated[Path, Option(help="Folder for report.html, report.json and, of experts, trace.parquet.")] = Path(
         "report"
