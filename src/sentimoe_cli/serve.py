@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[\w.-]+", re.ASCII)
 PANELS = ("Network", "Limits", "Batching")
 TOKEN = "SENTIMOE_TOKEN"
+KERNELS = 128  # a service sees ever new sizes of batches; more would be memory that grows for half an hour
 
 
 @with_options(ServeConfig.fields(), PANELS)
@@ -66,7 +67,7 @@ def _loaded(
     named: dict[str, str], precision: str, max_disagreement: float | None, told: dict[str, Any]
 ) -> list[ServedModel]:
     """The models, each of which has answered once. told: further settings of `from_pretrained`. Raises ConfigError."""
-    from sentimoe.inference import is_compressed
+    from sentimoe.inference import is_compressed, keep_few_kernels
     from sentimoe.model_folder import find_folder
     from sentimoe.service import load_served
 
@@ -74,6 +75,7 @@ def _loaded(
     from .show import prepare_process
 
     prepare_process()
+    keep_few_kernels(KERNELS)
     folders = {name: find_folder(model) for name, model in named.items()}
     if max_disagreement is not None and not any(map(is_compressed, folders.values())):
         raise ConfigError("--max-disagreement is for compressed models, and none of these is one; leave it out")

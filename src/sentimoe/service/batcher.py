@@ -17,9 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ..inference import Windows, softmax
+from ..inference import Windows, return_freed_memory, softmax
 from ..predictions import check_finite
 from .refusals import Kind, Refusal
+
+TEXTS_PER_RETURN = 8192  # texts between two returns of freed memory, each of which takes a few milliseconds
 
 Found = TypeVar("Found")
 Encodings = list[dict[str, list[int]]]  # the windows of one text
@@ -114,6 +116,7 @@ class Batcher:
         self._tokenising = ThreadPoolExecutor(1, "tokenise")
         self._running = ThreadPoolExecutor(1, "model")
         self._seconds_per_text = 0.001
+        self._since_return = 0  # texts that were answered since freed memory was returned
         self._loop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -274,6 +277,10 @@ class Batcher:
         probabilities = windows.averaged(softmax(logits), len(texts))
         check_finite(probabilities, range(len(texts)))
         read = [None] * len(texts) if layers is None else windows.most(layers, len(texts)).tolist()
+        self._since_return += len(texts)
+        if self._since_return >= TEXTS_PER_RETURN:
+            self._since_return = 0
+            return_freed_memory()  # batches of ever new sizes leave holes that nothing fits into
         return list(zip(probabilities, mean, read, strict=True))
 
 
