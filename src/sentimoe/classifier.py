@@ -133,9 +133,9 @@ class SentimentClassifier:
 
         Texts that belong to it are answered by layers of its own, all others as before. texts, labels: of the domain; a
         tenth is held out. unlabelled: more texts of the domain, for the router. old_texts: of the kind that the model
-        answers already, which are to stay where they are; old_labels: what is right for them. output: a new folder, which
-        gets the model with its domains; the one that it was loaded from stays as it is. recipe: `layers`, `epochs`,
-        `learning_rate`, `max_moved` and `seed`, see `sentimoe.domains.Recipe`.
+        answers already, which are to stay where they are; old_labels: what is right for them. output: a new folder,
+        which gets the model with its domains; the one that it was loaded from stays as it is. recipe: `layers`,
+        `epochs`, `learning_rate`, `max_moved` and `seed`, see `sentimoe.domains.Recipe`.
 
         Returns the receipt. Raises ConfigError, DataError for too few texts, and NotSupportedError where more than
         `max_moved` of the old texts would go to the new domain; the folder is then as it was.
@@ -299,7 +299,7 @@ class SentimentClassifier:
         if self.model is None or self.tokenizer is None:
             reason = "call fit(texts, labels) or load a trained model first"
             if self.domains:
-                reason = "it has added domains; remove them first, or load the model itself with domain='base', and take that"
+                reason = "it has added domains; remove them first, or take the model itself, loaded with domain='base'"
             elif self._engine is not None:
                 reason = "an exported, compressed or zero-shot one has no torch model; load the one it was made from"
             raise ConfigError(f"this classifier has nothing to {purpose}: {reason}")

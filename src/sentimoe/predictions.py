@@ -19,8 +19,8 @@ class Predictions:
     probabilities: `[B, C]` float32; a row of NaN for a blank text, and for an answer that is no label.
     truncated: rows of the texts whose end was not read, counted from 0. off_label: what a language model said instead
     of a label, and how often. layers: `[B]`, how many layers read each text, where texts leave early; 0: blank.
-    domains: `[B]`, of a model with added domains the place of the one that answered, 0: the model itself, -1: blank; and
-    domain_scores: `[B]`, how sure the router is of that.
+    domains: `[B]`, of a model with added domains the place of the one that answered, 0: the model itself, -1: blank;
+    and domain_scores: `[B]`, how sure the router is of that.
     """
 
     probabilities: np.ndarray

@@ -32,7 +32,10 @@ def add_domain(
         Path | None, Option(help="New folder for the model with the domain. [the folder of the model]")
     ] = None,
     layers: Annotated[int, Option(help="The last layers, of which the domain has its own.", min=1)] = 2,
-    epochs: Annotated[int, Option(help="Passes over its texts; the best one on validation counts.", min=1)] = 5,
+    epochs: Annotated[
+        int | None,
+        Option(help="Passes over its texts; the best on validation counts. [4, up to 20 for few texts]", min=1),
+    ] = None,
     learning_rate: Annotated[float, Option(help="Of full fine-tuning; updates take ten times as much.")] = 1e-4,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -59,8 +62,7 @@ def add_domain(
 
     prepare_process()
     file_format = FileFormat(encoding, delimiter)
-    columns = {"text_column": text_column, "label_column": label_column}
-    dataset = load_dataset(data, file_format=file_format, **columns)
+    dataset = load_dataset(data, text_column=text_column, label_column=label_column, file_format=file_format)
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     more = [] if unlabelled is None else read_texts(unlabelled, text_column, file_format)[1]

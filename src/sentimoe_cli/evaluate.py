@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -111,7 +111,7 @@ def evaluate(
     prepare_process()
     found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by)
     dataset, split, whole = found.dataset, found.split, found.whole
-    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     settings["domain"] = domain
     name = Path(data).name
     classifier = load_model(

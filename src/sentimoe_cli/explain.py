@@ -76,6 +76,10 @@ def explain(
     prepare_process()
     keep_few_kernels()
     classifier, engine = _load(folder, trust_remote_code, not no_verify)
+    if classifier.domains:
+        raise ConfigError(
+            f"{folder} has added domains, and these are chosen for whole texts; see sentimoe info {folder}"
+        )
     if classifier.model is None:
         raise ConfigError(
             f"{folder} is exported or compressed, and so does not say what its experts do; give the run folder"

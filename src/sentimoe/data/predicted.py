@@ -26,8 +26,8 @@ def with_predictions(
     """The frame with `label`, `score` and `prob_CLASS` columns, and `truncated` where the rows that were cut are given.
 
     layers: `[B]`, how many layers read each text, for a column of that name. reasons: why a row has no answer, for a
-    column `reason`. domains: which domain answered each row, and how sure the router was of it, for columns `domain` and
-    `domain_score`.
+    column `reason`. domains: which domain answered each row, and how sure the router was of it, for columns `domain`
+    and `domain_score`.
 
     With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why it is
     missing. Columns in their way become `input_NAME`. probabilities: `[B, C]`.

@@ -1,7 +1,7 @@
 """Which texts belong to a new domain: one linear score of the pooled state, fitted beside all that was there before.
 
-Two Gaussians with one covariance (linear discriminant analysis, shrunk after Ledoit and Wolf) and equal priors; then the
-score is lowered until few enough of the old texts are taken. Nothing that was fitted before changes.
+Two Gaussians with one covariance (linear discriminant analysis, shrunk after Ledoit and Wolf) and equal priors; then
+the score is lowered until few enough of the old texts are taken. Nothing that was fitted before changes.
 Legend: D hidden, V old vectors, W new ones.
 """
 
@@ -24,7 +24,8 @@ MARGIN = 0.8  # the share that may move is kept below the limit by this factor, 
 class Fitted:
     """weight `[D]` and bias of the score, which takes a text above 0.
 
-    moved: the share of the old vectors that it would take had it not seen them (cross-validation); found: of the new ones.
+    moved: the largest share of an old part that it would take had it not seen it (cross-validation). found: the share
+    of the new vectors, likewise.
     """
 
     weight: np.ndarray

@@ -48,7 +48,7 @@ def experts(top: Segment) -> None:
             layer.get_submodule(path).requires_grad_(True)
 
 
-# a kind makes what it trains in a frozen top trainable, in place; with its peak learning rate over that of a small model
+# a kind makes what it trains in a frozen top trainable, in place; and its learning rate over that of full fine-tuning
 KINDS: dict[str, tuple[Callable[[Segment], None], float]] = {"lora": (lora, 10.0), "experts": (experts, 3.0)}
 DEFAULT = "lora"
 
@@ -64,7 +64,7 @@ def start(top: Segment, kind: str) -> None:
 def updates_of(top: Segment) -> dict[str, torch.Tensor]:
     """What training changed, by the name of the weight, as `Domain.updates`: in 16 bits, the head as it is."""
     heads = tuple(f"{name}." for name in head_modules(top.model))
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for path, module in top.model.named_modules():
         if isinstance(module, LowRank):
             name = path.removesuffix(".0").replace(".parametrizations", "")

@@ -52,8 +52,8 @@ def load_routed(
 ) -> RoutedClassifier:
     """The model with the domains of its folder.
 
-    domain: the only one that is to answer. verify: compare each domain with its manifest and the model with the one that
-    it was added to. Raises ConfigError for an unknown domain, and ModelFolderError for a damaged or foreign one.
+    domain: the only one that is to answer. verify: compare each domain with its manifest, and the model with the one
+    that it was added to. Raises ConfigError for an unknown domain, and ModelFolderError for a damaged or foreign one.
     """
     names = domain_names(folder)
     if domain is not None and domain not in (BASE, *names):
@@ -146,7 +146,7 @@ def save_domain(
 
 
 def remove_domain(folder: Path, name: str) -> None:
-    """Take a domain away; with the last one goes what was kept for the router. Raises ConfigError where there is none."""
+    """Take a domain away; with the last one goes what was kept for the router. Raises ConfigError."""
     names = domain_names(folder)
     if name not in names:
         there = f"; there are {', '.join(names)}" if names else ", nor any other"

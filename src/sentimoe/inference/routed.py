@@ -32,8 +32,8 @@ class Domain:
     """An added domain, as it is stored.
 
     labels: its C' names, in the order of its head; label_type: "int" where they are numbers. cut: how many layers the
-    trunk has. weight: `[D]`, and bias: the router takes a text where weight @ pooled + bias is above 0. updates: weights
-    of the top by name, whole or as low-rank updates (`NAME.lora_A`, `NAME.lora_B`).
+    trunk has. weight: `[D]`, and bias: the router takes a text where weight @ pooled + bias is above 0. updates:
+    weights of the top by name, whole or as low-rank updates (`NAME.lora_A`, `NAME.lora_B`).
     """
 
     name: str
@@ -125,7 +125,7 @@ class RoutedClassifier:
     ) -> None:
         """Run each text of a batch through its top. rows: where its answer goes."""
         places = np.asarray(rows)
-        for top in np.unique(going[places]):
+        for top in np.unique(going[places]).tolist():
             own = np.flatnonzero(going[places] == top)
             given = (states, mask) if len(own) == len(places) else (states[own], mask[own])
             _, found = self.tops[top](*given)
@@ -178,7 +178,10 @@ def put(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 def changed_weights(model: PreTrainedModel, updates: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights that updates change, by name, in float32. Raises AttributeError and RuntimeError for another model's."""
+    """The weights that updates change, by name, in float32.
+
+    Raises AttributeError, KeyError or RuntimeError for updates of another model.
+    """
     found = {}
     for name, tensor in updates.items():
         if name.endswith(DOWN):
