@@ -183,6 +183,10 @@ def test_every_family_answers_as_a_model_with_the_changed_weights(case, kind):
     pooled = mean_over_real_tokens(states, given["attention_mask"])[:, 0]
     weight = np.eye(D, dtype=np.float32)[0]
     domain = Domain("new", ["bad", "fair", "good"], "str", 1, weight, -float(pooled.sort().values[2:4].mean()), updates)
+    with torch.no_grad():
+        _, trained = top.eval()(states, given["attention_mask"])
+        _, stored = RoutedClassifier(model, [domain], torch.float32).tops[1](states, given["attention_mask"])
+    torch.testing.assert_close(stored, trained, rtol=0.02, atol=0.02)  # 16 bits
     model_with = dense(case)
     model_with.load_state_dict(model.state_dict())
     with torch.no_grad():
