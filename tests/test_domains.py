@@ -358,6 +358,7 @@ def test_the_commands(base, added, tmp_path):
         ["compress", model, "--texts", tmp_path / "old.csv", "--output", tmp_path / "x"],
         ["explain", model, "--data", tmp_path / "old.csv", "--out", tmp_path / "x"],
         ["predict", "--model", model, "--backend", "openvino", "a"],
+        ["serve", model, "--port", "0"],
     ):
         assert "domains" in invoke(*command).error
     assert invoke("remove-domain", model, "--name", "airlines").exit_code == 0

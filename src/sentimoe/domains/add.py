@@ -19,7 +19,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from ..data import SeenTexts, SentimentDataset
-from ..errors import ConfigError, DataError, NotSupportedError
+from ..errors import ConfigError, DataError
 from ..inference import BASE, Engine, RoutedClassifier, compute_dtype, domain_names, load_routed
 from ..inference.domain_folder import save_domain, save_kept, tidy
 from ..inference.segments import check_segments
@@ -28,8 +28,8 @@ from ..machine import hardware, versions
 from ..records import writes
 from ..upcycle import moe_layers
 from .old import old_vectors, some
-from .receipt import OldTexts, effect_on_old, on_own_texts
-from .router import Fitted, fit_router
+from .receipt import OldTexts, check_moved, effect_on_kept, effect_on_old, on_own_texts
+from .router import fit_router
 from .states import Trunk
 from .top import calibrated, trained_domain, with_labels_of
 from .updates import DEFAULT, KINDS
@@ -124,23 +124,18 @@ def add_domain(
     domain, temperature = calibrated(domain, model, before, dataset, dtype)
     tops = [*([] if present is None else present.domains), domain]
     after = before.with_model(RoutedClassifier(model, tops, dtype))
-    receipt: dict[str, Any] = {
+    alone = before.with_model(RoutedClassifier(model, tops, dtype, fixed=name))
+    held = "test" if "test" in dataset.splits else "validation"
+    receipt = {
         "name": name,
         "max_moved": recipe.max_moved,
-        "kept": {of: {"vectors": len(each), "moved": float(_takes(fitted, each).mean())} for of, each in kept.items()},
+        "kept": effect_on_kept(kept, fitted),
         "router": {"moved": fitted.moved, "found": fitted.found},
+        "domain": {"split": held} | on_own_texts(before, alone, after, dataset.splits[held], dataset.label_names),
     }
-    held = "test" if "test" in dataset.splits else "validation"
-    alone = before.with_model(RoutedClassifier(model, tops, dtype, fixed=name))
-    receipt["domain"] = {"split": held} | on_own_texts(before, alone, after, dataset.splits[held], dataset.label_names)
     if old_texts is not None and old_texts.texts:
         receipt["old_texts"] = effect_on_old(before, after, old_texts, recipe.precision)
-    shares = [each["moved"] for each in receipt["kept"].values()] + [receipt.get("old_texts", {}).get("share", 0.0)]
-    if max(shares) > recipe.max_moved:
-        raise NotSupportedError(
-            f"{max(shares):.1%} of old texts would go to {name}, more than max_moved={recipe.max_moved:g}; nothing was "
-            "added. Allow more, or give --unlabelled texts that show better what the domain is"
-        )
+    check_moved(receipt)
     seconds["all"] = round(time.monotonic() - started, 1)
     receipt |= {"temperature": temperature, "seconds": seconds, "versions": versions(), "hardware": hardware()}
     about = {
@@ -186,10 +181,6 @@ def _dense(loaded: Loaded) -> PreTrainedModel:
     if moe_layers(model):
         raise ConfigError(f"{loaded.folder} has experts for each token; a domain is added to a dense classifier")
     return model
-
-
-def _takes(fitted: Fitted, vectors: np.ndarray) -> np.ndarray:
-    return vectors @ fitted.weight + fitted.bias > 0
 
 
 def _next_number(folder: Path, there: Sequence[str]) -> int:

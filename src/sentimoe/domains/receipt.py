@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..data import Split
+from ..errors import NotSupportedError
 from ..evaluation import classification_metrics
 from ..inference import Engine
 from ..predictions import Predictions
+from .router import Fitted
 
 KEYS = ("accuracy", "f1_weighted")
 PROBED = 256  # texts whose answers are compared bit for bit
@@ -23,6 +25,23 @@ class OldTexts:
 
     texts: list[str]
     labels: list[str] | None = None
+
+
+def effect_on_kept(kept: Mapping[str, np.ndarray], fitted: Fitted) -> dict[str, Any]:
+    """How many of the vectors that are kept of each old part the router takes."""
+    moved = {of: vectors @ fitted.weight + fitted.bias > 0 for of, vectors in kept.items()}
+    return {of: {"vectors": len(each), "moved": float(each.mean())} for of, each in moved.items()}
+
+
+def check_moved(receipt: Mapping[str, Any]) -> None:
+    """Raises NotSupportedError where more old texts go to the new domain than allowed."""
+    shares = [each["moved"] for each in receipt["kept"].values()] + [receipt.get("old_texts", {}).get("share", 0.0)]
+    if max(shares) > receipt["max_moved"]:
+        raise NotSupportedError(
+            f"{max(shares):.1%} of old texts would go to {receipt['name']}, more than max_moved="
+            f"{receipt['max_moved']:g}; nothing was added. Allow more, or give --unlabelled texts that show better "
+            "what the domain is"
+        )
 
 
 def effect_on_old(before: Engine, after: Engine, old: OldTexts, precision: str) -> dict[str, Any]:
