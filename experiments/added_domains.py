@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,14 @@ class Study:
         record["far"] = self._far(found)
         record["difference"] = self._difference(found)
         record["speed"] = self._speed(tops["lora"])
-        write_json(self.results / "domains" / "added.json", record)
-        record["sequential"] = self._sequential(ORDERS[0])
+        record["sequential"] = []
+        self._write(record)
+        for row in self._sequential(ORDERS[0]):
+            record["sequential"].append(row)
+            self._write(record)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        (self.results / "domains").mkdir(parents=True, exist_ok=True)
         write_json(self.results / "domains" / "added.json", record)
 
     def _data(self, name: str) -> SentimentDataset:
@@ -224,6 +230,9 @@ class Study:
 
     def _speed(self, tops: Mapping[str, Domain]) -> dict[str, Any]:
         """Mixed batches of five tops against the base, in turns."""
+        path = self.kept / "speed.json"
+        if path.exists():
+            return read_json(path)
         routers = self._routers(NEW)
         domains = [replace(tops[name], weight=routers[name].weight, bias=routers[name].bias) for name in NEW]
         texts = [text for name in (*OLD[:4], *NEW) for text in self._test(name)[0][: TIMED_TEXTS // 8]]
@@ -231,15 +240,13 @@ class Study:
         mixed = base.with_model(RoutedClassifier(self.model, domains, self.dtype))
         seconds = interleaved({"base": lambda: base.predict(texts), "mixed": lambda: mixed.predict(texts)}, rounds=5)
         rates = {name: throughput(each, len(texts)) for name, each in seconds.items()}
-        return rates | {
-            "ratio": ratio(seconds["mixed"], seconds["base"]),
-            "texts": len(texts),
-            "tops": len(domains) + 1,
-        }
+        found = {"ratio": ratio(seconds["mixed"], seconds["base"]), "texts": len(texts), "tops": len(domains) + 1}
+        write_json(path, rates | found)
+        return rates | found
 
-    def _sequential(self, order: Sequence[str]) -> list[dict[str, Any]]:
+    def _sequential(self, order: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The whole model trained on each domain in turn: accuracy on old and added domains."""
-        rows, model = [], str(self.base)
+        model = str(self.base)
         for step, name in enumerate(order, start=1):
             path = self.kept / f"sequential-{step}-{name}.json"
             folder = self.kept / f"sequential-{step}-{name}"
@@ -266,6 +273,5 @@ class Study:
                 ready.tokenizer.save_pretrained(str(folder))
                 write_json(path, row)
                 self.progress(f"in turn, {name}: old texts {row['old']['accuracy']:.4f}")
-            rows.append(read_json(path))
+            yield read_json(path)
             model = str(folder)
-        return rows

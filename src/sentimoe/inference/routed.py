@@ -108,10 +108,10 @@ class RoutedClassifier:
             self._ask(states, mask, rows, asked, logits)
         of_texts = _mean_of_texts(scores, np.asarray(lengths), np.asarray(owner, dtype=np.int64))
         going = self.route(of_texts)
-        others = np.flatnonzero(going != asked)  # windows of long texts that would go elsewhere by themselves
+        others = np.flatnonzero(going != asked).tolist()  # windows of long texts that would go elsewhere by themselves
         logits[others] = -np.inf
         for part in token_batches([lengths[row] for row in others], tokens_per_batch):
-            rows = others[part].tolist()
+            rows = [others[place] for place in part]
             self._ask(*self._read(batch_of(rows)), rows, going, logits)
         return Answers(logits, domains=going, domain_scores=self._probability(of_texts, going))
 
@@ -167,7 +167,7 @@ def sharing(segment: Segment, model: PreTrainedModel, changed: Mapping[str, torc
         put(segment.model, name, parameter)
     for name, _ in list(segment.model.named_buffers()):
         owner, _, leaf = name.rpartition(".")
-        segment.model.get_submodule(owner)._buffers[leaf] = model.get_buffer(name)
+        setattr(segment.model.get_submodule(owner), leaf, model.get_buffer(name))
     return segment
 
 
