@@ -144,6 +144,22 @@ def domains(
         per_text(number, work / "data", results, say)
 
 
+@app.command("add-domains")
+def add_domains(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    work: Annotated[Path, Option(help="Folder with the base and the data of single domains.")] = Path("runs/domains"),
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+) -> None:
+    """Add domains to a classifier one by one, in two kinds and two orders; what is trained already is kept."""
+    check_folder(results)
+    check_folder(work)
+    from experiments.added_domains import Study
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    Study(data_root, work, results, say).run()
+
+
 @app.command("compression")
 def compression(
     data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],

@@ -12,6 +12,7 @@ from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_text
 
 from .ablation_picture import ablation_picture
+from .added_steps import added_steps
 from .compression import compressions
 from .interpretability import interpretability
 from .pictures import confusion_picture
@@ -23,6 +24,7 @@ from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, se
 from .where_experts_pay import domains, many_texts
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
+ADDED = ("<!-- added domains -->", "<!-- /added domains -->")
 ALTERNATIVES = ("<!-- alternatives -->", "<!-- /alternatives -->")
 
 
@@ -95,6 +97,10 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)
     write_text(readme, between(text, MARKS, block))
+    added, page_of_domains = results_folder / "domains" / "added.json", docs / "where-experts-pay.md"
+    if added.exists() and page_of_domains.exists():
+        block = environment.get_template("added-domains.md.jinja").render(added_steps(read_json(added)))
+        write_text(page_of_domains, between(page_of_domains.read_text(encoding="utf-8"), ADDED, block))
     record = results_folder / "bench" / "peers__compressed-tweets-s0.json"
     how_to = docs / "how-to" / "faster.md"
     if record.exists() and how_to.exists():

@@ -16,6 +16,7 @@ LEVELS = [
     {"inference", "evaluation"},
     {"training", "explain"},
     {"compression", "loading"},
+    {"domains"},
     {"classifier"},
     {"batch"},
     {"bench"},

@@ -22,6 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "docs/quickstart.md", *sorted((ROOT / "docs/
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALLER = {  # what makes a command of a page quick
     "train": ["--epochs", "1", "--max-length", "32"],
+    "add-domain": ["--layers", "1", "--epochs", "2"],
     "explain": ["--limit", "20", "--shown", "1"],
     "explore": ["--port", "0"],
     "serve": ["--port", "0"],

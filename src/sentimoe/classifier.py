@@ -49,6 +49,7 @@ class SentimentClassifier:
         self.seen_texts: SeenTexts | None = None
         self._engine: Engine | ZeroShot | None = None
         self._folder: Path | None = None  # from which it was loaded
+        self._loading: dict[str, Any] = {}  # and how
 
     @classmethod
     def from_pretrained(
@@ -63,6 +64,7 @@ class SentimentClassifier:
         tokens_per_batch: int = 8192,
         trust_remote_code: bool = False,
         verify: bool = True,
+        domain: str | None = None,
     ) -> SentimentClassifier:
         """Load a trained model, onto the GPU where there is one.
 
@@ -72,7 +74,8 @@ class SentimentClassifier:
         of a model with experts; None: as it was saved. max_disagreement: the dial of a compressed model, one of its
         certified tolerances; 0: all layers read every text. tokens_per_batch: fewer take less memory.
         trust_remote_code: run the Python code that the folder brings along. verify: compare the folder with its
-        manifest; False for one that was changed on purpose.
+        manifest; False for one that was changed on purpose. domain: of a model with added domains, the only one that
+        answers; "base": the model itself, without them; None: each text goes to the one that it belongs to.
 
         Raises ConfigError when there is no such model or it does not allow what is asked, and ModelFolderError when it
         is damaged or not trusted.
@@ -84,6 +87,7 @@ class SentimentClassifier:
             max_disagreement=max_disagreement,
             trust_remote_code=trust_remote_code,
             verify=verify,
+            domain=domain,
         )
         classifier = cls()
         classifier.config = None
@@ -91,6 +95,13 @@ class SentimentClassifier:
         if isinstance(network, torch.nn.Module):
             network = classifier.model = network if backend == "openvino" else network.to(_device())
         classifier.tokenizer, classifier.seen_texts, classifier._folder = loaded.tokenizer, loaded.seen, loaded.folder
+        classifier._loading = {
+            "precision": precision,
+            "long_texts": long_texts,
+            "tokens_per_batch": tokens_per_batch,
+            "trust_remote_code": trust_remote_code,
+            "verify": verify,
+        }
         classifier._engine = Engine(
             network,
             loaded.tokenizer,
@@ -100,6 +111,62 @@ class SentimentClassifier:
             tokens_per_batch=tokens_per_batch,
         )
         return classifier
+
+    @property
+    def domains(self) -> list[str]:
+        """The names in the order of `Predictions.domains`: "base" and the added domains; none: no domain was added."""
+        return list(getattr(self.engine.model, "names", ())) if isinstance(self.engine, Engine) else []
+
+    def add_domain(
+        self,
+        name: str,
+        texts: Iterable[str],
+        labels: Iterable[str | int],
+        *,
+        unlabelled: Iterable[str] = (),
+        old_texts: Iterable[str] = (),
+        old_labels: Iterable[str | int] | None = None,
+        output: str | Path | None = None,
+        **recipe: Any,
+    ) -> dict[str, Any]:
+        """Add a domain to the folder that this classifier was loaded from, and answer with it from now on.
+
+        Texts that belong to it are answered by layers of its own, all others as before. texts, labels: of the domain; a
+        tenth is held out. unlabelled: more texts of the domain, for the router. old_texts: of the kind that the model
+        answers already, which are to stay where they are; old_labels: what is right for them. output: a new folder,
+        which gets the model with its domains; the one that it was loaded from stays as it is. recipe: `layers`,
+        `epochs`, `learning_rate`, `max_moved` and `seed`, see `sentimoe.domains.Recipe`.
+
+        Returns the receipt. Raises ConfigError, DataError for too few texts, and NotSupportedError where more than
+        `max_moved` of the old texts would go to the new domain; the folder is then as it was.
+        """
+        from .domains import OldTexts, Recipe, add_domain
+
+        folder = self._loaded_folder("add_domain")
+        old = list(values_of(old_texts, "old_texts"))
+        right = None if old_labels is None else [str(label) for label in values_of(old_labels, "old_labels")]
+        if right is not None and len(right) != len(old):
+            raise ConfigError(f"{len(old)} old_texts but {len(right)} old_labels; give one label for each text")
+        target = None if output is None else Path(output)
+        receipt = add_domain(
+            folder,
+            name,
+            dataset_from_texts(texts, labels),
+            Recipe(**recipe),
+            unlabelled=list(values_of(unlabelled, "unlabelled")),
+            old_texts=OldTexts(old, right) if old else None,
+            output=target,
+        )
+        self._reload(target or folder)
+        return receipt
+
+    def remove_domain(self, name: str) -> None:
+        """Take an added domain away; the folder is as it was before. Raises ConfigError where there is none."""
+        from .inference import remove_domain
+
+        folder = self._loaded_folder("remove_domain")
+        remove_domain(folder, name)
+        self._reload(folder)
 
     def export(self, folder: str | Path) -> list[Comparison]:
         """Write an OpenVINO folder, with a model card, that `from_pretrained` and programs without this package run.
@@ -236,10 +303,24 @@ class SentimentClassifier:
         """The model of torch and its tokenizer. Raises ConfigError where there is none."""
         if self.model is None or self.tokenizer is None:
             reason = "call fit(texts, labels) or load a trained model first"
-            if self._engine is not None:
+            if self.domains:
+                reason = "it has added domains; remove them first, or take the model itself, loaded with domain='base'"
+            elif self._engine is not None:
                 reason = "an exported, compressed or zero-shot one has no torch model; load the one it was made from"
             raise ConfigError(f"this classifier has nothing to {purpose}: {reason}")
         return self.model, self.tokenizer
+
+    def _loaded_folder(self, purpose: str) -> Path:
+        """The folder that it was loaded from. Raises ConfigError where there is none."""
+        if self._folder is None:
+            raise ConfigError(
+                f"{purpose} changes a model folder: save_pretrained(FOLDER) first, then from_pretrained(FOLDER)"
+            )
+        return self._folder
+
+    def _reload(self, folder: Path) -> None:
+        """Become what the folder holds now."""
+        vars(self).update(vars(type(self).from_pretrained(folder, **self._loading)))
 
     @property
     def engine(self) -> Engine | ZeroShot:

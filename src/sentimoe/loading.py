@@ -11,13 +11,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .data import SeenTexts
 from .errors import ConfigError
 from .inference import (
+    BASE,
     OpenVINOClassifier,
+    RoutedClassifier,
     StagedClassifier,
     compute_dtype,
+    domain_names,
     is_compressed,
     is_exported,
     load_compressed,
     load_exported,
+    load_routed,
+    seen_places,
 )
 from .model_folder import check_vocabulary, find_folder, is_model_folder, load_tokenizer
 from .ready import is_ready, load_ready
@@ -32,7 +37,7 @@ class Loaded:
     """
 
     folder: Path
-    network: PreTrainedModel | OpenVINOClassifier | StagedClassifier
+    network: PreTrainedModel | OpenVINOClassifier | StagedClassifier | RoutedClassifier
     tokenizer: PreTrainedTokenizerBase
     seen: SeenTexts | None
 
@@ -45,6 +50,7 @@ def load(
     max_disagreement: float | None,
     trust_remote_code: bool,
     verify: bool,
+    domain: str | None = None,
 ) -> Loaded:
     """Load a folder, a ready model or a hub id, as `SentimentClassifier.from_pretrained` explains, onto the processor.
 
@@ -59,8 +65,12 @@ def load(
             f"{folder} is compressed or exported, with its experts per token fixed; make it again from the run folder "
             "with others"
         )
-    network: PreTrainedModel | OpenVINOClassifier | StagedClassifier
-    dtype, tokenizer = compute_dtype(precision, torch.device("cpu")), None
+    domains = domain_names(folder)
+    if domain is not None and not domains:
+        raise ConfigError(f"{folder} has no domains, so domain={domain!r} is not allowed; see sentimoe add-domain")
+    network: PreTrainedModel | OpenVINOClassifier | StagedClassifier | RoutedClassifier
+    device = torch.device("cuda" if torch.cuda.is_available() and domains else "cpu")
+    dtype, tokenizer = compute_dtype(precision, device), None
     if is_compressed(folder):
         network = load_compressed(folder, dtype, max_disagreement, verify=verify)
     elif is_exported(folder):
@@ -79,4 +89,10 @@ def load(
         check_vocabulary(tokenizer, network, folder)
         if num_experts_per_tok is not None:
             set_experts_per_token(network, num_experts_per_tok)
-    return Loaded(folder, network, tokenizer, SeenTexts.load(folder))
+        if domains and domain != BASE:
+            network = load_routed(folder, network.to(device), dtype, domain, verify=verify)
+    seen = None
+    for place in seen_places(folder) if domain != BASE else [folder]:
+        found = SeenTexts.load(place)
+        seen = found if seen is None or found is None else seen | found
+    return Loaded(folder, network, tokenizer, seen)

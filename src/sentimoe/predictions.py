@@ -19,24 +19,30 @@ class Predictions:
     probabilities: `[B, C]` float32; a row of NaN for a blank text, and for an answer that is no label.
     truncated: rows of the texts whose end was not read, counted from 0. off_label: what a language model said instead
     of a label, and how often. layers: `[B]`, how many layers read each text, where texts leave early; 0: blank.
+    domains: `[B]`, of a model with added domains the place of the one that answered, 0: the model itself, -1: blank;
+    and domain_scores: `[B]`, how sure the router is of that.
     """
 
     probabilities: np.ndarray
     truncated: list[int] = field(default_factory=list)
     off_label: Counter[str] = field(default_factory=Counter)
     layers: np.ndarray | None = None
+    domains: np.ndarray | None = None
+    domain_scores: np.ndarray | None = None
 
 
 def joined(parts: Iterable[Predictions], num_labels: int) -> Predictions:
     """The chunks of a stream as one; of no texts, probabilities `[0, C]`."""
     probabilities, truncated, off_label = [np.empty((0, num_labels), dtype=np.float32)], [], Counter[str]()
-    layers = []
+    beside: dict[str, list[np.ndarray]] = {"layers": [], "domains": [], "domain_scores": []}
     for part in parts:
         probabilities.append(part.probabilities)
         truncated += part.truncated
         off_label += part.off_label
-        layers += [] if part.layers is None else [part.layers]
-    return Predictions(np.concatenate(probabilities), truncated, off_label, np.concatenate(layers) if layers else None)
+        for name, found in beside.items():
+            found += [] if getattr(part, name) is None else [getattr(part, name)]
+    told = {name: np.concatenate(found) for name, found in beside.items() if found}
+    return Predictions(np.concatenate(probabilities), truncated, off_label, **told)
 
 
 def answers(probabilities: np.ndarray, classes: Sequence[str | int]) -> list[dict[str, Any]]:

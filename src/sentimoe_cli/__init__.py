@@ -14,7 +14,22 @@ import typer
 
 from sentimoe_settings.errors import ExitCode, SentiMoEError
 
-from . import bench, compare, compress, evaluate, explain, explore, export, info, predict, ready, serve, suspects, train
+from . import (
+    bench,
+    compare,
+    compress,
+    domains,
+    evaluate,
+    explain,
+    explore,
+    export,
+    info,
+    predict,
+    ready,
+    serve,
+    suspects,
+    train,
+)
 from .messages import say
 from .options import GroupedCommand
 
@@ -51,6 +66,8 @@ for command in (
     suspects.suspects,
     predict.predict,
     compress.compress,
+    domains.add_domain,
+    domains.remove_domain,
     export.export,
     explain.explain,
     explore.explore,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from .options import (
     AsJson,
     Backend,
     Delimiter,
+    Domain,
     Encoding,
     ExpertsPerToken,
     LabelColumn,
@@ -61,6 +62,7 @@ def evaluate(
     precision: Precision = "auto",
     backend: Backend = "torch",
     experts_per_token: ExpertsPerToken = None,
+    domain: Domain = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
     as_json: AsJson = False,
@@ -109,7 +111,8 @@ def evaluate(
     prepare_process()
     found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by)
     dataset, split, whole = found.dataset, found.split, found.whole
-    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
+    settings["domain"] = domain
     name = Path(data).name
     classifier = load_model(
         model, method, dataset.label_names, mode, name, precision, trust_remote_code, not no_verify, **settings
@@ -150,6 +153,10 @@ def evaluate(
     if order is not None:
         places = np.array([order.index(label) for label in dataset.label_names] + [-1])  # -1: unanswered
         metrics |= {"ordinal": ordinal_metrics(places[labels], places[answers], len(order)), "order": order}
+    if predictions.domains is not None:
+        metrics["domains"] = {
+            each: int((predictions.domains == place).sum()) for place, each in enumerate(classifier.domains)
+        }
     if isinstance(classifier.engine, ZeroShot):
         metrics["off_label"] = dict(predictions.off_label.most_common())
     if found.groups is not None:
@@ -175,6 +182,8 @@ def evaluate(
             print_tables(metrics_table(f"{dataset.name}, {split}, texts not seen in training", metrics["unseen"]))
         if found.groups is not None:
             print_tables(groups_table(f"{dataset.name} by {by}", metrics["groups"]))
+        if "domains" in metrics:
+            typer.echo(f"answered by {', '.join(f'{each}: {count}' for each, count in metrics['domains'].items())}")
         for answer, count in list(metrics.get("off_label", {}).items())[:10]:
             typer.echo(f"off-label, {count} times: {answer!r}")
     if target_accuracy is not None and threshold is None:

@@ -83,6 +83,8 @@ def explain(
     prepare_process()
     keep_few_kernels()
     classifier, engine = _load(model, trust_remote_code, not no_verify)
+    if classifier.domains:
+        raise ConfigError(f"{model} has added domains, and these are chosen for whole texts; see sentimoe info {model}")
     if classifier.model is None:
         raise ConfigError(
             f"{model} is exported or compressed, and so cannot be explained; give the run folder that it was made from"

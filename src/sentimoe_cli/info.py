@@ -24,7 +24,7 @@ def info(
     from rich.table import Table
 
     from sentimoe import SentimentClassifier
-    from sentimoe.inference import is_compressed, is_exported
+    from sentimoe.inference import BASE, about_domain, domain_names, is_compressed, is_exported
     from sentimoe.model_folder import COMPRESSED, EXPORT, find_folder
 
     from .compress import told
@@ -40,10 +40,13 @@ def info(
     if is_exported(folder):
         print_json(beside_model(folder, EXPORT))
         return
+    base = BASE if domain_names(folder) else None
     classifier = SentimentClassifier.from_pretrained(
-        folder, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify
+        folder, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify, domain=base
     )
     facts = describe(classifier, folder)
+    if domains := domain_names(folder):
+        facts["domains"] = {name: _of_domain(about_domain(folder, name)) for name in domains}
     if as_json:
         print_json(facts)
         return
@@ -51,6 +54,10 @@ def info(
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), visible(_in_words(value)))
     print_tables(table)
+
+
+def _of_domain(about: dict[str, Any]) -> dict[str, Any]:
+    return {name: about[name] for name in ("labels", "parameters", "megabytes", "data")}
 
 
 def _in_words(value: Any) -> str:

@@ -35,7 +35,13 @@ def load_model(
         return SentimentClassifier.from_pretrained(name, **options, **settings)
     if method != "zero-shot":
         raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
-    usual = {"long_texts": "windows", "backend": "torch", "num_experts_per_tok": None, "max_disagreement": None}
+    usual = {
+        "long_texts": "windows",
+        "backend": "torch",
+        "num_experts_per_tok": None,
+        "max_disagreement": None,
+        "domain": None,
+    }
     if other := [name for name, value in settings.items() if value != usual.get(name, value)]:
         raise ConfigError(
             f"zero-shot does not have {', '.join(other)}: they are of trained classifiers; leave them out"

@@ -43,6 +43,12 @@ MaxDisagreement = Annotated[
     float | None,
     typer.Option(help="Of a compressed model: one of its certified tolerances; 0: all layers read every text."),
 ]
+Domain = Annotated[
+    str | None,
+    typer.Option(
+        help="Of a model with added domains: the only one that answers; base: the model itself. [by the text]"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

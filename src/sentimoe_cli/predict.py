@@ -17,6 +17,7 @@ from .messages import Mistake, say, takes_unicode
 from .options import (
     Backend,
     Delimiter,
+    Domain,
     Encoding,
     ExpertsPerToken,
     LongTexts,
@@ -92,6 +93,7 @@ def predict(
     backend: Backend = "torch",
     experts_per_token: ExpertsPerToken = None,
     max_disagreement: MaxDisagreement = None,
+    domain: Domain = None,
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained, with --labels.")
     ] = None,
@@ -104,7 +106,7 @@ def predict(
 
     With `--probabilities`, `prob_CLASS` holds the probability of each class. A column of the input that has one of these names is kept as `input_NAME` (`input_input_NAME` if that is taken). Blank texts get no label. With
     `--long-texts truncate` a column `truncated` marks the texts whose end was not read. A model with a threshold
-    (`evaluate --target-accuracy --save`) gives doubtful texts no label; `guess` holds what it would have been. A compressed model adds `layers`.
+    (`evaluate --target-accuracy --save`) gives doubtful texts no label; `guess` holds what it would have been. A compressed model adds `layers`, one with added domains `domain` and `domain_score`.
 
     A folder as --output takes any number of rows, in parts: a run that was stopped goes on with the same command, and `reason` says why a row has no label.
     """
@@ -129,6 +131,7 @@ def predict(
             say(f"note: {note}")
         settings: dict[str, Any] = {"long_texts": long_texts, "precision": precision, "backend": backend}
         settings |= {"num_experts_per_tok": experts_per_token, "max_disagreement": max_disagreement}
+        settings |= {} if domain is None else {"domain": domain}
         if from_stdin and sys.stdin is None:
             raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
         with lines_as_file(sys.stdin.buffer) if from_stdin else nullcontext() as lines:
@@ -174,7 +177,7 @@ def predict(
     import pandas as pd
 
     from sentimoe.data import FileFormat, json_lines, read_texts, write_table
-    from sentimoe.data.predicted import STRING, made_up, with_predictions
+    from sentimoe.data.predicted import STRING, made_up, named_domains, with_predictions
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import THRESHOLD, find_folder
 
@@ -192,7 +195,7 @@ def predict(
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
     settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    settings["max_disagreement"] = max_disagreement
+    settings |= {"max_disagreement": max_disagreement, "domain": domain}
     if method is None:
         model = str(find_folder(model))
     classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
@@ -211,8 +214,11 @@ def predict(
     certificate = certificate_for(model, max_disagreement, precision, long_texts) if method is None else None
     layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)
     invented = made_up(len(rows), engine.num_labels)
-    unknown = [None] * len(rows)
-    try_writing(with_predictions(frame, classes, invented, cut, threshold, layers, unknown, probabilities), output)
+    unknown, nowhere = [None] * len(rows), None
+    if classifier.domains:
+        nowhere = (unknown, np.full(len(rows), np.nan))
+    likely = with_predictions(frame, classes, invented, cut, threshold, layers, unknown, probabilities, nowhere)
+    try_writing(likely, output)
     predictions = predictions_with_bar(engine, rows)
     if predictions.truncated:
         cut = predictions.truncated
@@ -222,7 +228,8 @@ def predict(
         for text, answered in zip(rows, ~np.isnan(predictions.probabilities[:, 0]), strict=True)
     ]
     answered, layers = predictions.probabilities, predictions.layers
-    frame = with_predictions(frame, classes, answered, cut, threshold, layers, reasons, probabilities)
+    told = named_domains(classifier.domains, predictions.domains, predictions.domain_scores)
+    frame = with_predictions(frame, classes, answered, cut, threshold, layers, reasons, probabilities, told)
     if certificate is not None and layers is not None:
         warn_of_drift(certificate, layers)
     if threshold is not None:

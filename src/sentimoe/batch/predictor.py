@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import torch
 from ..classifier import SentimentClassifier
 from ..data import clean_text
 from ..data.characters import UNDECODABLE, is_marked
-from ..data.predicted import STRING, made_up, with_predictions
+from ..data.predicted import STRING, made_up, named_domains, with_predictions
 from ..data.rows import cells
 from ..errors import ConfigError, DataError
-from ..inference import Engine, StagedClassifier
+from ..inference import Engine, RoutedClassifier, StagedClassifier
 from ..manifest import sha256
 from ..model_folder import THRESHOLD, find_folder
 from ..predictions import Predictions, joined
@@ -64,6 +65,7 @@ class Predictor:
         self.text_column, self.max_characters, self.all_answers = text_column, max_characters, all_answers
         self.probabilities = probabilities
         self.threshold = None if all_answers else _threshold_of(self.folder)
+        self.domains = classifier.domains
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
         self.marks_cuts = self.engine.long_texts == "truncate"
 
@@ -113,7 +115,10 @@ class Predictor:
         layers = np.zeros(len(frame), dtype=np.int64) if self.counts_layers else None
         if layers is not None and found.layers is not None:
             layers[readable] = found.layers
-        return self._with(frame, probabilities, cut, layers, reasons)
+        domains = self._no_domains(len(frame))
+        if domains is not None and found.domains is not None and found.domain_scores is not None:
+            domains[0][readable], domains[1][readable] = found.domains, found.domain_scores
+        return self._with(frame, probabilities, cut, layers, reasons, domains)
 
     def made_up(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame as it will look, with made-up answers that take as much room in a file."""
@@ -121,7 +126,7 @@ class Predictor:
         probabilities = made_up(count, self.engine.num_labels)
         cut: list[int] | None = [] if self.marks_cuts else None
         layers = np.zeros(count, dtype=np.int64) if self.counts_layers else None
-        return self._with(frame, probabilities, cut, layers, [None] * count)
+        return self._with(frame, probabilities, cut, layers, [None] * count, self._no_domains(count))
 
     def _with(
         self,
@@ -130,11 +135,16 @@ class Predictor:
         cut: list[int] | None,
         layers: np.ndarray | None,
         reasons: list[str | None],
+        domains: tuple[np.ndarray, np.ndarray] | None,
     ) -> pd.DataFrame:
-        plain = _without_marks(frame)
+        plain, told = _without_marks(frame), named_domains(self.domains, *(domains or (None, None)))
         return with_predictions(
-            plain, self.classes, probabilities, cut, self.threshold, layers, reasons, self.probabilities
+            plain, self.classes, probabilities, cut, self.threshold, layers, reasons, self.probabilities, told
         )
+
+    def _no_domains(self, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of a model with added domains, what `Predictions` says of rows that none of them answered."""
+        return (np.full(count, -1), np.full(count, np.nan, dtype=np.float32)) if self.domains else None
 
     def _checked(self, values: Sequence[Any]) -> tuple[list[str], list[str | None]]:
         """The text of each row, and why it is not read."""
@@ -179,11 +189,15 @@ def answered(engine: Any, texts: Sequence[str]) -> tuple[Predictions, list[int]]
         if not _is_memory(error):
             raise
     if len(texts) == 1:
-        layers = np.zeros(1, dtype=np.int64) if isinstance(engine.model, StagedClassifier) else None
-        return Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), layers=layers), [0]
+        told: dict[str, Any] = {}
+        if isinstance(engine.model, StagedClassifier):
+            told = {"layers": np.zeros(1, dtype=np.int64)}
+        elif isinstance(engine.model, RoutedClassifier):
+            told = {"domains": np.full(1, -1), "domain_scores": np.full(1, np.nan, dtype=np.float32)}
+        return Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), **told), [0]
     half = len(texts) // 2
     (first, failed), (second, more) = answered(engine, texts[:half]), answered(engine, texts[half:])
-    shifted = Predictions(second.probabilities, [half + row for row in second.truncated], layers=second.layers)
+    shifted = replace(second, truncated=[half + row for row in second.truncated])
     return joined([first, shifted], engine.num_labels), failed + [half + place for place in more]
 
 

@@ -22,11 +22,13 @@ def with_predictions(
     layers: np.ndarray | None = None,
     reasons: Sequence[str | None] | None = None,
     each_class: bool = False,
+    domains: tuple[Sequence[str | None], np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """The frame with `label` and `score` columns, and `truncated` where the rows that were cut are given.
 
     layers: `[B]`, how many layers read each text, for a column of that name. reasons: why a row has no answer, for a
-    column `reason`. each_class: add the probability of each class, in columns `prob_CLASS`.
+    column `reason`. each_class: add the probability of each class, in columns `prob_CLASS`. domains: which domain
+    answered each row, and how sure the router was of it, for columns `domain` and `domain_score`.
 
     With a threshold, rows of a lower score have no label: `guess` is what it would have been, `reason` says why it is
     missing. Columns in their way become `input_NAME`. probabilities: `[B, C]`.
@@ -51,6 +53,9 @@ def with_predictions(
         added["truncated"] = pd.Series(np.isin(np.arange(len(frame)), truncated))
     if layers is not None:
         added["layers"] = pd.Series(layers)
+    if domains is not None:
+        added["domain"] = pd.Series(list(domains[0]), dtype=STRING)
+        added["domain_score"] = pd.Series(np.asarray(domains[1], dtype=np.float32))
     kept, taken = [], {*frame.columns, *added}
     for name in frame.columns:
         free = name
@@ -60,6 +65,15 @@ def with_predictions(
         kept.append(free)
     plain = frame.set_axis(kept, axis=1).reset_index(drop=True)  # rows are told apart by their place
     return pd.concat([plain, pd.DataFrame(added)], axis=1).set_axis(frame.index)
+
+
+def named_domains(
+    names: Sequence[str], domains: np.ndarray | None, scores: np.ndarray | None
+) -> tuple[list[str | None], np.ndarray] | None:
+    """The `domains` of `with_predictions` from those of `Predictions`; None of a model without any. names: of all."""
+    if domains is None or scores is None:
+        return None
+    return [names[place] if place >= 0 else None for place in domains], scores
 
 
 def made_up(rows: int, classes: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,10 +18,11 @@ from ..predictions import Predictions, check_finite, joined
 from ..upcycle import check_single_label
 from .ahead import prepared_ahead
 from .conversion import compiled
-from .exits import StagedClassifier, softmax
+from .exits import Answers, StagedClassifier, softmax
 from .lengths import position_limit, window_length
 from .openvino import OpenVINOClassifier
 from .precision import compute_dtype, in_precision
+from .routed import RoutedClassifier
 from .windows import Windows, check_long_texts, make_windows
 
 TEXTS_PER_CHUNK = 4096
@@ -46,7 +48,7 @@ class Engine:
 
     def __init__(
         self,
-        model: PreTrainedModel | OpenVINOClassifier | StagedClassifier,
+        model: PreTrainedModel | OpenVINOClassifier | StagedClassifier | RoutedClassifier,
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_length: int | None = None,
@@ -60,7 +62,9 @@ class Engine:
         check_whole("tokens_per_batch", tokens_per_batch, 1)
         if tokenizer.pad_token is None:
             raise ConfigError("the tokenizer has no padding token; set tokenizer.pad_token, to eos_token for example")
-        if not (ready := isinstance(model, OpenVINOClassifier | StagedClassifier)):
+        if isinstance(model, RoutedClassifier) and backend != "torch":
+            raise ConfigError(f"backend={backend!r}: a model with added domains runs on torch alone; leave it out")
+        if not (ready := isinstance(model, OpenVINOClassifier | StagedClassifier | RoutedClassifier)):
             check_vocabulary(tokenizer, model, getattr(tokenizer, "name_or_path", "") or "this model")
         self.tokenizer = tokenizer
         self.max_length = window_length(max_length, tokenizer, model.max_length if ready else position_limit(model))
@@ -70,6 +74,13 @@ class Engine:
         check_single_label(model.config, getattr(model.config, "name_or_path", "") or "the model")
         self.num_labels = model.config.num_labels
         self.label_names = [model.config.id2label[index] for index in range(self.num_labels)]
+
+    def with_model(self, model: Any) -> Engine:
+        """The same tokenizer and settings around another model that is ready to run, such as one with domains."""
+        other = copy.copy(self)
+        other.model, other.num_labels = model, model.config.num_labels
+        other.label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        return other
 
     def predict_proba(self, texts: Iterable[Any]) -> np.ndarray:
         """Probabilities `[B, C]` float32, a row for every text; blank: a row of NaN.
@@ -90,12 +101,16 @@ class Engine:
         """
         start = 0
         for chunk, windows in prepared_ahead(text_chunks(texts, TEXTS_PER_CHUNK), self.windows):
-            logits, layers = self.logits(windows)
-            probabilities = windows.averaged(softmax(logits), len(chunk))
+            found = self.answers(windows)
+            probabilities = windows.averaged(softmax(found.logits), len(chunk))
             answered = sorted(set(windows.owner))
             check_finite(probabilities[answered], [start + row for row in answered])
-            read = None if layers is None else windows.most(layers, len(chunk))
-            yield Predictions(probabilities, [start + row for row in windows.truncated], layers=read)
+            read = None if found.layers is None else windows.most(found.layers, len(chunk))
+            told: dict[str, Any] = {"layers": read}
+            if found.domains is not None and found.domain_scores is not None:
+                told["domains"] = windows.most(found.domains + 1, len(chunk)) - 1
+                told["domain_scores"] = windows.averaged(found.domain_scores[:, None], len(chunk))[:, 0]
+            yield Predictions(probabilities, [start + row for row in windows.truncated], **told)
             start += len(chunk)
 
     def windows(self, texts: Sequence[str], long_texts: str | None = None) -> Windows:
@@ -115,16 +130,25 @@ class Engine:
 
     def logits(self, windows: Windows) -> tuple[np.ndarray, np.ndarray | None]:
         """The logits `[W, C]` of each window, and how many layers read it `[W]`, where texts leave early."""
+        found = self.answers(windows)
+        return found.logits, found.layers
+
+    def answers(self, windows: Windows) -> Answers:
+        """The logits of each window and, where the model decides it for each text, which part of it answered."""
         if isinstance(self.model, StagedClassifier):
-            answers = self.model.answer(
-                [encoding["input_ids"] for encoding in windows.encodings], self.tokens_per_batch
-            )
-            return answers.logits, answers.layers
-        logits = np.empty((len(windows.encodings), self.num_labels), dtype=np.float32)
+            return self.model.answer([encoding["input_ids"] for encoding in windows.encodings], self.tokens_per_batch)
         lengths = [len(ids["input_ids"]) for ids in windows.encodings]
+        if isinstance(self.model, RoutedClassifier):
+            return self.model.answer(
+                lambda rows: self.batch([windows.encodings[row] for row in rows]),
+                lengths,
+                windows.owner,
+                self.tokens_per_batch,
+            )
+        logits = np.empty((len(windows.encodings), self.num_labels), dtype=np.float32)
         for batch in token_batches(lengths, self.tokens_per_batch):
             logits[batch] = self._forward([windows.encodings[index] for index in batch])
-        return logits, None
+        return Answers(logits)
 
     @torch.inference_mode()
     def _forward(self, encodings: Sequence[dict[str, list[int]]]) -> np.ndarray:

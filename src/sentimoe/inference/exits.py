@@ -56,10 +56,16 @@ class ExitHead(nn.Module):
 
 @dataclass(frozen=True)
 class Answers:
-    """logits: `[W, C]`. layers: `[W]`, how many layers read each text."""
+    """logits: `[W, C]`. layers: `[W]`, how many layers read each text, where texts leave early.
+
+    domains: `[W]`, the place of the top that answered among a model and its domains, and domain_scores: `[W]`, how sure
+    the router is of that; of a model with added domains.
+    """
 
     logits: np.ndarray
-    layers: np.ndarray
+    layers: np.ndarray | None = None
+    domains: np.ndarray | None = None
+    domain_scores: np.ndarray | None = None
 
 
 class StagedClassifier:

@@ -36,6 +36,7 @@ class Segment(nn.Module):
         self._padding = self.model.config.get_text_config().pad_token_id or 0
         self._any_id = 1 if self._padding == 0 else 0
         self.begins, self.ends = start == 0, stop == len(layers)
+        self.own_layers = tuple(layers[start:stop])  # not registered once more: they belong to `model`
         length = _tuple_length(model)
         for index, layer in enumerate(layers):
             if not start <= index < stop:

@@ -103,6 +103,11 @@ def load_served(
     engine = classifier.engine
     if not isinstance(engine, Engine):
         raise ConfigError(f"{model} is a language model that is asked; serve a trained classifier")
+    if classifier.domains:
+        raise ConfigError(
+            f"{model} has added domains, with which the service cannot answer; use sentimoe predict, or serve a copy "
+            "without them"
+        )
     return ServedModel(name, engine, classifier.classes_.tolist(), _threshold_of(folder), classifier)
 
 

@@ -1,0 +1,385 @@
+"""Domains that are added later: what they answer, that nothing else moves, and that they can be taken away."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from backbone import labelled_texts, train_classifier
+from command import invoke
+from tiny import D, batch, dense, sparse, texts
+
+from sentimoe import SentimentClassifier
+from sentimoe.data import dataset_from_texts, load_dataset
+from sentimoe.domains import OldTexts, Recipe, add_domain
+from sentimoe.domains.fitting import Examples, train_top
+from sentimoe.domains.receipt import identical
+from sentimoe.domains.router import fit_router
+from sentimoe.domains.updates import KINDS, start, updates_of
+from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
+from sentimoe.inference import domain_names, remove_domain
+from sentimoe.inference.domain_folder import kept_vectors
+from sentimoe.inference.routed import Domain, RoutedClassifier, changed_weights, routed
+from sentimoe.inference.segments import Segment
+from sentimoe.upcycle import head_modules, mean_over_real_tokens
+
+WORDS = {"late": ["delayed", "waited"], "lost": ["luggage", "suitcase"], "good": ["smooth", "quick"]}
+QUICK = {"layers": 1, "epochs": 12, "learning_rate": 2e-3, "max_moved": 0.1, "precision": "float32"}
+
+
+def flights(count, prefix="flight"):
+    """Texts of another domain with labels of its own, each decided by one word."""
+    labels = [list(WORDS)[i % 3] for i in range(count)]
+    return [f"{prefix} {i} to paris was {WORDS[label][i // 3 % 2]} again" for i, label in enumerate(labels)], labels
+
+
+def hashes(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    torch.manual_seed(0)
+    return train_classifier(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def added(base, tmp_path_factory):
+    """A folder with one domain, and its receipt."""
+    folder = tmp_path_factory.mktemp("added") / "model"
+    old = OldTexts(*labelled_texts(120))
+    dataset = dataset_from_texts(*flights(90))
+    return folder, add_domain(base, "airlines", dataset, Recipe(**QUICK), old_texts=old, output=folder)
+
+
+@pytest.fixture
+def copied(added, tmp_path):
+    shutil.copytree(added[0], tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_domain_answers_its_own_texts_and_the_base_the_others(base, added):
+    folder, receipt = added
+    classifier = SentimentClassifier.from_pretrained(folder, precision="float32")
+    assert classifier.label_names == ["negative", "positive", "good", "late", "lost"]
+    assert classifier.domains == ["base", "airlines"] and not classifier.ordinal
+    new, labels = flights(30, "plane")
+    old, right = labelled_texts(40)
+    found = classifier.engine.predict([*new, *old, " "])
+    assert found.domains.tolist() == [1] * 30 + [0] * 40 + [-1] and np.isnan(found.domain_scores[-1])
+    assert (found.domain_scores[:-1] > 0.5).all() and found.domain_scores.dtype == np.float32
+    assert (classifier.predict([*new, *old]) == [*labels, *right]).mean() > 0.9
+    assert (found.probabilities[:30, :2] == 0).all() and (found.probabilities[30:70, 2:] == 0).all()
+    np.testing.assert_allclose(found.probabilities[:70].sum(1), 1, rtol=1e-5)
+    assert receipt["old_texts"]["share"] == 0 and receipt["old_texts"]["identical"]
+    assert receipt["old_texts"]["before"] == receipt["old_texts"]["after"]
+    assert receipt["domain"]["found"] == 1 and "before" not in receipt["domain"]
+    assert json.loads((folder / "domains/airlines/receipt.json").read_text()) == receipt
+    assert classifier.seen_texts.mask([flights(90)[0][0], labelled_texts(120)[0][0]]).all()
+
+
+def test_old_texts_have_bit_identical_logits(base, added):
+    """The receipt: the same texts in the same batches, before and after."""
+    plain = SentimentClassifier.from_pretrained(base, precision="float32").engine
+    engine = SentimentClassifier.from_pretrained(added[0], precision="float32").engine
+    old = labelled_texts(64)[0]
+    before, after = (torch.from_numpy(each.logits(each.windows(old))[0]) for each in (plain, engine))
+    assert torch.equal(before, after[:, :2])
+    mixed = [*old, *flights(64)[0]]
+    among = torch.from_numpy(engine.logits(engine.windows(mixed))[0])[:64, :2]
+    torch.testing.assert_close(before, among, rtol=0, atol=1e-5)
+    assert identical(plain, engine, old, "float32") and not identical(plain, engine, mixed, "float32")
+
+
+def test_a_long_text_goes_to_one_domain(added):
+    """Its windows may look like texts of different domains."""
+    engine = SentimentClassifier.from_pretrained(added[0], precision="float32").engine
+    old, new = labelled_texts(40)[0], flights(40)[0]
+    long = [" ".join([*old[:15], *new[:5]]), " ".join([*new[:15], *old[:5]]), old[0]]
+    windows = engine.windows(long)
+    alone = engine.answers(replace(windows, owner=list(range(len(windows.owner))))).domains
+    assert [set(alone[np.array(windows.owner) == text]) for text in (0, 1)] == [{0, 1}, {0, 1}]
+    found = engine.answers(windows)
+    assert [set(found.domains[np.array(windows.owner) == text]) for text in (0, 1, 2)] == [{0}, {1}, {0}]
+    owner = np.array(windows.owner)
+    assert np.isfinite(found.logits[owner == 0][:, :2]).all() and np.isinf(found.logits[owner == 0][:, 2:]).all()
+    assert np.isfinite(found.logits[owner == 1][:, 2:]).all() and np.isinf(found.logits[owner == 1][:, :2]).all()
+
+
+def test_one_domain_can_be_fixed(base, added):
+    alone = SentimentClassifier.from_pretrained(added[0], precision="float32", domain="airlines")
+    assert alone.label_names == ["good", "late", "lost"]
+    found = alone.engine.predict(labelled_texts(4)[0])
+    assert found.domains.tolist() == [1] * 4 and (found.domain_scores == 1).all()
+    plain = SentimentClassifier.from_pretrained(added[0], precision="float32", domain="base")
+    assert plain.label_names == ["negative", "positive"] and plain.domains == []
+    with pytest.raises(ConfigError, match="no domain 'x'; there are base, airlines"):
+        SentimentClassifier.from_pretrained(added[0], domain="x")
+    with pytest.raises(ConfigError, match="has no domains"):
+        SentimentClassifier.from_pretrained(base, domain="base")
+
+
+def test_removing_gives_the_folder_before(base, copied):
+    before = hashes(base)
+    one = hashes(copied)
+    assert {name: one[name] for name in before} == before
+    dataset = dataset_from_texts(*flights(60, "a train"))
+    add_domain(copied, "trains", dataset, Recipe(**QUICK | {"max_moved": 1.0}))
+    assert domain_names(copied) == ["airlines", "trains"] and {each.of for each in kept_vectors(copied)} == {
+        "base",
+        "airlines",
+        "trains",
+    }
+    (copied / "domains/.adding-left").mkdir()
+    remove_domain(copied, "trains")
+    assert hashes(copied) == one and not (copied / "domains/.adding-left").exists()
+    remove_domain(copied, "airlines")
+    assert hashes(copied) == before and not (copied / "domains").exists()
+    with pytest.raises(ConfigError, match="has no domain 'airlines', nor any other"):
+        remove_domain(copied, "airlines")
+
+
+def test_too_many_moved_texts_are_refused_and_nothing_is_left(base, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    before = hashes(folder)
+    old = labelled_texts(120)[0]
+    disguised = OldTexts(flights(200)[0] + old)
+    dataset = dataset_from_texts(*flights(60, "flight"))
+    for output in (None, tmp_path / "other"):
+        with pytest.raises(NotSupportedError, match=r"of old texts would go to airlines, more than max_moved=0.0"):
+            kept = SentimentClassifier.from_pretrained(folder)
+            recipe = Recipe(**QUICK | {"max_moved": 0.01, "epochs": 1})
+            add_domain(folder, "airlines", dataset, recipe, old_texts=disguised, output=output)
+    assert hashes(folder) == before and not (tmp_path / "other").exists() and kept.domains == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", ["bert", "bert-mean", "distilbert", "mpnet", "gpt2", "llama", "modernbert"])
+def test_every_family_answers_as_a_model_with_the_changed_weights(case, kind):
+    """Reference: a copy of the whole model with these weights, text by text."""
+    torch.manual_seed(0)
+    model = dense(case)
+    top = Segment(model, 1, 3)
+    start(top, kind)
+    with torch.no_grad():
+        for parameter in top.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    updates = updates_of(top)
+    assert all(any(name.startswith(f"{head}.") for name in updates) for head in head_modules(model))
+    rows = texts(9, 5, 2, 7, 3, 8)
+    given = batch(rows)
+    with torch.no_grad():
+        (states,) = Segment(model, 0, 1)(given["input_ids"], given["attention_mask"])
+    pooled = mean_over_real_tokens(states, given["attention_mask"])[:, 0]
+    weight = np.eye(D, dtype=np.float32)[0]
+    domain = Domain("new", ["bad", "fair", "good"], "str", 1, weight, -float(pooled.sort().values[2:4].mean()), updates)
+    with torch.no_grad():
+        _, trained = top.eval()(states, given["attention_mask"])
+        _, stored = RoutedClassifier(model, [domain], torch.float32).tops[1](states, given["attention_mask"])
+    torch.testing.assert_close(stored, trained, rtol=0.02, atol=0.02)  # 16 bits
+    model_with = dense(case)
+    model_with.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for name, value in changed_weights(model, updates).items():
+            model_with.get_parameter(name).copy_(value)
+    whole = RoutedClassifier(model, [domain], torch.float32)
+    found = whole.answer(
+        lambda places: batch([rows[place] for place in places]), [len(row) for row in rows], range(6), 1000
+    )
+    assert found.domains.sum() == 3
+    with torch.no_grad():
+        for row, going, logits in zip(rows, found.domains, found.logits, strict=True):
+            expected = (model_with if going else model)(**batch([row])).logits[0]
+            torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
+    assert whole.tops[1].model.get_parameter(_first_frozen(whole.tops[1], updates)) is model.get_parameter(
+        _first_frozen(whole.tops[1], updates)
+    )
+
+
+def _first_frozen(top, updates):
+    changed = {name.removesuffix(".lora_A").removesuffix(".lora_B") for name in updates}
+    return next(name for name, _ in top.model.named_parameters() if name not in changed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_lowers_the_loss_and_keeps_the_best_epoch(kind):
+    model = dense("bert-mean")
+    generator = torch.Generator().manual_seed(1)
+    states = [torch.randn(6, D, generator=generator) for _ in range(80)]
+    labels = [int(each.mean() > 0) for each in states]
+    examples = Examples(states, labels)
+
+    def loss(updates):
+        domain = Domain("new", ["bad", "fair", "good"], "str", 1, np.zeros(D), 1.0, updates)
+        top = RoutedClassifier(model, [domain], torch.float32).tops[1]
+        with torch.no_grad():
+            _, logits = top(torch.stack(states), torch.ones(80, 6, dtype=torch.long))
+        return float(torch.nn.functional.cross_entropy(logits, torch.tensor(labels)))
+
+    how = {"rate": 1e-3, "seed": 0, "dtype": torch.float32}
+    before = loss({})
+    after = loss(train_top(Segment(model, 1, 3), kind, examples, examples, epochs=6, **how))
+    assert after < 0.6 * before
+    wild = {**how, "rate": 3.0}
+    kept = loss(train_top(Segment(model, 1, 3), kind, examples, examples, epochs=2, **wild))
+    assert kept <= before + 1e-3, "an epoch that is worse than none must not be kept"
+    again = loss(train_top(Segment(model, 1, 3), kind, examples, examples, epochs=6, **how))
+    assert after == again
+
+
+def test_the_newest_domain_that_takes_a_text_gets_it():
+    scores = np.array([[-1.0, -2.0, -0.1], [3.0, 1.0, 0.2], [3.0, 1.0, -0.2], [3.0, -1.0, 0.0]])
+    assert routed(scores).tolist() == [0, 3, 2, 1]
+
+
+def test_the_router_takes_no_more_of_any_old_part_than_allowed():
+    generator = np.random.default_rng(0)
+    far, near = generator.normal(size=(400, 8)) - 2, generator.normal(size=(100, 8)) + 0.5
+    new = generator.normal(size=(200, 8)) + 1
+    fitted = fit_router([far, near], new, 0.05)
+    takes = [float((each @ fitted.weight + fitted.bias > 0).mean()) for each in (far, near, new)]
+    assert takes[0] == 0 and takes[1] <= 0.05 and 0.02 < fitted.moved <= 0.04 and 0.05 < takes[2] < 0.6
+    free = fit_router([far, near], new, 1.0)
+    assert free.bias > fitted.bias and free.found > fitted.found
+    with pytest.raises(DataError, match="a domain needs 20 texts"):
+        fit_router([far], new[:19], 0.05)
+
+
+def test_a_foreign_or_damaged_domain_is_refused(copied):
+    weights = copied / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ModelFolderError):
+        SentimentClassifier.from_pretrained(copied)
+    (copied / "sentimoe_manifest.json").unlink()
+    with pytest.raises(ModelFolderError, match="'airlines' was added to other weights"):
+        SentimentClassifier.from_pretrained(copied)
+    weights.write_bytes(whole)
+    router = copied / "domains/airlines/router.safetensors"
+    kept = router.read_bytes()
+    router.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(ModelFolderError, match="not the file that was saved"):
+        SentimentClassifier.from_pretrained(copied)
+    router.unlink()
+    with pytest.raises(ModelFolderError, match="lacks"):
+        SentimentClassifier.from_pretrained(copied, verify=False)
+
+
+def test_what_a_domain_cannot_be_added_to(base, added, tmp_path):
+    dataset = dataset_from_texts(*flights(60))
+    for name in ("base", "Air lines", "../x"):
+        with pytest.raises(ConfigError, match="must begin with a lower-case letter"):
+            add_domain(base, name, dataset, Recipe(**QUICK))
+    with pytest.raises(ConfigError, match="has a domain 'airlines' already"):
+        add_domain(added[0], "airlines", dataset, Recipe(**QUICK))
+    with pytest.raises(ConfigError, match="give --old-texts"):
+        add_domain(base, "trains", dataset, Recipe(**QUICK))
+    with pytest.raises(ConfigError, match="must be fewer than the 2 layers"):
+        add_domain(base, "trains", dataset, Recipe(**QUICK | {"layers": 2}))
+    with pytest.raises(ConfigError, match="is not empty"):
+        add_domain(base, "trains", dataset, Recipe(**QUICK), output=added[0])
+    from sentimoe.methods import save_adapted
+
+    loaded = SentimentClassifier.from_pretrained(base)
+    save_adapted(sparse("bert-mean"), loaded.tokenizer, tmp_path / "sparse")
+    with pytest.raises((ConfigError, ModelFolderError)):
+        add_domain(tmp_path / "sparse", "trains", dataset, Recipe(**QUICK))
+
+
+def test_in_python(base, tmp_path):
+    """`add_domain` and `remove_domain` of the classifier; labels of the model keep its head."""
+    shutil.copytree(base, tmp_path / "model")
+    classifier = SentimentClassifier.from_pretrained(tmp_path / "model", precision="float32")
+    new = [f"hotel {i} was {'clean' if i % 2 else 'dirty'}" for i in range(60)]
+    labels = ["positive" if i % 2 else "negative" for i in range(60)]
+    old = labelled_texts(120)
+    receipt = classifier.add_domain("hotels", new, labels, old_texts=old[0], old_labels=old[1], **QUICK)
+    assert classifier.domains == ["base", "hotels"] and classifier.label_names == ["negative", "positive"]
+    assert receipt["domain"]["before"]["accuracy"] < receipt["domain"]["routed"]["accuracy"]
+    for purpose, call in {
+        "save": lambda: classifier.save_pretrained(tmp_path / "x"),
+        "export": lambda: classifier.export(tmp_path / "x"),
+        "compress": lambda: classifier.compress(new, tmp_path / "x"),
+    }.items():
+        with pytest.raises(ConfigError, match=f"nothing to {purpose}: it has added domains; remove them first"):
+            call()
+    classifier.remove_domain("hotels")
+    assert classifier.domains == [] and hashes(tmp_path / "model") == hashes(base)
+    with pytest.raises(ConfigError, match="save_pretrained"):
+        SentimentClassifier().add_domain("hotels", new, labels)
+
+
+def test_the_commands(base, added, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(base, model)
+    new, labels = flights(90)
+    old, right = labelled_texts(120)
+    pd.DataFrame({"text": new, "label": labels}).to_csv(tmp_path / "airlines.csv", index=False)
+    pd.DataFrame({"text": old, "label": right}).to_csv(tmp_path / "old.csv", index=False)
+    quick = ["--layers", 1, "--epochs", 12, "--learning-rate", 2e-3, "--max-moved", 0.1, "--precision", "float32"]
+    given = ["add-domain", model, "--name", "airlines", "--data", tmp_path / "airlines.csv"]
+    before = hashes(model)
+    result = invoke(*given, "--old-texts", tmp_path / "old.csv", *quick)
+    assert result.exit_code == 0, result.stderr
+    assert "test texts of airlines: the router finds 100.0% of them" in result.stdout
+    assert "60 old texts, 0 (0.00%) go to airlines now; the others are answered bit for bit as before" in result.stdout
+    assert "weighted F1 of the old texts: 1.0000, before 1.0000" in result.stdout
+    one = json.loads(invoke("predict", "--model", model, new[0]).stdout)
+    assert (one["label"], one["domain"]) == ("late", "airlines") and one["domain_score"] > 0.5
+    fixed = json.loads(invoke("predict", "--model", model, "--domain", "base", new[0]).stdout)
+    assert fixed["label"] in ("negative", "positive") and "domain" not in fixed
+    for output in (tmp_path / "out.csv", tmp_path / "out.xlsx"):
+        result = invoke("predict", "--model", model, "--input", tmp_path / "airlines.csv", "--output", output)
+        assert result.exit_code == 0, result.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert (table["domain"] == "airlines").all() and {"prob_late", "prob_negative"} <= set(table.columns)
+    output = ["--output", tmp_path / "fixed.csv", "--domain", "base"]
+    invoke("predict", "--model", model, "--input", tmp_path / "airlines.csv", *output)
+    assert set(pd.read_csv(tmp_path / "fixed.csv")["label"]) <= {"negative", "positive"}
+    scores = json.loads(invoke("evaluate", model, "--data", tmp_path / "airlines.csv", "--json").stdout)
+    assert scores["domains"] == {"base": 0, "airlines": 90} and scores["accuracy"] > 0.9
+    told = json.loads(invoke("info", model, "--json").stdout)
+    assert told["domains"]["airlines"]["labels"] == ["good", "late", "lost"] and told["labels"] == [
+        "negative",
+        "positive",
+    ]
+    for command in (
+        ["export", model, tmp_path / "x"],
+        ["compress", model, "--texts", tmp_path / "old.csv", "--output", tmp_path / "x"],
+        ["explain", model, "--data", tmp_path / "old.csv", "--out", tmp_path / "x"],
+        ["predict", "--model", model, "--backend", "openvino", "a"],
+        ["serve", model, "--port", "0"],
+    ):
+        assert "domains" in invoke(*command).error
+    assert invoke("remove-domain", model, "--name", "airlines").exit_code == 0
+    assert hashes(model) == before
+
+
+def test_old_texts_come_from_the_data_of_the_run(base, tmp_path):
+    """Where the config of the run names data that are still there, `--old-texts` is not needed."""
+    shutil.copytree(base, tmp_path / "model")
+    frame = pd.DataFrame(dict(zip(("text", "label"), labelled_texts(120), strict=True)))
+    frame.to_csv(tmp_path / "old.csv", index=False)
+    (tmp_path / "model/config.yaml").write_text(f"data: {tmp_path / 'old.csv'}\n")
+    told = []
+    add_domain(
+        tmp_path / "model",
+        "airlines",
+        dataset_from_texts(*flights(60)),
+        Recipe(**QUICK | {"epochs": 1}),
+        progress=told.append,
+    )
+    trained_on = len(load_dataset(str(tmp_path / "old.csv")).splits["train"])
+    assert f"from {trained_on} training texts of the model" in told[0]
+    (kept,) = [each for each in kept_vectors(tmp_path / "model") if each.of == "base"]
+    assert kept.vectors.shape == (trained_on, 32)
