@@ -30,6 +30,7 @@ from sentimoe.methods import save_adapted
 from sentimoe.records import read_json, write_json, written_aside
 from sentimoe.training import Prepared, TrainConfig, finished, fit, prepare, train_model
 from sentimoe.training.distillation import NO_LABEL, Distillation
+from sentimoe.training.kept_answers import TeacherAnswers
 
 from .ready_data import SENTENCE_END, WORDS
 
@@ -254,7 +255,7 @@ class Study(NamedTuple):
 def taught(ready: Prepared, texts: list[str], answers: np.ndarray) -> Prepared:
     """The run with the answers `[N, C]` of a teacher to texts without labels in place of its labelled texts."""
     train = Split(texts, [NO_LABEL] * len(texts))
-    return replace(ready, train=train, distillation=Distillation(1.0, 1.0), teacher_probs=answers)
+    return replace(ready, train=train, distillation=Distillation(1.0, 1.0), answers=TeacherAnswers("", answers))
 
 
 def divergences(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
