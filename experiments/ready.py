@@ -198,7 +198,11 @@ def describe(name: str, folder: Path, record: dict[str, Any]) -> None:
     facts |= {key: record[key] for key in ("model", "calibration", "tfidf", "others")}
     facts |= {key: told[key] for key in ("summary", "limits", "licences")}
     write_card(folder, facts)
-    _write_facts(folder, read_json(folder / FACTS) | {"data": told["data"], "split": "test", "scores": _kept(scores)})
+    _write_facts(
+        folder,
+        read_json(folder / FACTS)
+        | {"for": told["for"], "data": told["data"], "split": "test", "scores": _kept(scores)},
+    )
 
 
 def _kept(scores: dict[str, Any]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_a_ready_model_is_made_from_its_teachers_once(tmp_path, monkeypatch):
     pd.DataFrame({"text": [f"the lovely thing, no. {row}" for row in range(20)]}).to_parquet(tmp_path / "more.parquet")
     found = {"data": str(data), "unlabelled": str(tmp_path / "more.parquet")}
     teachers = {"model": write_backbone(tmp_path / "backbone"), "method": "full", "epochs": 1, "max_length": 32}
-    said = {key: key for key in ("data", "test", "summary", "training")} | {"limits": [], "licences": []}
+    said = {key: key for key in ("for", "data", "test", "summary", "training")} | {"limits": [], "licences": []}
     settings = {"epochs": 1, "max_length": 32, "distillation_weight": 1.0, "precision": "float32"}
     recipe = said | {"settings": settings, "teachers": teachers | {"seeds": [0, 1]}}
     monkeypatch.setattr(making, "recipes", lambda: {"toy": recipe})

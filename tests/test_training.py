@@ -419,9 +419,9 @@ def test_a_run_that_nobody_watches_says_how_far_it_is(backbone, data, tmp_path, 
     train(settings(backbone, data, epochs=2), tmp_path / "run")
     lines = capsys.readouterr().err.splitlines()
     assert "training: data and model are read" in lines and "training: the saved model is measured" in lines
-    assert any(
-        re.fullmatch(r"training: step 1\d of 20, loss \d\.\d+, validation f1_weighted \d\.\d+", line) for line in lines
-    )
+    assert "training: 2 epochs, 20 steps in all; if it is stopped, --resume goes on" in lines
+    step = re.compile(r"training: step 1\d of 20, \d+ s left, loss \d\.\d+, validation f1_weighted \d\.\d+")
+    assert any(map(step.fullmatch, lines))
 
 
 def test_the_bar_on_a_terminal_ends_with_a_run_that_fails(backbone, data, tmp_path, monkeypatch):

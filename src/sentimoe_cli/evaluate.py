@@ -188,10 +188,12 @@ def evaluate(
             typer.echo(f"off-label, {count} times: {answer!r}")
     if target_accuracy is not None and threshold is None:
         surest = np.argsort(-confidence[new])[: max(1, int(new.sum()) // 2)]
+        half = right[new][surest].mean()
+        way = "give more texts" if half > target_accuracy else "give a lower target"
         none = (
-            f"no confidence is high enough to promise an accuracy of {target_accuracy:g} on further texts: of all "
-            f"{new.sum()} new texts {right[new].mean():.1%} are right, of the surest half {right[new][surest].mean():.1%}; "
-            "give a lower target or more texts"
+            f"no confidence is high enough to promise an accuracy of {target_accuracy:g} on further texts: the surest "
+            f"answers are right too rarely, or too few. Of all {new.sum()} new texts {right[new].mean():.1%} are right, "
+            f"of the surest half {half:.1%}; {way}. To review without a threshold, sort what `predict` writes by `score`"
         )
         if save:
             raise DataError(f"{none}. Nothing is saved")

@@ -130,6 +130,10 @@ def explain(
         )
     said = answer(found)
     typer.echo(f"{said['question']} {said['headline']}")
+    if cut := found["truncated"]["texts"]:
+        say(
+            f"{cut} texts were read up to {engine.max_length} tokens; `evaluate` reads all of them, so its scores differ"
+        )
     if len(part) < len(whole):
         more = "" if full else "; --full reads all, in minutes"
         say(f"{len(part):,} of {len(whole):,} texts, chosen at random{more}")

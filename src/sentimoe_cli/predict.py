@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sentimoe_ready import DEFAULT, ready_models
+from sentimoe_ready import DEFAULT, facts, ready_models
 
 from .many import FEWER_EXPERTS, FILES, NO_THRESHOLD, label_many, lines_as_file
 from .messages import Mistake, say, takes_unicode
@@ -244,6 +244,7 @@ def predict(
         say(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}")
     if doubtful is not None:
         write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful, overwrite)
+        say(f"{int(low.sum())} doubtful rows, of a score below {threshold:.3f}, written to {doubtful}")
 
 
 def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str], str | None]:
@@ -260,8 +261,9 @@ def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str
             f"{given[0]!r} is no folder of a model; --model names one. If it is meant as a text, give it on standard input"
         )
     elif model is None:
-        model = str(ready_models()[DEFAULT])
-        note = f"the ready model {DEFAULT} answers; --model names another"
+        folder = ready_models()[DEFAULT]
+        model, use = str(folder), facts(folder)["for"]
+        note = f"the ready model {DEFAULT} answers, for {use}; --model names another (sentimoe models)"
     if folders := [text for text in given if os.path.isdir(text)]:
         raise Mistake(
             f"{folders[0]!r} is a folder, and the model is named already; if it is meant as a text, give it on standard input"

@@ -67,7 +67,13 @@ def suspects(
         )
     found["row"] = [file.numbers[row] for row in found["row"]]
     print_tables(suspects_table(found.head(10)))
-    typer.echo(f"{len(found)} of {len(labels)} labels ({len(found) / len(labels):.1%}) may be wrong")
+    if found.attrs["agreement"] < 0.5:
+        typer.echo(
+            f"the classifier that judges agrees with {found.attrs['agreement']:.0%} of the labels, so their number "
+            f"({len(found)} of {len(labels)}) says little: look at the first rows"
+        )
+    else:
+        typer.echo(f"{len(found)} of {len(labels)} labels ({len(found) / len(labels):.1%}) may be wrong")
     for (label, suggested), count in Counter(zip(found["label"], found["suggested"], strict=True)).most_common(5):
         typer.echo(f"  {count} times {label!r}, where {suggested!r} is likelier")
     if output is not None:

@@ -33,4 +33,9 @@ def calibrate(
     except (DataError, NotSupportedError) as error:
         logger.warning("the model is not calibrated: %s", error)
         return None
+    if found["ece_after"] >= found["ece_before"]:
+        logger.warning(
+            "calibrated on %d texts, which show no gain: the calibration error went from %.3f to %.3f",
+            *(found["n"], found["ece_before"], found["ece_after"]),
+        )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -58,12 +59,21 @@ class ProgressLines(Progress):
     """What is done, for `write_lines` to write."""
 
     what = "starting"
+    began: tuple[float, int] = (0.0, 0)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.began = (time.monotonic(), state.global_step)
+        epochs = f"{state.num_train_epochs} epoch{'s' * (state.num_train_epochs != 1)}"
+        line = f"training: {epochs}, {state.max_steps} steps in all; if it is stopped, --resume goes on"
+        print(line, file=sys.stderr, flush=True)
 
     def now(self, what: str) -> None:
         self.what = what
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.now(f"step {state.global_step} of {state.max_steps}{self.loss}{self.score}")
+        started, first = self.began
+        left = (time.monotonic() - started) * (state.max_steps - state.global_step) / (state.global_step - first)
+        self.now(f"step {state.global_step} of {state.max_steps}, {_time(left)} left{self.loss}{self.score}")
 
     def on_prediction_step(self, args, state, control, **kwargs):
         self.now(f"validation after step {state.global_step} of {state.max_steps}{self.loss}{self.score}")
@@ -71,6 +81,10 @@ class ProgressLines(Progress):
     def write_lines(self, ended: Event) -> None:
         while not ended.wait(SECONDS):
             print(f"training: {self.what}", file=sys.stderr, flush=True)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager

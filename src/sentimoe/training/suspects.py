@@ -48,6 +48,7 @@ def label_errors(
     Returns:
         Columns ``row`` (the place among the texts, from 0), ``text``, ``label``, ``suggested``, ``prob_label`` and
         ``prob_suggested``, the probabilities of the two labels. Labels are in the form in which they were given.
+        ``attrs["agreement"]`` is the share of all labels with which the judge agrees.
 
     Raises:
         ConfigError: cleanlab is not installed, or the model cannot be loaded.
@@ -79,7 +80,7 @@ def label_errors(
         logger.warning(
             "the classifier that judges agrees with %.0f%% of the labels; trust the first rows most", 100 * agreement
         )
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "row": rows[issues],
             "text": [read[place] for place in issues],
@@ -89,6 +90,8 @@ def label_errors(
             "prob_suggested": probabilities[issues, best],
         }
     )
+    frame.attrs["agreement"] = agreement
+    return frame
 
 
 def _judged(texts: Sequence[str], labels: Sequence[str]) -> tuple[np.ndarray, list[str]]:
