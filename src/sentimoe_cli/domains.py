@@ -36,7 +36,7 @@ def add_domain(
         int | None,
         Option(help="Passes over its texts; the best on validation counts. [4, up to 20 for few texts]", min=1),
     ] = None,
-    learning_rate: Annotated[float, Option(help="Of full fine-tuning; updates take ten times as much.")] = 1e-4,
+    learning_rate: Annotated[float, Option(help="Of full fine-tuning; a domain takes three times as much.")] = 1e-4,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
@@ -57,6 +57,7 @@ def add_domain(
     from sentimoe.data import FileFormat, load_dataset, read_texts
     from sentimoe.domains import Recipe
     from sentimoe.domains import add_domain as add
+    from sentimoe.model_folder import THRESHOLD
 
     from .show import prepare_process, print_json
 
@@ -74,6 +75,8 @@ def add_domain(
         model, name, dataset, recipe, unlabelled=more, output=output, progress=say,
         old_texts=None if old_texts is None else _old(old_texts, text_column, label_column, file_format),
     )  # fmt: skip
+    if (model / THRESHOLD).exists():
+        say(f"warning: the threshold of {model} was found without {name}; find it again with sentimoe evaluate --save")
     if as_json:
         print_json(receipt)
         return

@@ -32,7 +32,7 @@ from .receipt import OldTexts, check_moved, effect_on_kept, effect_on_old, on_ow
 from .router import fit_router
 from .states import Trunk
 from .top import calibrated, trained_domain, with_labels_of
-from .updates import DEFAULT, KINDS
+from .updates import DEFAULT
 
 KEPT = 2000  # vectors
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -44,8 +44,8 @@ class Recipe:
     """How a domain is added.
 
     layers: the last ones, of which it has its own; as many as the first domain of a model has. epochs: the best one on
-    validation counts; None: 4, up to 20 for few texts. learning_rate: of full fine-tuning, which the kind of update
-    scales. max_moved: the share of old texts that may go to the new domain. kind: of update, see `updates.KINDS`.
+    validation counts; None: 4, up to 20 for few texts. learning_rate: of full fine-tuning; the
+    updates take three times as much. max_moved: the share of old texts that may go to the new domain.
     """
 
     layers: int = 2
@@ -54,7 +54,6 @@ class Recipe:
     max_moved: float = 0.05
     seed: int = 0
     precision: str = "auto"
-    kind: str = DEFAULT
     trust_remote_code: bool = False
     verify: bool = True
 
@@ -117,7 +116,7 @@ def add_domain(
     trained_at = time.monotonic()
     domain = trained_domain(
         model, name, dataset, read, cut, fitted,
-        kind=recipe.kind, epochs=recipe.epochs, rate=recipe.learning_rate, seed=recipe.seed, dtype=dtype,
+        kind=DEFAULT, epochs=recipe.epochs, rate=recipe.learning_rate, seed=recipe.seed, dtype=dtype,
     )  # fmt: skip
     seconds = {"training": round(time.monotonic() - trained_at, 1)}
     before = Engine(present or model, loaded.tokenizer, precision=recipe.precision)
@@ -139,7 +138,7 @@ def add_domain(
     seconds["all"] = round(time.monotonic() - started, 1)
     receipt |= {"temperature": temperature, "seconds": seconds, "versions": versions(), "hardware": hardware()}
     about = {
-        "name": name, "number": _next_number(folder, there), "kind": recipe.kind, "data": dataset.name,
+        "name": name, "number": _next_number(folder, there), "kind": DEFAULT, "data": dataset.name,
         "data_sha256": dataset.sha256,
         "parameters": sum(each.numel() for each in domain.updates.values()),
     }  # fmt: skip
@@ -160,8 +159,6 @@ def _check(folder: Path, name: str, recipe: Recipe, output: Path | None) -> None
         )
     if name in domain_names(folder):
         raise ConfigError(f"{folder} has a domain {name!r} already; remove it first, or choose another name")
-    if recipe.kind not in KINDS:
-        raise ConfigError(f"kind={recipe.kind!r} must be one of {tuple(KINDS)}")
     if not 0 <= recipe.max_moved <= 1:
         raise ConfigError(f"max_moved={recipe.max_moved:g} must be a share from 0 to 1")
     if (recipe.epochs is not None and recipe.epochs < 1) or recipe.layers < 1 or not recipe.learning_rate > 0:
