@@ -57,6 +57,20 @@ def test_texts_gather_while_the_model_is_busy():
     assert engine.batches == [1, 30] and [(each.texts, each.tokens) for each in told] == [(1, 1), (30, 60)]
 
 
+def test_freed_memory_goes_back_again_and_again(monkeypatch):
+    """Kind: a service that grows for half an hour, because batches of ever new sizes leave holes."""
+    returned = []
+    monkeypatch.setattr("sentimoe.service.batcher.TEXTS_PER_RETURN", 10)
+    monkeypatch.setattr("sentimoe.service.batcher.return_freed_memory", lambda: returned.append(threading.get_ident()))
+
+    async def ask(batcher):
+        for _ in range(6):
+            await batcher.answer(["a", "b", "c", "d"])
+
+    run(ask)
+    assert len(returned) == 2 and threading.get_ident() not in returned  # after 12 and 24 texts, not in the event loop
+
+
 def test_a_batch_ends_at_its_tokens_and_a_free_model_waits_no_longer_than_told():
     engine = StubEngine()
 
@@ -164,7 +178,8 @@ def test_work_alone_runs_between_batches():
 
     async def ask(batcher):
         task = asyncio.create_task(batcher.answer(["text"]))
-        await asyncio.sleep(0.01)
+        while not engine.batches:  # the batch has begun
+            await asyncio.sleep(0.001)
         name = await batcher.alone(2, lambda: (threading.current_thread().name, len(engine.batches)))
         await task
         return name
