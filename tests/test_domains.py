@@ -339,7 +339,8 @@ def test_the_commands(base, added, tmp_path):
     fixed = json.loads(invoke("predict", "--model", model, "--domain", "base", new[0]).stdout)
     assert fixed["label"] in ("negative", "positive") and "domain" not in fixed
     for output in (tmp_path / "out.csv", tmp_path / "out.xlsx"):
-        result = invoke("predict", "--model", model, "--input", tmp_path / "airlines.csv", "--output", output)
+        given = ["--input", tmp_path / "airlines.csv", "--output", output, "--probabilities"]
+        result = invoke("predict", "--model", model, *given)
         assert result.exit_code == 0, result.stderr
     table = pd.read_csv(tmp_path / "out.csv")
     assert (table["domain"] == "airlines").all() and {"prob_late", "prob_negative"} <= set(table.columns)
