@@ -320,7 +320,7 @@ class SentimentClassifier:
 
     def _reload(self, folder: Path) -> None:
         """Become what the folder holds now."""
-        vars(self).update(vars(type(self).from_pretrained(folder, **self._loading)))
+        vars(self).update(vars(SentimentClassifier.from_pretrained(folder, **self._loading)))
 
     @property
     def engine(self) -> Engine | ZeroShot:
