@@ -293,7 +293,7 @@ def test_a_byte_order_mark_on_standard_input_is_no_text(tmp_path: Path, monkeypa
         stream = staticmethod(lambda texts: iter(read.append(list(texts)) or []))
 
     class Classifier:
-        engine, classes_, label_names = Engine(), pd.Series(["a", "b"]), ["a", "b"]
+        engine, classes_, label_names, domains = Engine(), pd.Series(["a", "b"]), ["a", "b"], ()
 
     monkeypatch.setattr("sentimoe_cli.models.load_model", lambda *_, **__: Classifier())
     CliRunner().invoke(sentimoe_cli.app, ["predict", "--model", str(tmp_path)], input=b"\xef\xbb\xbfone\ntwo\n")

@@ -15,6 +15,8 @@ from ..evaluation import calibration
 from ..inference import Engine
 from ..upcycle import divide_logits
 
+WORSE = 0.005  # of the calibration error; less is chance
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,9 +35,9 @@ def calibrate(
     except (DataError, NotSupportedError) as error:
         logger.warning("the model is not calibrated: %s", error)
         return None
-    if found["ece_after"] >= found["ece_before"]:
+    if found["ece_after"] > found["ece_before"] + WORSE:
         logger.warning(
-            "calibrated on %d texts, which show no gain: the calibration error went from %.3f to %.3f",
+            "calibrated on %d texts, which made it no better: the calibration error went from %.3f to %.3f",
             *(found["n"], found["ece_before"], found["ece_after"]),
         )
     return found
