@@ -255,6 +255,20 @@ def test_the_router_takes_no_more_of_any_old_part_than_allowed():
         fit_router([far], new[:19], 0.05)
 
 
+def test_a_domain_that_another_process_added_meanwhile_is_not_passed_over(added, copied):
+    """Kind: two at once, whose routers do not know of each other."""
+
+    def meanwhile(line):
+        if line.startswith("the router finds"):
+            shutil.copytree(copied / "domains" / "airlines", copied / "domains" / "ships", dirs_exist_ok=True)
+
+    with pytest.raises(ConfigError, match=r"changed meanwhile .*before: airlines; now: airlines, ships"):
+        add_domain(
+            copied, "trains", dataset_from_texts(*flights(90)), Recipe(**QUICK | {"max_moved": 1.0}), progress=meanwhile
+        )
+    assert not (copied / "domains" / "trains").exists()
+
+
 def test_a_foreign_or_damaged_domain_is_refused(copied):
     weights = copied / "model.safetensors"
     whole = weights.read_bytes()

@@ -75,7 +75,8 @@ def add_domain(
     old_texts: of the kind that the model answers already. output: a new folder, which gets the model with its domains.
 
     Raises:
-        ConfigError: such a model, name or output is not possible, or the training texts of the model are not at hand.
+        ConfigError: such a model, name or output is not possible, the training texts of the model are not at hand, or
+            the domains of the folder changed meanwhile.
         DataError: too few texts.
         NotSupportedError: more old texts would be moved than allowed. Nothing is left behind then.
     """
@@ -142,6 +143,7 @@ def add_domain(
         "data_sha256": dataset.sha256,
         "parameters": sum(each.numel() for each in domain.updates.values()),
     }  # fmt: skip
+    _check_unchanged(folder, there)
     seen = SeenTexts.of(text for split in ("train", "validation") for text in dataset.splits[split].texts)
     with writes(output or folder), _target(folder, output) as target:
         if BASE in kept and not there:
@@ -165,6 +167,16 @@ def _check(folder: Path, name: str, recipe: Recipe, output: Path | None) -> None
         raise ConfigError("epochs and layers must be 1 or more, and learning_rate above 0")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"{output} is not empty; choose another folder")
+
+
+def _check_unchanged(folder: Path, there: Sequence[str]) -> None:
+    """Raises ConfigError where another process added or removed a domain, which the new router does not know of."""
+    if (now := domain_names(folder)) != there:
+        before, after = (", ".join(names) or "none" for names in (there, now))
+        raise ConfigError(
+            f"the domains of {folder} changed meanwhile (before: {before}; now: {after}), and the new router does "
+            "not know them; run the command again"
+        )
 
 
 def _dense(loaded: Loaded) -> PreTrainedModel:
