@@ -37,7 +37,7 @@ Way = Callable[[Split, Split, int], np.ndarray]  # training texts, test texts, s
 
 
 RIVALS = ("tfidf", "frozen", "setfit")
-LARGEST = {"setfit": 300, "other-head": 300}  # texts; more take hours, or tell nothing new
+LARGEST = {"setfit": 300}  # texts; more take hours
 
 
 class Cell(NamedTuple):
@@ -56,17 +56,8 @@ class Cell(NamedTuple):
 
 def sentimoe(train: Split, test: Split, seed: int) -> np.ndarray:
     """Our defaults, dense."""
-    return _fine_tuned(train, test, method="full", seed=seed)
-
-
-def other_head(train: Split, test: Split, seed: int) -> np.ndarray:
-    """The same with the other start of the head than the one that the number of texts chooses."""
-    other: Any = "random" if len(train) < 150 else "logistic-regression"
-    return _fine_tuned(train, test, method="full", seed=seed, head_init=other)
-
-
-def _fine_tuned(train: Split, test: Split, **settings: Any) -> np.ndarray:
-    classifier = SentimentClassifier(model=BACKBONE, max_length=TOKENS, **settings).fit(train.texts, train.labels)
+    classifier = SentimentClassifier(model=BACKBONE, max_length=TOKENS, method="full", seed=seed)
+    classifier.fit(train.texts, train.labels)
     assert classifier.tokenizer is not None
     engine = Engine(classifier.model, classifier.tokenizer, max_length=TOKENS, long_texts="truncate")
     return np.asarray(classifier.classes_)[predicted_labels(engine.predict_proba(test.texts))]
@@ -124,9 +115,7 @@ def setfit(train: Split, test: Split, seed: int) -> np.ndarray:
     return np.asarray(model.predict(test.texts, batch_size=64, as_numpy=True))
 
 
-WAYS: dict[str, Way] = {
-    "tfidf": tfidf, "frozen": frozen, "sentimoe": sentimoe, "other-head": other_head, "setfit": setfit,
-}  # fmt: skip
+WAYS: dict[str, Way] = {"tfidf": tfidf, "frozen": frozen, "sentimoe": sentimoe, "setfit": setfit}
 
 
 def run_cells(cells: list[Cell], results: Path, data_root: Path, progress: Callable[[str], None]) -> None:

@@ -321,6 +321,32 @@ def test_evaluate_refuses_other_labels(made, tmp_path):
     pd.DataFrame({"text": [f"t {i}" for i in range(60)], "label": ["up", "down"] * 30}).to_csv(tmp_path / "d.csv")
     result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv")
     assert "labels that the model does not know (down, up)" in result.error
+    assert "--map-labels down=negative,..." in result.error
+
+
+def test_labels_of_the_data_are_read_under_other_names(made, tmp_path):
+    folder, _ = made
+    texts, labels = labelled_texts(60)
+    other = [{"positive": "4", "negative": "1"}[label] for label in labels]
+    other[0] = {"4": "5", "1": "2"}[other[0]]  # two names for one label
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "same.csv", index=False)
+    pd.DataFrame({"text": texts, "label": other}).to_csv(tmp_path / "other.csv", index=False)
+    names = "1=negative, 4 = positive," + {"5": "5=positive", "2": "2=negative"}[other[0]]
+
+    def scores(*told):
+        result = invoke("evaluate", folder / "run", "--json", "--data", *told)
+        assert result.exit_code == 0, result.stderr
+        found = json.loads(result.stdout)
+        return {key: found[key] for key in ("n", "confusion_matrix", "f1_weighted", "most_frequent")}
+
+    assert scores(tmp_path / "other.csv", "--map-labels", names) == scores(tmp_path / "same.csv")
+    for given, reason in (
+        ("1=negative,4", "must pair a label of the data with the one to read it as"),
+        ("1=negative,1=positive", "names 1 more than once"),
+        ("9=positive", "has no label '9' to rename; it has"),
+    ):
+        told = ("evaluate", folder / "run", "--data", tmp_path / "other.csv", "--map-labels", given)
+        assert reason in " ".join(invoke(*told).error.split())
 
 
 def test_evaluate_scores_every_row_of_a_file(made, tmp_path):

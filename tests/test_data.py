@@ -281,7 +281,10 @@ def broken(path: Path, **cells: object) -> str:
 def test_a_row_without_a_text_is_counted_and_left_out(tmp_path: Path, text: str) -> None:
     path = broken(tmp_path, text=text)
     dataset = load_dataset(path)
-    assert f"1 of 60 rows of {path}/train.csv skipped: 1 without a text (first: 42)." in dataset.warnings
+    assert (
+        f"1 of 60 rows of {path}/train.csv skipped: 1 without a text (first: 42). Row 1 is the first after any header."
+        in dataset.warnings
+    )
     assert sum(len(part) for part in dataset.splits.values()) == 59
     told = message(path, strict=True)
     assert "1 without a text" in told and "leave out --strict: no text in rows 42" in told
@@ -295,6 +298,7 @@ def test_a_row_without_a_label_is_set_aside(tmp_path: Path) -> None:
         path = write(tmp_path / f"x{suffix}", frame)
         dataset = load_dataset(str(path))
         told = f"3 of 60 rows of {path} skipped: 2 without a text (first: 6, 42), 1 without a label (first: 4)."
+        told += " Row 1 is the first after any header."
         assert told in dataset.warnings
         assert "no text in rows 6, 42; no label in rows 4" in message(path, strict=True)
         assert load_unlabelled(str(path), dataset) == ["review number 3"]

@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.evaluation import (
+    bootstrap_intervals,
     calibration,
     compare_predictions,
     expected_calibration_error,
@@ -17,7 +18,9 @@ from sentimoe.evaluation import (
     group_metrics,
     holm,
     least_trials,
+    most_frequent,
     ordinal_metrics,
+    paired_bootstrap,
     reliability_bins,
     risk_coverage,
 )
@@ -183,6 +186,16 @@ def test_ordered_classes_by_hand():
     assert told["quadratic_kappa"] == pytest.approx(1 - (10 / 4) / (50 / 16))
     assert ordinal_metrics([1], [-1], 3) == {"mae": None, "within_one": None, "quadratic_kappa": None}
     assert ordinal_metrics([1, 1], [1, 1], 3)["quadratic_kappa"] is None
+    pair = paired_bootstrap([0, 1, 2, 4, 3], [0, 2, 2, 1, -1], [0, 1, 2, 3, 1], "mae", num_classes=5)
+    assert pair["mean_a"] == pytest.approx(1.0) and pair["mean_b"] == pytest.approx(3 / 5)  # unanswered does not count
+    low, high = bootstrap_intervals([0, 1, 2, 4, 3], [0, 2, 2, 1, -1], 5, metrics=["mae"])["mae"]
+    assert 0 <= low < 1 < high <= 3
+
+
+def test_the_most_frequent_label_by_hand():
+    found = most_frequent([0, 1, 1, 2, 1], ["a", "b", "c"])
+    assert found["label"] == "b" and found["accuracy"] == 0.6
+    assert found["f1_weighted"] == pytest.approx(0.6 * 0.75) and found["f1_macro"] == pytest.approx(0.25)
 
 
 def test_two_models_by_hand():

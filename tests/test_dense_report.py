@@ -64,7 +64,7 @@ def test_a_ready_model_is_explained(tmp_path):
     labels = ["anger", "joy", "sadness", "optimism"] * 6
     file, out = tmp_path / "mine.csv", tmp_path / "report"
     pd.DataFrame({"text": [f"{text} {row}" for row, text in enumerate(texts)], "label": labels}).to_csv(file)
-    told = ("explain", "emotion", "--data", file, "--shown", "1", "--out", out)
+    told = ("explain", "emotion", "--data", file, "--shown", "1", "--output", out)
     refused = invoke(*told, "--dense", "sentiment").error
     assert "emotion has none; leave it out" in refused and not out.exists()
     done = invoke(*told)

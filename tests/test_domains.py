@@ -371,7 +371,7 @@ def test_the_commands(base, added, tmp_path):
     for command in (
         ["export", model, tmp_path / "x"],
         ["compress", model, "--texts", tmp_path / "old.csv", "--output", tmp_path / "x"],
-        ["explain", model, "--data", tmp_path / "old.csv", "--out", tmp_path / "x"],
+        ["explain", model, "--data", tmp_path / "old.csv", "--output", tmp_path / "x"],
         ["predict", "--model", model, "--backend", "openvino", "a"],
         ["serve", model, "--port", "0"],
     ):

@@ -69,8 +69,8 @@ MISTAKES = [
     (["train", "--output", "{tmp}/locked/new/x"], "you may not write to"),
     (["export", "m", "{tmp}/file.csv"], "is a file; give another folder"),
     (["export", "m", "{tmp}"], "is not empty"),
-    (["explain", "m", "--out", "{tmp}/file.csv"], "is a file; give another folder"),
-    (["explain", "m", "--out", "{tmp}/new", "--record", "{tmp}/folder.csv"], "is a folder; give the name of a file"),
+    (["explain", "m", "--output", "{tmp}/file.csv"], "is a file; give another folder"),
+    (["explain", "m", "--output", "{tmp}/new", "--record", "{tmp}/folder.csv"], "is a folder; give the name of a file"),
     (["bench", "a", "b", "--output", "{tmp}/file.csv"], "must end in .json"),
     (["bench", "a", "b", "--output", "{tmp}/no/x.json"], "there is no folder"),
     (["bench", "{tmp}", "{tmp}", "--data", "nowhere.csv"], "no such file"),
@@ -81,7 +81,7 @@ MISTAKES = [
     (["evaluate", "nowhere"], "nowhere is not a trained model"),
     (["info", "{tmp}/nowhere"], "nowhere is not a trained model"),
     (["export", "nowhere", "{tmp}/new"], "nowhere is not a trained model"),
-    (["explain", "{tmp}", "--dense", "nowhere", "--out", "{tmp}/new"], "nowhere is not a trained model"),
+    (["explain", "{tmp}", "--dense", "nowhere", "--output", "{tmp}/new"], "nowhere is not a trained model"),
     (["explore", "{tmp}", "nowhere"], "nowhere is not a trained model"),
 ]
 

@@ -682,7 +682,7 @@ def test_a_report_shows_hostile_text_and_runs_nothing(secret, tmp_path):
     )  # fmt: skip
     train(config, tmp_path / "model", progress=False)
     told = ["explain", str(tmp_path / "model"), "--data", str(folder), "--text-column", "<b>text</b>"]
-    told += ["--out", str(tmp_path / "report"), "--shown", "100", "--limit", "200", "--full"]
+    told += ["--output", str(tmp_path / "report"), "--shown", "100", "--limit", "200", "--full"]
     done = CliRunner().invoke(sentimoe_cli.app, told)
     assert done.exit_code == 0, done.output
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
@@ -822,7 +822,7 @@ def test_every_labelled_row_of_a_file_is_explained(secret, tmp_path):
     file = tmp_path / "reviews.csv"
     file.write_bytes("\n".join(["Caf\xe9;kind", *lines, "no label;"]).encode("cp1252"))
     told = ["explain", secret / "model", "--data", file, "--text-column", "Caf\xe9", "--label-column", "kind"]
-    told += ["--delimiter", ";", "--encoding", "cp1252", "--shown", "1", "--out", tmp_path / "report"]
+    told += ["--delimiter", ";", "--encoding", "cp1252", "--shown", "1", "--output", tmp_path / "report"]
     assert "1 without a label" in invoke(*told, "--strict").error
     done = invoke(*told)
     assert done.exit_code == 0 and "1 without a label" in done.stderr, done.stderr
@@ -848,7 +848,7 @@ def test_explain_bounds_its_memory(secret, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["sentimoe.explain.trace"], "TEXTS_PER_CHUNK", 10)
     load = sentimoe_cli.explain._load
     monkeypatch.setattr(sentimoe_cli.explain, "_load", lambda *told: sizes.append(load(*told)) or sizes[-1])
-    told = ["explain", str(secret / "model"), "--data", str(secret / "data"), "--out", str(tmp_path / "report")]
+    told = ["explain", str(secret / "model"), "--data", str(secret / "data"), "--output", str(tmp_path / "report")]
     done = CliRunner().invoke(sentimoe_cli.app, [*told, "--limit", "25", "--shown", "1"])
     assert done.exit_code == 0, done.output
     assert calls == ["kernels", "freed", "freed", "freed"]

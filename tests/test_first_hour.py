@@ -67,6 +67,9 @@ def test_new_reviews_are_scored_whole_by_product_and_by_distance(hour):
     done = invoke("evaluate", folder / "mine", "--data", folder / "more.csv", "--by", "Product", "--json")
     found = json.loads(done.stdout)
     assert found["n"] == 388 and found["n_seen"] == 0 and 0 <= found["ordinal"]["mae"] < 1.5
+    low, high = found["intervals"]["mae"]
+    assert low < found["ordinal"]["mae"] < high < low + 0.5
+    assert found["most_frequent"]["accuracy"] < found["accuracy"]
     assert {row["group"] for row in found["groups"] if row["worse"]} == {"lamp"}
     again = invoke("evaluate", folder / "mine", "--data", folder / "reviews.csv", "--json")
     assert 0 < json.loads(again.stdout)["n_seen"] < 288 and "has seen" in again.stderr
@@ -94,6 +97,8 @@ def test_two_models_are_compared_and_labels_are_checked(hour):
     assert invoke(*told).exit_code == 0
     done = invoke("compare", folder / "mine", folder / "other", "--data", folder / "more.csv")
     assert done.exit_code == 0 and "where they part" in done.stdout, done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if "mean distance (lower is better)" in line]
+    assert " to " in row  # its paired interval
     done = invoke("suspects", "--data", folder / "more.csv", "--output", folder / "check.csv")
     assert done.exit_code == 0, done.stderr
     found = pd.read_csv(folder / "check.csv")

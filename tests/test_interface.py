@@ -30,7 +30,7 @@ def test_engine_and_classifier():
 
 
 def test_commands():
-    assert "--out" in invoke("explain", "--help").stdout and "--json" in invoke("evaluate", "--help").stdout
+    assert "--output" in invoke("explain", "--help").stdout and "--json" in invoke("evaluate", "--help").stdout
     metrics = evaluate_predictions([0, 1], [[0.9, 0.1], [0.2, 0.8]], ["a", "b"])
     assert {"n", "accuracy", "f1_weighted", "f1_macro"} <= set(metrics)
 

@@ -123,7 +123,7 @@ def test_code_in_a_folder_does_not_run_on_the_command_line(folder, way, data, tm
         ("evaluate", folder, "--data", data),
         ("info", folder),
         ("export", folder, tmp_path / "exported"),
-        ("explain", folder, "--data", data, "--out", tmp_path / "report"),
+        ("explain", folder, "--data", data, "--output", tmp_path / "report"),
         ("explore", folder, "--port", 0),
         ("train", "--model", folder, "--head", "native", *new),
         ("train", "--teacher", folder, "--method", "full", *new),

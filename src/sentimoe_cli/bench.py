@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .messages import Mistake, say
-from .options import Delimiter, Encoding, LabelColumn, Strict, TextColumn
+from .options import Delimiter, Encoding, LabelColumn, MapLabels, Strict, TextColumn
 from .places import check_data, check_file, check_model
 
 Option = typer.Option
@@ -27,6 +27,7 @@ def bench(
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    map_labels: MapLabels = None,
     strict: Strict = False,
     mix: Annotated[
         list[str] | None, Option(help="More data whose texts are shuffled in, for speed alone (repeatable).")
@@ -110,7 +111,7 @@ def bench(
             f"--peers trains other tools on the texts of the dense model, and {dense_model} has no config.yaml that "
             "names them; give a run folder"
         )
-    found = read_labelled(data, None, text_column, label_column, delimiter, encoding, strict)
+    found = read_labelled(data, None, text_column, label_column, delimiter, encoding, strict, None, map_labels)
     more = [read_labelled(each, None, None, None, None, None, strict) for each in mix or ()]
     names = speed.labels_of_pair(dense, experts)
     if not more:

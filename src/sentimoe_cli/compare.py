@@ -12,6 +12,7 @@ from .options import (
     Delimiter,
     Encoding,
     LabelColumn,
+    MapLabels,
     NoVerify,
     Precision,
     Strict,
@@ -32,6 +33,7 @@ def compare(
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    map_labels: MapLabels = None,
     strict: Strict = False,
     precision: Precision = "auto",
     trust_remote_code: TrustRemoteCode = False,
@@ -54,7 +56,7 @@ def compare(
     from .stream import predictions_with_bar
 
     prepare_process()
-    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
+    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, None, map_labels)
     dataset, texts = found.dataset, found.part.texts
     names: list[str] = []
     answers, seen = [], np.zeros(len(texts), dtype=bool)
@@ -76,9 +78,10 @@ def compare(
         say(f"warning: {warning}")
     labels = np.asarray(dataset.splits[found.split].labels)
     a, b = answers
-    comparison = compare_predictions(labels, a, b, names)
+    comparison = compare_predictions(labels, a, b, names, ordered=ordered)
     if seen.any() and not seen.all():
-        comparison["unseen"] = compare_predictions(labels[~seen], a[~seen], b[~seen], names, examples=0)
+        new = (labels[~seen], a[~seen], b[~seen])
+        comparison["unseen"] = compare_predictions(*new, names, examples=0, ordered=ordered)
     if ordered:
         chosen = [predicted_labels(each) for each in (a, b)]
         comparison["ordinal"] = [ordinal_metrics(labels, each, len(names)) for each in chosen]

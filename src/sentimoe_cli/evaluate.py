@@ -18,6 +18,7 @@ from .options import (
     ExpertsPerToken,
     LabelColumn,
     LongTexts,
+    MapLabels,
     Mode,
     NoVerify,
     Precision,
@@ -46,6 +47,7 @@ def evaluate(
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    map_labels: MapLabels = None,
     strict: Strict = False,
     by: Annotated[str | None, Option(help="Column of a file: show the scores for each of its values too.")] = None,
     ordinal: Annotated[
@@ -92,10 +94,12 @@ def evaluate(
     from sentimoe.data import absence_warnings
     from sentimoe.errors import ConfigError, DataError
     from sentimoe.evaluation import (
+        bootstrap_intervals,
         evaluate_predictions,
         find_threshold,
         group_metrics,
         least_trials,
+        most_frequent,
         ordinal_metrics,
         predicted_labels,
         risk_coverage,
@@ -105,11 +109,19 @@ def evaluate(
     from .labelled import read_labelled
     from .models import load_model
     from .seen import seen_among, seen_warning
-    from .show import confusion_table, groups_table, metrics_table, prepare_process, print_json, print_tables
+    from .show import (
+        confusion_table,
+        groups_table,
+        metrics_table,
+        most_frequent_line,
+        prepare_process,
+        print_json,
+        print_tables,
+    )
     from .stream import predictions_with_bar
 
     prepare_process()
-    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by)
+    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by, map_labels)
     dataset, split, whole = found.dataset, found.split, found.whole
     settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     settings["domain"] = domain
@@ -144,6 +156,7 @@ def evaluate(
     answers = predicted_labels(probabilities)
     metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
+    metrics["most_frequent"] = most_frequent(labels, dataset.label_names)
     metrics |= {"n_truncated": len(predictions.truncated), "warnings": warnings}
     metrics["n_seen"] = int(seen.sum()) if known else None
     if seen.any() and new.any():
@@ -153,6 +166,7 @@ def evaluate(
     if order is not None:
         places = np.array([order.index(label) for label in dataset.label_names] + [-1])  # -1: unanswered
         metrics |= {"ordinal": ordinal_metrics(places[labels], places[answers], len(order)), "order": order}
+        metrics["intervals"] |= bootstrap_intervals(places[labels], places[answers], len(order), metrics=("mae",))
     if predictions.domains is not None:
         metrics["domains"] = {
             each: int((predictions.domains == place).sum()) for place, each in enumerate(classifier.domains)
@@ -178,6 +192,7 @@ def evaluate(
         print_json(metrics)
     else:
         print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))
+        typer.echo(most_frequent_line(metrics["most_frequent"]))
         if "unseen" in metrics:
             print_tables(metrics_table(f"{dataset.name}, {split}, texts not seen in training", metrics["unseen"]))
         if found.groups is not None:

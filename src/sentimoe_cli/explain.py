@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from .messages import Mistake, say
-from .options import Delimiter, Encoding, LabelColumn, NoVerify, Strict, TextColumn, TrustRemoteCode
+from .options import Delimiter, Encoding, LabelColumn, MapLabels, NoVerify, Strict, TextColumn, TrustRemoteCode
 from .places import check_data, check_file, check_folder, check_model
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NO_EXPERTS = (
 def explain(
     model: Annotated[str, typer.Argument(help="Run folder, or a ready model. With experts, the report shows more.")],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
-    out: Annotated[Path, Option(help="Folder for report.html, report.json and, of experts, trace.parquet.")] = Path(
+    output: Annotated[Path, Option(help="Folder for report.html, report.json and, of experts, trace.parquet.")] = Path(
         "report"
     ),
     split: Annotated[str | None, Option(help="Presets and folders only: train, validation or test. [test]")] = None,
@@ -33,6 +33,7 @@ def explain(
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    map_labels: MapLabels = None,
     strict: Strict = False,
     dense: Annotated[
         str | None, Option(help="Run folder of the dense model, or a ready one: do the experts help beside it?")
@@ -53,9 +54,9 @@ def explain(
     A model without experts is explained too: its errors, labels to check, and the words that made each answer.
     Of a file, it reads rows that have a text and a label; of a preset or a folder, one split. Long texts are cut.
     """
-    check_folder(out)
-    if (out / "report.html").exists() and not overwrite:
-        raise Mistake(f"{out} holds a report already; choose another folder or add --overwrite")
+    check_folder(output)
+    if (output / "report.html").exists() and not overwrite:
+        raise Mistake(f"{output} holds a report already; choose another folder or add --overwrite")
     if record is not None:
         check_folder(record.parent)
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def explain(
         if dense is not None:
             raise ConfigError(f"--dense stands beside a model with experts, and {model} has none; leave it out")
         say(NO_EXPERTS.format(model))
-    labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict)
+    labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, None, map_labels)
     dataset = labelled.dataset.with_labels_of(classifier.label_names)
     for warning in dataset.warnings:
         say(f"warning: {warning}")
@@ -107,7 +108,7 @@ def explain(
         raise ConfigError(f"--dense {dense} is exported or compressed; give the run folder of the dense model")
     if beside is not None and sorted(beside[0].label_names) != sorted(classifier.label_names):
         raise ConfigError(f"--dense {dense} answers {beside[0].label_names}, {model} answers {classifier.label_names}")
-    out.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     with counted(len(part), "reading") as update:
 
         def passed(parts):
@@ -121,7 +122,7 @@ def explain(
             classifier.model,
             replace(dataset, splits={labelled.split: part}),
             labelled.split,
-            trace_path=out / "trace.parquet",
+            trace_path=output / "trace.parquet",
             dense=None if beside is None else beside[1],
             sizes=sizes if shown is None else replace(sizes, shown=shown),
             name=model_name(model),
@@ -137,7 +138,7 @@ def explain(
     if len(part) < len(whole):
         more = "" if full else "; --full reads all, in minutes"
         say(f"{len(part):,} of {len(whole):,} texts, chosen at random{more}")
-    typer.echo(f"written to {write_report(found, out)}")
+    typer.echo(f"written to {write_report(found, output)}")
     if record is not None:
         write_json(record, without_texts(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,9 @@ def read_labelled(
     encoding: str | None,
     strict: bool,
     by: str | None = None,
+    map_labels: str | None = None,
 ) -> Labelled:
-    """Raises ConfigError and DataError."""
+    """by: a column of a file, for `groups`. map_labels: as in `renamed_labels`. Raises ConfigError and DataError."""
     from sentimoe.data import PRESETS, WHOLE, FileFormat, load_dataset, read_whole_file
 
     whole = data not in PRESETS and os.path.isfile(os.path.expanduser(data))
@@ -46,11 +48,27 @@ def read_labelled(
         if split is not None:
             raise ConfigError(f"{data} is one file, and every row of it is scored; --split is for presets and folders")
         file = read_whole_file(data, **options, file_format=file_format, beside=by)
-        return Labelled(file.dataset, WHOLE, True, file.beside)
+        return Labelled(renamed_labels(file.dataset, map_labels), WHOLE, True, file.beside)
     if by is not None:
         raise ConfigError(f"--by names a column of a file; {data} is none")
     dataset = load_dataset(data, **options, file_format=file_format)
     split = split or "test"
     if split not in dataset.splits:
         raise DataError(f"{data} has no split {split!r}; it has {', '.join(dataset.splits)}")
-    return Labelled(dataset, split, False)
+    return Labelled(renamed_labels(dataset, map_labels), split, False)
+
+
+def renamed_labels(dataset: SentimentDataset, given: str | None) -> SentimentDataset:
+    """The data set with its labels renamed, as in "neg=negative,pos=positive". Raises ConfigError and DataError."""
+    if given is None:
+        return dataset
+    parts = [pair.partition("=") for pair in given.split(",")]
+    pairs = [(old.strip(), new.strip()) for old, _, new in parts]
+    if not all(old and new for old, new in pairs):
+        raise ConfigError(
+            f"--map-labels {given!r} must pair a label of the data with the one to read it as, such as "
+            "neg=negative,pos=positive"
+        )
+    if repeated := [label for label, count in Counter(old for old, _ in pairs).items() if count > 1]:
+        raise ConfigError(f"--map-labels {given!r} names {', '.join(repeated)} more than once")
+    return dataset.with_labels_renamed(dict(pairs))

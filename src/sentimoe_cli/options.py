@@ -24,6 +24,9 @@ NoVerify = Annotated[
 ]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the texts. [text]")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels. [label]")]
+MapLabels = Annotated[
+    str | None, typer.Option(help="Read labels of the data as other ones, such as neg=negative,pos=positive.")
+]
 Delimiter = Annotated[str | None, typer.Option(help="Character between the columns of a CSV file. [detected]")]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of a text file, such as cp1252. [UTF-8, or detected]")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse data in which a row lacks its text or its label.")]

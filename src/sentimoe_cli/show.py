@@ -52,11 +52,21 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
         "quadratic_kappa": "quadratic kappa",
     }
     for name, value in metrics.get("ordinal", {}).items():
-        table.add_row(ordinal[name], "-" if value is None else f"{value:.4f}", "")
+        interval = intervals.get(name)
+        spread = "" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"
+        table.add_row(ordinal[name], "-" if value is None else f"{value:.4f}", spread)
     table.add_section()
     for name, scores in metrics["per_class"].items():
         table.add_row(visible(f"F1 {name}"), f"{scores['f1']:.4f}", f"{scores['support']} texts")
     return table
+
+
+def most_frequent_line(found: Mapping[str, Any]) -> str:
+    """What the label that is most frequent among the texts would score as the answer to all of them."""
+    scores = ", ".join(
+        f"{name.replace('_', ' ')} {found[name]:.4f}" for name in ("accuracy", "f1_weighted", "f1_macro")
+    )
+    return f"for comparison, {visible(repr(found['label']))} for every text: {scores}"
 
 
 def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
@@ -105,17 +115,14 @@ def comparison_tables(
     scores = Table(title=f"{which} ({comparison['n']} texts, {comparison['agreement']:.1%} with the same label)")
     for heading in ("", "a", "b", "a - b", "95% interval", "p"):
         scores.add_column(heading, justify="right" if heading else "left")
-    for name in ("accuracy", "f1_weighted", "f1_macro"):
+    titles = {name: name.replace("_", " ") for name in ("accuracy", "f1_weighted", "f1_macro")}
+    titles |= {"mae": "mean distance (lower is better)"} if "mae" in comparison else {}
+    for name, title in titles.items():
         row = comparison[name]
         low, high = row["interval"]
         cells = [f"{row[each]:.4f}" for each in ("mean_a", "mean_b")]
         spread = f"{low:+.4f} to {high:+.4f}"
-        scores.add_row(name.replace("_", " "), *cells, f"{row['difference']:+.4f}", spread, _p(row["p_value"]))
-    if "ordinal" in comparison:
-        far = [each["mae"] for each in comparison["ordinal"]]
-        scores.add_row(
-            "mean distance (lower is better)", *(f"{each:.4f}" for each in far), f"{far[0] - far[1]:+.4f}", "", ""
-        )
+        scores.add_row(title, *cells, f"{row['difference']:+.4f}", spread, _p(row["p_value"]))
     only = comparison["mcnemar"]
     scores.add_row("right alone (McNemar)", str(only["b"]), str(only["c"]), "", "", _p(only["p_value"]))
     kinds = len(comparison["flips"])

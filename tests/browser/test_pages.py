@@ -61,7 +61,7 @@ def run(tmp_path_factory):
     )  # fmt: skip
     train(config, root / "model", progress=False)
     train(replace(config, method="full", method_settings={}), root / "dense", progress=False)
-    told = ["explain", str(root / "model"), "--data", str(root / "data"), "--out", str(root / "report"), "--full"]
+    told = ["explain", str(root / "model"), "--data", str(root / "data"), "--output", str(root / "report"), "--full"]
     told += ["--dense", str(root / "dense")]
     done = CliRunner().invoke(sentimoe_cli.app, told)
     assert done.exit_code == 0, done.output

@@ -1,7 +1,7 @@
 """What every loader hands back: checked texts with label indices, and a hash that names them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,11 +76,28 @@ class SentimentDataset:
         if unknown := [name for name in self.label_names if name not in names]:
             raise DataError(
                 f"{self.name} has labels that the model does not know ({', '.join(unknown)}); it answers "
-                f"{', '.join(names)}. Write the labels like these, or leave the rows out"
+                f"{', '.join(names)}. On the command line, --map-labels {unknown[0]}={names[0]},... reads them as "
+                "these; leave out rows of a label that the model cannot answer"
             )
         index = [names.index(name) for name in self.label_names]
         splits = {split: Split(part.texts, [index[i] for i in part.labels]) for split, part in self.splits.items()}
         return replace(self, label_names=tuple(names), splits=splits)
+
+    def with_labels_renamed(self, names: Mapping[str, str]) -> "SentimentDataset":
+        """The same data with some labels under another name; labels of one name become one. The hash stays.
+
+        Raises DataError at a label that the data do not have.
+        """
+        if unknown := [name for name in names if name not in self.label_names]:
+            raise DataError(
+                f"{self.name} has no label {', '.join(map(repr, unknown))} to rename; it has "
+                f"{', '.join(self.label_names)}"
+            )
+        renamed = [names.get(name, name) for name in self.label_names]
+        kept = tuple(dict.fromkeys(renamed))
+        index = [kept.index(name) for name in renamed]
+        splits = {split: Split(part.texts, [index[i] for i in part.labels]) for split, part in self.splits.items()}
+        return replace(self, label_names=kept, splits=splits)
 
     def summary(self) -> dict[str, Any]:
         """JSON-able: name, sha256, label names, warnings, and rows per split, whole and per class."""

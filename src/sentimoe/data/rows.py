@@ -123,7 +123,7 @@ def _skipped(origin: str, rows: int, blank: list[int], unlabelled: list[int]) ->
         if numbers
     ]
     summary = f"{len(blank) + len(unlabelled)} of {rows} rows of {origin} skipped: {', '.join(reasons)}."
-    return summary if reasons else ""
+    return f"{summary} Row 1 is the first after any header." if reasons else ""
 
 
 def _all(blank: list[int], unlabelled: list[int]) -> str:

@@ -12,6 +12,7 @@ from .metrics import (
     ReliabilityBin,
     classification_metrics,
     expected_calibration_error,
+    most_frequent,
     predicted_labels,
     reliability_bins,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "least_trials",
     "lower_bound",
     "mcnemar",
+    "most_frequent",
     "needed_trials",
     "ordinal_metrics",
     "paired_bootstrap",

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import DataError
 from .class_indices import read_labels
+from .confusion import SHARES
 from .metrics import predicted_labels
 from .paired import mcnemar, paired_bootstrap
 
@@ -19,6 +20,7 @@ def compare_predictions(
     probabilities_b: ArrayLike,
     label_names: Sequence[str],
     examples: int = 10,
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """How the answers of two models differ, ready for JSON.
 
@@ -27,10 +29,12 @@ def compare_predictions(
         probabilities_a, probabilities_b: [B, C] float; a row of NaN is unanswered, and an error.
         label_names: C names, by class index.
         examples: how many rows of each kind to name.
+        ordered: whether the classes have an order, that of their indices.
 
     Returns:
         - ``n``, and ``agreement``: the share of texts that both give the same label.
-        - ``accuracy``, ``f1_weighted``, ``f1_macro``: of :func:`paired_bootstrap`, difference a - b with its interval.
+        - ``accuracy``, ``f1_weighted``, ``f1_macro``: of :func:`paired_bootstrap`, difference a - b with its interval;
+          where they are ordered also ``mae``, the mean distance in classes.
         - ``mcnemar``: of :func:`mcnemar`.
         - ``flips``: rows ``true``, ``a``, ``b`` (names, None: unanswered) and ``count`` of texts on which they part,
           most first.
@@ -46,7 +50,7 @@ def compare_predictions(
     answers_a, answers_b = predicted_labels(a), predicted_labels(b)
     scores = {
         metric: paired_bootstrap(true, answers_a, answers_b, metric, num_classes=len(label_names))
-        for metric in ("accuracy", "f1_weighted", "f1_macro")
+        for metric in (*SHARES, *(("mae",) if ordered else ()))
     }
     parted = np.flatnonzero(answers_a != answers_b)
     names = [*label_names, None]  # -1: unanswered

@@ -1,8 +1,8 @@
 """Scores as functions of confusion counts, for many confusion matrices at once.
 
-Accuracy and F1 see the texts only through the counts of (true, predicted) pairs. A bootstrap therefore never needs the
-resampled texts themselves, only their counts. The last column counts the texts left unanswered: they belong to no
-predicted class, but still to the support of their true class.
+Accuracy, F1 and the distance of ordered classes see the texts only through the counts of (true, predicted) pairs. A
+bootstrap therefore never needs the resampled texts themselves, only their counts. The last column counts the texts left
+unanswered: they belong to no predicted class, but still to the support of their true class.
 """
 
 from typing import Literal, get_args
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from .class_indices import UNANSWERED
 
-Metric = Literal["accuracy", "f1_weighted", "f1_macro"]
+Metric = Literal["accuracy", "f1_weighted", "f1_macro", "mae"]
+SHARES: tuple[Metric, ...] = ("accuracy", "f1_weighted", "f1_macro")  # of classes in any order
 
 
 def confusion_cells(labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
@@ -35,14 +36,15 @@ def score_confusion(confusion: NDArray, metric: Metric) -> NDArray[np.float64]:
     """One score for each confusion matrix.
 
     F1 of a class is 2 TP / (texts of the class + texts predicted as the class), and 0 where both are 0, as in
-    scikit-learn with ``zero_division=0``. Macro is the plain mean over all C classes, weighted the mean by support.
+    scikit-learn with ``zero_division=0``. Macro is the plain mean over all C classes, weighted the mean by support. The
+    mean distance (``"mae"``) is that of true and predicted class in their order, over answered texts; 0 without any.
 
     Args:
         confusion: [..., C, C+1] counts, rows true, last column unanswered; each matrix counts at least one text.
-        metric: ``"accuracy"``, ``"f1_weighted"`` or ``"f1_macro"``.
+        metric: ``"accuracy"``, ``"f1_weighted"``, ``"f1_macro"`` or ``"mae"``.
 
     Returns:
-        [...] in 0 .. 1.
+        [...] in 0 .. 1; the distance in 0 .. C-1 classes.
 
     Raises:
         ConfigError: another metric.
@@ -52,6 +54,10 @@ def score_confusion(confusion: NDArray, metric: Metric) -> NDArray[np.float64]:
     n_texts = support.sum(axis=-1)
     if metric == "accuracy":
         return hits.sum(axis=-1) / n_texts
+    if metric == "mae":
+        answered, classes = confusion[..., :-1], np.arange(confusion.shape[-2])
+        distance = np.abs(classes[:, None] - classes)
+        return (answered * distance).sum(axis=(-2, -1)) / np.maximum(answered.sum(axis=(-2, -1)), 1)
     predicted = confusion[..., :-1].sum(axis=-2)
     f1 = 2 * hits / np.maximum(support + predicted, 1)
     if metric == "f1_macro":

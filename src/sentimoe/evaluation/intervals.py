@@ -1,13 +1,13 @@
 """How far a score could move with another draw of as many test texts: percentile bootstrap intervals."""
 
-from typing import get_args
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError, DataError
 from .class_indices import read_labels, read_predictions
-from .confusion import Metric, confusion_cells, score_confusion
+from .confusion import SHARES, Metric, confusion_cells, score_confusion
 
 
 def bootstrap_intervals(
@@ -17,8 +17,9 @@ def bootstrap_intervals(
     n_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
+    metrics: Sequence[Metric] = SHARES,
 ) -> dict[str, list[float]]:
-    """Percentile bootstrap intervals of accuracy, weighted F1 and macro F1 over texts.
+    """Percentile bootstrap intervals of scores over texts.
 
     The texts are never resampled one by one. Each of the B draws of a resample falls in a (true, predicted) cell with
     probability (texts in the cell) / B, independently of the others, so the cell counts of a resample are exactly
@@ -36,12 +37,13 @@ def bootstrap_intervals(
         n_resamples: bootstrap resamples.
         confidence: share of the resamples inside the interval, between 0 and 1.
         seed: of the random numbers.
+        metrics: which scores; by default accuracy, weighted F1 and macro F1.
 
     Returns:
-        ``accuracy``, ``f1_weighted`` and ``f1_macro``, each [low, high] in 0 .. 1.
+        For each of them [low, high], in its units.
 
     Raises:
-        ConfigError: fewer than 1 resample, or a confidence outside (0, 1).
+        ConfigError: another metric, fewer than 1 resample, or a confidence outside (0, 1).
         DataError: shapes that do not fit, or class indices outside the range.
     """
     check_resampling(n_resamples, confidence)
@@ -53,7 +55,7 @@ def bootstrap_intervals(
     counts = np.bincount(cells, minlength=num_classes * (num_classes + 1))
     resampled = np.random.default_rng(seed).multinomial(len(true), counts / len(true), size=n_resamples)
     confusions = resampled.reshape(n_resamples, num_classes, num_classes + 1)
-    return {metric: percentile_interval(score_confusion(confusions, metric), confidence) for metric in get_args(Metric)}
+    return {metric: percentile_interval(score_confusion(confusions, metric), confidence) for metric in metrics}
 
 
 def percentile_interval(values: NDArray[np.float64], confidence: float) -> list[float]:

@@ -77,7 +77,7 @@ def paired_bootstrap(
         labels: [B] int, true classes in 0 .. C-1.
         predictions_a: [S, B] or [B] int, predicted classes in -1 .. C-1; -1 is unanswered and counts as an error.
         predictions_b: [S', B] or [B] int, likewise.
-        metric: ``"f1_weighted"``, ``"f1_macro"`` or ``"accuracy"``.
+        metric: ``"f1_weighted"``, ``"f1_macro"``, ``"accuracy"``, or ``"mae"``, the mean distance of ordered classes.
         n_resamples: bootstrap resamples.
         confidence: share of the resamples inside the interval, between 0 and 1.
         seed: of the random numbers.
@@ -86,8 +86,9 @@ def paired_bootstrap(
         num_classes: C; by default the highest class seen, plus one. It matters for ``"f1_macro"`` only.
 
     Returns:
-        ``metric``; ``mean_a`` and ``mean_b`` (0 .. 1); ``difference`` and ``interval`` [low, high] (-1 .. 1);
-        ``p_value``; ``distinguishable``: whether the interval excludes 0; ``n_seeds_a``, ``n_seeds_b``.
+        ``metric``; ``mean_a`` and ``mean_b`` (0 .. 1, ``"mae"`` in classes); ``difference`` and ``interval`` [low,
+        high], in the same units; ``p_value``; ``distinguishable``: whether the interval excludes 0; ``n_seeds_a``,
+        ``n_seeds_b``.
 
     Raises:
         ConfigError: another metric, fewer than 1 resample, or a confidence outside (0, 1).
