@@ -140,6 +140,8 @@ def test_info_and_predict_tell_what_the_folder_is(made, tmp_path):
     folder, about = made
     shown = invoke("info", folder / "fast")
     assert shown.exit_code == 0 and "with 95% confidence" in shown.stdout and "--max-disagreement 0.05" in shown.stdout
+    card = (folder / "fast/README.md").read_text(encoding="utf-8")
+    assert all(f"- {line}" in card for line in shown.stdout.splitlines()) and "not about the truth" in card
     pd.DataFrame({"text": ["lovely"] * 300}).to_csv(tmp_path / "new.csv", index=False)
     told = ("--input", tmp_path / "new.csv", "--output", tmp_path / "out.csv")
     result = invoke("predict", "--model", folder / "fast", *told)

@@ -190,8 +190,8 @@ class SentimentClassifier:
 
         model, tokenizer = self._trained("compress")
         rows = [text for chunk in text_chunks(texts, 4096) for text in chunk]
-        told: dict[str, Any] = {"seen": self.seen_texts, "max_disagreement": max_disagreement, **settings}
-        return compress(copy.deepcopy(model).to("cpu"), tokenizer, rows, Path(folder), **told)
+        settings |= {"max_disagreement": max_disagreement, "seen": self.seen_texts, "card": self._made_from}
+        return compress(copy.deepcopy(model).to("cpu"), tokenizer, rows, Path(folder), **settings)
 
     @classmethod
     def zero_shot(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -45,6 +45,7 @@ def compress(
         raise Mistake("--no-exits and --no-int8 leave nothing to try; leave one out")
     check_model(model)
     from sentimoe import SentimentClassifier
+    from sentimoe.compression import certificate_lines
     from sentimoe.data import FileFormat, labels_of, read_texts
 
     from .show import prepare_process, print_json
@@ -62,45 +63,6 @@ def compress(
     if as_json:
         print_json(about)
         return
-    for line in told(about):
+    for line in certificate_lines(about):
         typer.echo(line)
     typer.echo(f"written to {output}")
-
-
-def told(about: dict[str, Any]) -> list[str]:
-    """What a certificate says, in words."""
-    speed, original, lever = about["speed"], about["original"], about["lever"]
-    low, high = speed["quartiles"]
-    exits = f"exits after {', '.join(map(str, lever['cuts']))} layers" if lever["cuts"] else "no exits"
-    lines = [
-        f"{speed['ratio']:.2f} times as fast as the original ({low:.2f} - {high:.2f}; {speed['texts_per_second']:.0f} "
-        f"texts/s), with {'int8' if lever['int8'] else original['precision']} and {exits}",
-    ]
-    for each in about["certificates"]:
-        lines.append(
-            f"{each['differ']} of {each['texts']} labels differ from the original's; with 95% confidence, at most "
-            f"{each['upper_bound']:.2%} of further texts of this kind do (--max-disagreement {each['tolerance']:g}, "
-            f"{each['mean_layers']:.2f} layers per text)"
-        )
-    main = next(each for each in about["certificates"] if each["tolerance"] == about["default_tolerance"])
-    groups = {f"label {name}": each for name, each in main["by_class"].items()} | {
-        "the doubtful half": main["doubtful"]
-    }
-    shares = [f"{name} {each['differ']} of {each['texts']}" for name, each in groups.items()]
-    lines.append(
-        f"labels that differ, by the original's label and in the half it is least sure of: {', '.join(shares)}"
-    )
-    if (quality := about.get("quality")) is not None:
-        low, high = quality["interval"]
-        small = (
-            "a loss of half a point is ruled out" if quality["noninferior"] else "a loss of half a point is possible"
-        )
-        lines.append(
-            f"weighted F1 {quality['f1_weighted']:.4f}, the original {quality['original_f1_weighted']:.4f}, on "
-            f"{quality['texts']} labelled texts ({quality['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}): "
-            f"{small} (one-sided, 95%)"
-        )
-    lines.append(
-        f"the original itself, in {original['precision']} instead of float32: {original['differ']} of {original['texts']} labels differ"
-    )
-    return lines

@@ -27,15 +27,16 @@ def info(
     from sentimoe.inference import BASE, about_domain, domain_names, is_compressed, is_exported
     from sentimoe.model_folder import COMPRESSED, EXPORT, find_folder
 
-    from .compress import told
     from .messages import visible
     from .show import prepare_process, print_json, print_tables
 
     prepare_process()
     folder = find_folder(folder)
     if is_compressed(folder):
+        from sentimoe.compression import certificate_lines
+
         about = beside_model(folder, COMPRESSED)
-        print_json(about) if as_json else typer.echo("\n".join(told(about)))
+        print_json(about) if as_json else typer.echo("\n".join(certificate_lines(about)))
         return
     if is_exported(folder):
         print_json(beside_model(folder, EXPORT))

@@ -6,6 +6,7 @@ from .drift import Drift, drift
 from .search import Found, Search, default_levers
 from .texts import Parts, divided
 from .variants import Lever, Variant
+from .words import certificate_lines
 
 __all__ = [
     "Certificate",
@@ -15,6 +16,7 @@ __all__ = [
     "Parts",
     "Search",
     "Variant",
+    "certificate_lines",
     "compress",
     "default_levers",
     "divided",

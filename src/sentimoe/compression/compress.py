@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,10 +20,21 @@ from ..inference import compute_dtype
 from ..inference.compressed import save_compressed
 from ..inference.segments import check_segments
 from ..machine import hardware, versions
+from ..model_card import model_facts
 from .quality import label_indices, quality
 from .search import Search, default_levers
 from .texts import divided
+from .words import certificate_lines
 
+SUMMARY = (
+    "A text classifier made faster by `sentimoe compress`. Each text gets one of these labels, with a probability for "
+    "every label."
+)
+LIMITS = (
+    "The certificate is about agreement with the original model, not about the truth. It covers texts of the same kind "
+    "as those that certified it, on the same kind of processor.",
+    "Each text gets one label; the model does not tell which aspect an opinion is about.",
+)
 LEAST, MOST = 0.0001, 0.5  # shares of texts whose label may be another
 
 
@@ -41,13 +52,15 @@ def compress(
     minutes: float = 10.0,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
+    card: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the fastest model found on this processor whose labels are the original's, but for a certified share.
 
     texts: of the kind that the model will read. labels: of these texts, where they are known, None for each that has
     none: then F1 of both models stands beside the certificate. seen: those that the model was trained or selected
     on. max_disagreement: the share of texts whose label may be another. exits, int8: which levers
-    may be used. minutes: that the search takes, about. Returns what `sentimoe_compressed.json` says.
+    may be used. minutes: that the search takes, about. card: what the model card says beside what the model says of
+    itself. Returns what `sentimoe_compressed.json` says.
 
     Raises ConfigError for a setting outside what is allowed, DataError where the texts are too few for any promise, and
     NotSupportedError where no lever keeps the promise.
@@ -98,7 +111,9 @@ def compress(
         "hardware": hardware(),
         "versions": versions(),
     }
-    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about, seen)
+    told = {"model": model_facts(model, tokenizer.model_max_length), "summary": SUMMARY, "limits": LIMITS}
+    told |= {"certificate": certificate_lines(about)} | dict(card or {})
+    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about, seen, told)
     return about
 
 

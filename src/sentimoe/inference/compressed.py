@@ -6,7 +6,7 @@ A folder holds `segment-1.xml` and `.bin`, and so on, `exit_heads.safetensors`, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data import SeenTexts
 from ..errors import ConfigError, ModelFolderError
 from ..manifest import sha256
+from ..model_card import write_card
 from ..model_folder import COMPRESSED, check_files, check_hashes, read_object, saved_whole
 from ..records import write_json
 from .exits import ExitHead, StagedClassifier
@@ -34,12 +35,13 @@ def save_compressed(
     classifier: StagedClassifier,
     tokenizer: PreTrainedTokenizerBase,
     about: dict[str, Any],
-    seen: SeenTexts | None = None,
+    seen: SeenTexts | None,
+    card: Mapping[str, Any],
 ) -> None:
     """Write the folder.
 
     about: JSON-able, with `certificates`, `default_tolerance` and what else is to be known. seen: the texts that the
-    model was trained on.
+    model was trained on. card: what `write_card` is told.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty; choose another folder")
@@ -55,6 +57,7 @@ def save_compressed(
         tokenizer.save_pretrained(aside)
         if seen is not None:
             seen.save(aside)
+        write_card(aside, card)
         files = {path.name: sha256(path) for path in [*sorted(aside.glob("segment-*")), aside / HEADS]}
         write_json(
             aside / COMPRESSED,
