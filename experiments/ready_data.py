@@ -14,7 +14,7 @@ from sentimoe.data.tweets import tweet_key
 from sentimoe.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-UNLABELLED = 20_000  # texts that a student reads with its teachers' answers
+TWEETS_READ, SENTENCES_READ = 20_000, 8_000  # without labels, that a student reads with its teachers' answers
 SENTENCE_END = r"(?<=[.!?])\s+"
 WORDS = (4, 50)  # in a sentence: nearly all of SST-5 are that long
 
@@ -29,7 +29,7 @@ def prepare_data(name: str, data_root: Path, folder: Path) -> dict[str, str]:
 
 def _emotion(data_root: Path, folder: Path) -> dict[str, str]:
     """TweetEval emotion, and tweets without labels."""
-    tweets = _read(data_root / "tweets-unlabelled.parquet").sample(UNLABELLED, random_state=0)
+    tweets = _read(data_root / "tweets-unlabelled.parquet").sample(TWEETS_READ, random_state=0)
     return {"data": str(data_root / "tweeteval-emotion"), "unlabelled": _texts(tweets["text"], folder)}
 
 
@@ -39,7 +39,7 @@ def _stars(data_root: Path, folder: Path) -> dict[str, str]:
     labelled.mkdir(exist_ok=True)
     for split, frame in _tables(data_root / "sst5").items():
         frame.assign(label=frame["label"] + 1).to_parquet(labelled / f"{split}.parquet")
-    reviews = _read(data_root / "imdb/unsupervised.parquet").sample(UNLABELLED, random_state=0)["text"]
+    reviews = _read(data_root / "imdb/unsupervised.parquet").sample(SENTENCES_READ, random_state=0)["text"]
     sentences = reviews.str.replace("<br />", " ").str.split(SENTENCE_END, regex=True).explode()
     sentences = sentences[(sentences.str.count(r"\s+") + 1).between(*WORDS)]
     return {"data": str(labelled), "unlabelled": _texts(sentences.groupby(level=0).sample(1, random_state=0), folder)}
