@@ -1,7 +1,7 @@
-"""Would a loss that knows the order of the classes help on SST-5? Four losses on the same texts, measured on validation.
+"""Would a loss that knows the order of the classes help on SST-5? Four losses, the same texts, measured on validation.
 
-`python -m experiments.ordinal_loss DATA_ROOT`: each cell leaves its result in results/trials/ordinal-loss/ and is not done
-twice. Small and large errors cost the same in cross entropy; the three others add what a far answer costs.
+`python -m experiments.ordinal_loss DATA_ROOT`: each cell leaves its result in results/trials/ordinal-loss/ and is not
+done twice. Small and large errors cost the same in cross entropy; the three others add what a far answer costs.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
 from sentimoe.records import write_json
 from sentimoe.training import TrainConfig, finished, fit, prepare
-from sentimoe.training.objective import Objective
+from sentimoe.training.objective import Answers, Objective, Sums
 
 RESULTS = Path("results/trials/ordinal-loss")
 TEXTS, EPOCHS, TOKENS, SEEDS = 3_000, 3, 64, (0, 1, 2)
@@ -68,13 +69,14 @@ def run(name: str, seed: int, data_root: Path) -> None:
     dataset = load_dataset(str(data_root / "sst5"))
     config = TrainConfig(
         model="all-MiniLM-L6-v2", data=str(data_root / "sst5"), method="full", epochs=EPOCHS, max_length=TOKENS,
-        patience=0, seed=seed, train_limit=TEXTS, ordinal=list(dataset.label_names),
+        patience=0, seed=seed, train_limit=TEXTS, ordinal=dataset.label_names,
     )  # fmt: skip
     ready = prepare(config, dataset)
-    Objective.loss = lambda self, answers, own, whole: LOSSES[name](  # type: ignore[method-assign]
-        answers.outputs.logits.float(), answers.inputs["labels"]
-    ) * (own.texts / whole.texts).float()
-    with tempfile.TemporaryDirectory() as folder:
+
+    def loss(self: Objective, answers: Answers, own: Sums, whole: Sums) -> torch.Tensor:
+        return LOSSES[name](answers.outputs.logits.float(), answers.inputs["labels"])
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(Objective, "loss", loss):
         fitted = fit(ready, Path(folder))
     engine = Engine(finished(ready), ready.tokenizer, max_length=TOKENS, long_texts="truncate")
     part = dataset.splits["validation"]

@@ -21,7 +21,7 @@ from sentimoe import SentimentClassifier
 from sentimoe.batch import Job, Predictor, files, job, predictor, run
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
-from sentimoe.batch.review import doubtful_rows
+from sentimoe.batch.review import doubtful_rows, review_queue
 from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
 from sentimoe_cli.stopping import stopped_by_signals
 
@@ -512,4 +512,6 @@ def test_doubtful_rows_are_queued_across_parts(model, tmp_path, output):
     queue = doubtful_rows(tmp_path / output)
     low = found[found["score"] < value].sort_values("score", kind="stable")
     assert queue["id"].tolist() == low["id"].astype(str).tolist() and len(queue) > 10
+    assert queue["row"].tolist() == (low.index + 1).tolist()  # across parts
+    assert review_queue(found.assign(reason=np.where(found["score"] < value, "doubtful", None))).columns[0] == "row"
     assert np.allclose(queue["score"], low["score"]) and queue["guess"].tolist() == low["label"].tolist()

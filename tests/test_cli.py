@@ -37,6 +37,7 @@ def made(tmp_path_factory):
         part.to_csv(folder / name, index=False)
     settings = {
         "model": write_backbone(folder / "backbone"),
+        "method": "moe-gated",
         "epochs": 9,
         "patience": 2,
         "learning_rate": 5e-3,
@@ -150,6 +151,7 @@ def test_evaluate_for_people(made):
     folder, _ = made
     output = invoke("evaluate", folder / "run", "--data", folder / "data", *COLUMNS).stdout
     assert "f1 weighted" in output and "confusion matrix" in output and "95% interval" in output
+    assert "for every text: accuracy 0." in output and "f1 of positive" in output
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -300,7 +302,7 @@ def test_info_names_experts_receipt_and_data(made):
         (["train", "--output", "{tmp}/x", "--method", "magic"], "choose one of"),
         (["train", "--output", "{tmp}/x", "--data", "{tmp}/none.csv"], "no such file; check the path"),
         (["train", "--output", "{tmp}/x", "--method", "full", "--num-experts", "4"], "has no settings"),
-        (["train", "--output", "{tmp}/x", "--layers", "last"], "a whole number"),
+        (["train", "--output", "{tmp}/x", "--method", "moe-gated", "--layers", "last"], "a whole number"),
         (["train", "--output", "{tmp}/x", "--config", "{tmp}/none.yaml"], "does not exist"),
         (["evaluate", "{tmp}/none"], "has no config"),
         (["predict", "--model", "{tmp}/none", "text"], "has no config"),
@@ -321,7 +323,7 @@ def test_evaluate_refuses_other_labels(made, tmp_path):
     pd.DataFrame({"text": [f"t {i}" for i in range(60)], "label": ["up", "down"] * 30}).to_csv(tmp_path / "d.csv")
     result = invoke("evaluate", folder / "run", "--data", tmp_path / "d.csv")
     assert "labels that the model does not know (down, up)" in result.error
-    assert "--map-labels down=negative,..." in result.error
+    assert "--map-labels down=LABEL,..." in result.error
 
 
 def test_labels_of_the_data_are_read_under_other_names(made, tmp_path):
@@ -538,10 +540,10 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     model = tmp_path / "run"
     shutil.copytree(folder / "run", model)
     told = ("evaluate", model, *COLUMNS, "--target-accuracy", 0.9)
-    assert "which sentiment is not" in invoke("evaluate", "sentiment", *told[2:], "--save").error
+    assert "sentiment is no folder here" in invoke("evaluate", "sentiment", *told[2:], "--save").error
     assert "0 of the 180 labelled texts are new" in invoke(*told, "--data", folder / "data", "--split", "train").error
     nothing = invoke(*told, "--data", folder / "scored.csv", "--save")
-    assert "no confidence is high enough to promise" in nothing.error and "Nothing is saved" in nothing.error
+    assert "no threshold promises an accuracy of 0.9" in nothing.error and "Nothing is saved" in nothing.error
     assert not (model / "threshold.json").exists()
     assert "--doubtful" in invoke("predict", "--model", model, "x", "--doubtful", tmp_path / "queue.csv").error
     result = invoke(*told, "--data", folder / "right.csv", "--save")
@@ -569,7 +571,7 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     assert found["reason"].tolist() == expected
     assert found["label"].isna().tolist() == [reason is not None for reason in expected]
     queue = pd.read_csv(tmp_path / "queue.csv")
-    assert queue["score"].is_monotonic_increasing and len(queue) == low.sum()
+    assert queue["score"].is_monotonic_increasing and sorted(queue["row"] - 1) == np.flatnonzero(low).tolist()
     assert f"{int(low.sum())} are doubtful" in result.stderr and 0 < value < 1
     assert "guarantee does not hold" in invoke(*asked, "--experts-per-token", 1).stderr
     same = ("--output", tmp_path / "o.csv", "--doubtful", tmp_path / "o.csv")
@@ -598,7 +600,7 @@ def test_two_models_are_compared(made, scored, tmp_path):
     assert found["accuracy"]["interval"][0] > 0 and found["mcnemar"]["p_value"] < 0.01
     assert sum(row["count"] for row in found["flips"]) == round((1 - found["agreement"]) * 300)
     shown = invoke(*told).stdout
-    assert "where they part" in shown and "right alone (McNemar)" in shown
+    assert "where the answers differ" in shown and "right alone (McNemar)" in shown
     assert f"{folder / 'run'} is better (a - b: weighted F1 +" in shown.replace("\n", " ")
     same = invoke("compare", folder / "run", folder / "run", "--data", folder / "right.csv", *COLUMNS).stdout
     assert "no difference is shown (a - b: weighted F1 +0.0000" in same

@@ -23,6 +23,7 @@ from sentimoe.evaluation import (
     paired_bootstrap,
     reliability_bins,
     risk_coverage,
+    why_no_threshold,
 )
 
 
@@ -95,6 +96,21 @@ def test_the_loosest_threshold_before_the_first_failure():
     right = np.ones(4400, dtype=bool)
     right[:40] = False  # the surest ones fail; the others would pass, and may not be looked at any more
     assert find_threshold(sure, right, 0.95) is None and find_threshold(sure[350:], right[350:], 0.95) is not None
+
+
+def test_a_weak_model_is_not_judged_by_its_surest_few():
+    """Kind: a target of 0.3 was refused to answers of which 36% are right, for 2 errors among the surest 3."""
+    sure = np.linspace(0.9, 0.3, 1800)
+    right = np.arange(1800) % 25 < 9  # 36%
+    right[:20], right[20:40] = np.arange(20) % 5 > 2, np.arange(20) % 4 > 0  # 40%, 75%
+    found = find_threshold(sure, right, 0.3)
+    assert found is not None and found.coverage > 0.9 and 0.3 <= found.lower_bound < 0.37
+    assert "of the 50 surest answers, with which the search starts, 46.0% are right" in why_no_threshold(
+        sure, right, 0.6
+    )
+    assert "Give a lower target, or train on more labelled texts" in why_no_threshold(sure, right, 0.6)
+    assert "says little on these texts" in why_no_threshold(sure, np.sort(right), 0.6)
+    assert "That is close" in why_no_threshold([0.9, 0.8, 0.7, 0.6] * 30, ([True] * 3 + [False]) * 30, 0.93)
 
 
 def test_two_errors_among_the_surest_few_do_not_end_the_search():

@@ -45,8 +45,15 @@ MISTAKES = [
     (["train", "--output", "x", "--epochs", "0"], "epochs=0 is not allowed; it must be a whole number, 1 or more"),
     (["train", "--output", "x", "--method", "magic"], "choose one of full"),
     (["train", "--output", "x", "--method", "zero-shot"], "trains nothing"),
-    (["train", "--output", "x", "--layers", "last"], "layers_to_transform='last' is not allowed; it must be a list"),
-    (["train", "--output", "x", "--num-experts-per-tok", "5"], "between 1 and num_experts=4"),
+    (
+        ["train", "--output", "x", "--method", "moe-gated", "--layers", "x"],
+        "layers_to_transform='x' is not allowed; it must",
+    ),
+    (
+        ["train", "--output", "x", "--layers", "-1"],
+        "methods with these: moe-plain, moe-gated, moe-split, moe-lora",
+    ),
+    (["train", "--output", "x", "--method", "moe-gated", "--num-experts-per-tok", "5"], "between 1 and num_experts=4"),
     (["train", "--output", "x", "--method", "full", "--num-experts", "4"], "has no settings ['num_experts']"),
     (["train", "--output", "x", "--config", "{tmp}/none.yaml"], "does not exist"),
     (["train", "--output", "x", "--config", "{tmp}/wrong.yaml"], "epochs='no' is not allowed"),

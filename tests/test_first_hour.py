@@ -96,7 +96,7 @@ def test_two_models_are_compared_and_labels_are_checked(hour):
     told = ("train", "--data", folder / "reviews.csv", "--model", folder / "tiny", *tiny, "--output", folder / "other")
     assert invoke(*told).exit_code == 0
     done = invoke("compare", folder / "mine", folder / "other", "--data", folder / "more.csv")
-    assert done.exit_code == 0 and "where they part" in done.stdout, done.stderr
+    assert done.exit_code == 0 and "where the answers differ" in done.stdout, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if "mean distance (lower is better)" in line]
     assert " to " in row  # its paired interval
     done = invoke("suspects", "--data", folder / "more.csv", "--output", folder / "check.csv")

@@ -56,6 +56,7 @@ def told(backbone, data, tmp_path_factory):
 
     def write(**changes):
         common = {
+            "method": "moe-gated",
             "epochs": 2,
             "patience": 2,
             "max_length": 32,

@@ -43,7 +43,8 @@ def folder(tmp_path_factory):
     write_classifier(folder / "path/to/your-classifier")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        _run("sentimoe train --data reviews.csv --text-column review --label-column stars --output runs/mine")
+        columns = "--text-column review --label-column stars"
+        _run(f"sentimoe train --data reviews.csv {columns} --method moe-gated --output runs/mine")
         shutil.copytree("runs/mine", "runs/dense")
     return folder
 

@@ -73,6 +73,18 @@ def test_what_answers_where_no_model_is_named(capfd, tmp_path, monkeypatch):
     assert "not a trained model" in capfd.readouterr().err
 
 
+def test_no_training_starts_from_a_ready_model_but_from_its_copy(capfd, tmp_path):
+    pd.DataFrame({"text": [f"text {n}" for n in range(60)], "label": ["joy", "anger"] * 30}).to_csv(tmp_path / "x.csv")
+    told = ["train", "--model", "emotion", "--data", str(tmp_path / "x.csv"), "--output", str(tmp_path / "run")]
+    assert sentimoe_cli.run(told) == 2
+    said = " ".join(capfd.readouterr().err.split())
+    assert "model='emotion' is a ready model, from which no training starts; copy it into a folder" in said
+    assert sentimoe_cli.run(["evaluate", "emotion", "--target-accuracy", "0.9", "--save"]) == 2
+    assert 'SentimentClassifier.from_pretrained("emotion").save_pretrained("FOLDER")' in capfd.readouterr().err
+    SentimentClassifier.from_pretrained("emotion").save_pretrained(tmp_path / "copy")
+    assert SentimentClassifier.from_pretrained(tmp_path / "copy").label_names == ["anger", "joy", "optimism", "sadness"]
+
+
 def test_models_are_listed_and_known_to_info(capfd):
     assert sentimoe_cli.run(["models", "--json"]) == 0
     listed = json.loads(capfd.readouterr().out)

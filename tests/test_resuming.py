@@ -47,6 +47,7 @@ def data(tmp_path_factory):
 
 def settings(backbone, data, **changes):
     common = {
+        "method": "moe-gated",
         "epochs": 3,
         "patience": 2,
         "max_length": 32,

@@ -55,7 +55,9 @@ def test_values_of_the_right_type_are_taken() -> None:
     assert MoEConfig(layers_to_transform=-1).layers_to_transform == (-1,)
     paths = TrainConfig(model=Path("a/b"), data=Path("c"), teacher=[Path("d"), "e"], unlabelled=Path("f")).to_dict()
     assert [paths[name] for name in ("model", "data", "teacher", "unlabelled")] == ["a/b", "c", ["d", "e"], "f"]
-    kept = TrainConfig(method_settings={"layers_to_transform": "-1"}, weight_decay=np.float64(0.5)).to_dict()
+    kept = TrainConfig(
+        method="moe-gated", method_settings={"layers_to_transform": "-1"}, weight_decay=np.float64(0.5)
+    ).to_dict()
     assert yaml.safe_load(yaml.safe_dump(kept)) == kept and kept["method_settings"] == {"layers_to_transform": [-1]}
     assert TrainConfig(learning_rate=1, teacher=["a", "b"], distillation_weight=1).learning_rate == 1
 

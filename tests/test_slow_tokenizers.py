@@ -38,7 +38,14 @@ def backbone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier(backbone):
-    settings = {"max_length": 24, "epochs": 6, "batch_size": 8, "learning_rate": 5e-3, "precision": "float32"}
+    settings = {
+        "method": "moe-gated",
+        "max_length": 24,
+        "epochs": 6,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "precision": "float32",
+    }
     moe = {"layers_to_transform": [-1]}
     return SentimentClassifier(model=backbone, method_settings=moe, **settings).fit(*labelled_texts(80))
 

@@ -51,7 +51,14 @@ def data(tmp_path_factory):
 
 
 def settings(backbone, data, **changes):
-    common = {"epochs": 4, "max_length": 32, "learning_rate": 5e-3, "precision": "float32", "batch_size": 16}
+    common = {
+        "method": "moe-gated",
+        "epochs": 4,
+        "max_length": 32,
+        "learning_rate": 5e-3,
+        "precision": "float32",
+        "batch_size": 16,
+    }
     moe = {"layers_to_transform": [-1], "init_noise": 0.05}
     return TrainConfig(**({"model": backbone, "data": data, "method_settings": moe} | common | changes))
 

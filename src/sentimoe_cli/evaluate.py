@@ -32,10 +32,13 @@ if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
 
 Option = typer.Option
+FEW_SEEN = 0.01  # share of the texts; so few change no score that is shown
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Run folder or any saved classifier; a language model for zero-shot.")],
+    model: Annotated[
+        str, typer.Argument(help="Run folder, ready model or any saved classifier; a language model for zero-shot.")
+    ],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
     method: Annotated[
         str | None, Option(help="zero-shot: ask a language model that was not trained. [as the run folder was trained]")
@@ -81,7 +84,9 @@ def evaluate(
     if save:
         if not Path(model).is_dir():
             raise Mistake(
-                f"--save keeps the threshold in the folder of a model, which {model} is not; give a run folder"
+                f"--save keeps the threshold in the folder of a model, and {model} is no folder here; give a run folder. "
+                "A ready model is copied into one in Python: "
+                f'SentimentClassifier.from_pretrained("{model}").save_pretrained("FOLDER")'
             )
         check_folder(Path(model))
     if target_accuracy is not None and not 0 < target_accuracy < 1:
@@ -103,6 +108,7 @@ def evaluate(
         ordinal_metrics,
         predicted_labels,
         risk_coverage,
+        why_no_threshold,
     )
     from sentimoe.methods import ZeroShot
 
@@ -154,6 +160,7 @@ def evaluate(
     predictions = predictions_with_bar(classifier.engine, part.texts)
     probabilities, labels = predictions.probabilities, np.asarray(part.labels)
     answers = predicted_labels(probabilities)
+    places = np.array([order.index(label) for label in dataset.label_names] + [-1] if order else [])  # -1: unanswered
     metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
     metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
     metrics["most_frequent"] = most_frequent(labels, dataset.label_names)
@@ -161,10 +168,11 @@ def evaluate(
     metrics["n_seen"] = int(seen.sum()) if known else None
     if seen.any() and new.any():
         metrics["unseen"] = evaluate_predictions(labels[new].tolist(), probabilities[new], dataset.label_names)
+        if order is not None:
+            metrics["unseen"]["ordinal"] = ordinal_metrics(places[labels[new]], places[answers[new]], len(order))
     confidence, right = probabilities.max(axis=1), answers == labels
     metrics["risk_coverage"] = risk_coverage(confidence, right)
     if order is not None:
-        places = np.array([order.index(label) for label in dataset.label_names] + [-1])  # -1: unanswered
         metrics |= {"ordinal": ordinal_metrics(places[labels], places[answers], len(order)), "order": order}
         metrics["intervals"] |= bootstrap_intervals(places[labels], places[answers], len(order), metrics=("mae",))
     if predictions.domains is not None:
@@ -193,7 +201,7 @@ def evaluate(
     else:
         print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))
         typer.echo(most_frequent_line(metrics["most_frequent"]))
-        if "unseen" in metrics:
+        if "unseen" in metrics and seen.mean() > FEW_SEEN:
             print_tables(metrics_table(f"{dataset.name}, {split}, texts not seen in training", metrics["unseen"]))
         if found.groups is not None:
             print_tables(groups_table(f"{dataset.name} by {by}", metrics["groups"]))
@@ -202,14 +210,8 @@ def evaluate(
         for answer, count in list(metrics.get("off_label", {}).items())[:10]:
             typer.echo(f"off-label, {count} times: {answer!r}")
     if target_accuracy is not None and threshold is None:
-        surest = np.argsort(-confidence[new])[: max(1, int(new.sum()) // 2)]
-        half = right[new][surest].mean()
-        way = "give more texts" if half > target_accuracy else "give a lower target"
-        none = (
-            f"no confidence is high enough to promise an accuracy of {target_accuracy:g} on further texts: the surest "
-            f"answers are right too rarely, or too few. Of all {new.sum()} new texts {right[new].mean():.1%} are right, "
-            f"of the surest half {half:.1%}; {way}. To review without a threshold, sort what `predict` writes by `score`"
-        )
+        why = why_no_threshold(confidence[new], right[new], target_accuracy)
+        none = f"{why}. To review without a threshold, sort what `predict` writes by `score`"
         if save:
             raise DataError(f"{none}. Nothing is saved")
         say(none)

@@ -49,9 +49,9 @@ def explain(
     no_verify: NoVerify = False,
     overwrite: Annotated[bool, Option(help="Replace a report that exists.")] = False,
 ) -> None:
-    """Do the experts help, and what do they specialise in? Answered on labelled texts, in one self-contained page.
+    """Write a page about a model: its errors, labels to check, and the words that made each answer.
 
-    A model without experts is explained too: its errors, labels to check, and the words that made each answer.
+    Of a model with experts it also says whether they help, and what they specialise in.
     Of a file, it reads rows that have a text and a label; of a preset or a folder, one split. Long texts are cut.
     """
     check_folder(output)

@@ -19,7 +19,10 @@ def explore(
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
 ) -> None:
-    """Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page."""
+    """Try a model on texts that you type, in a local page: probabilities, words that count, and what each expert reads.
+
+    Open the address that is printed; stop with Ctrl-C. Only this machine can reach the page.
+    """
     check_model(*folders)
     import socket
     from importlib.util import find_spec

@@ -243,7 +243,9 @@ def predict(
         write_table(frame, output, overwrite)
         say(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}")
     if doubtful is not None:
-        write_table(frame[low].sort_values("score", kind="stable").reset_index(drop=True), doubtful, overwrite)
+        from sentimoe.batch.review import review_queue
+
+        write_table(review_queue(frame), doubtful, overwrite)
         say(f"{int(low.sum())} doubtful rows, of a score below {threshold:.3f}, written to {doubtful}")
 
 

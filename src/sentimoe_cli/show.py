@@ -57,7 +57,8 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
         table.add_row(ordinal[name], "-" if value is None else f"{value:.4f}", spread)
     table.add_section()
     for name, scores in metrics["per_class"].items():
-        table.add_row(visible(f"F1 {name}"), f"{scores['f1']:.4f}", f"{scores['support']} texts")
+        support = f"{scores['support']} text{'s' * (scores['support'] != 1)}"
+        table.add_row(visible(f"f1 of {name}"), f"{scores['f1']:.4f}", support)
     return table
 
 
@@ -126,14 +127,17 @@ def comparison_tables(
     only = comparison["mcnemar"]
     scores.add_row("right alone (McNemar)", str(only["b"]), str(only["c"]), "", "", _p(only["p_value"]))
     kinds = len(comparison["flips"])
-    flips = Table(title="where they part" + (f" ({MOST_FLIPS} of {kinds} kinds)" if kinds > MOST_FLIPS else ""))
+    flips = Table(
+        title="where the answers differ"
+        + (f" (the {MOST_FLIPS} most frequent of {kinds} kinds)" if kinds > MOST_FLIPS else "")
+    )
     for heading in ("true", "a", "b", "texts"):
         flips.add_column(heading, justify="right" if heading == "texts" else "left")
     for row in comparison["flips"][:MOST_FLIPS]:
         flips.add_row(
             *("(none)" if row[key] is None else visible(row[key]) for key in ("true", "a", "b")), str(row["count"])
         )
-    examples = Table(title="examples, those first that the right one is surest of")
+    examples = Table(title="examples, the most confident right answers first")
     for heading in ("right", "label", "text"):
         examples.add_column(heading)
     for key in ("a", "b"):

@@ -42,7 +42,14 @@ def train(
         with stopped_by_signals(command(), "--resume") as stop:
             from sentimoe.training import train as run
 
-            from .show import confusion_table, metrics_table, prepare_process, print_json, print_tables
+            from .show import (
+                confusion_table,
+                metrics_table,
+                most_frequent_line,
+                prepare_process,
+                print_json,
+                print_tables,
+            )
 
             prepare_process()
             record = run(settings, output, resume=resume, progress=not quiet, stop=stop)
@@ -52,7 +59,9 @@ def train(
         print_json(record["metrics"])
         return
     tables = [metrics_table(f"{record['config']['method']}, {name}", m) for name, m in record["metrics"].items()]
-    print_tables(*tables, confusion_table(list(record["metrics"].values())[-1]))
+    last = list(record["metrics"].values())[-1]
+    print_tables(*tables, confusion_table(last))
+    typer.echo(most_frequent_line(last["most_frequent"]))
     if record["tfidf"] is not None:
         say(_beside_tfidf(record))
     typer.echo(f"written to {output}")

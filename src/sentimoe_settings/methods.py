@@ -105,7 +105,9 @@ def complete_settings(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
     defaults = METHOD_SETTINGS[method]
     if unknown := sorted(map(str, set(given) - set(defaults))):
         allowed = ", ".join(defaults) or "none"
-        raise ConfigError(f"method {method!r} has no settings {unknown}; it accepts: {allowed}")
+        able = [name for name, known in METHOD_SETTINGS.items() if set(unknown) <= set(known)]
+        other = f"; methods with these: {', '.join(able)}" if able else ""
+        raise ConfigError(f"method {method!r} has no settings {unknown}; it accepts: {allowed}{other}")
     complete = defaults | dict(given)
     for group in GROUPS:
         part = {name: value for name, value in complete.items() if name in group.fields()}

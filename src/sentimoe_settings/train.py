@@ -40,7 +40,7 @@ class TrainConfig(Settings):
     """Backbone: an embedded one, a folder or a hub id."""
     data: Annotated[str, PathText] = in_data("tweets")
     """Labelled texts: a preset (tweets, imdb, tweeteval-emotion, sst5), a folder, a file or a hub id."""
-    method: str = in_model("moe-gated")
+    method: str = in_model("full")
     """What is trained: full, bitfit, lora, p-tuning, moe-plain, moe-gated, moe-split or moe-lora."""
     text_column: str | None = in_data(None, shown="text")
     """Column of the texts."""

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ..data.reading import FileFormat
 from ..data.streaming import frames, inspected
 from .predictor import DOUBTFUL
 
-AT_ONCE = 16_384
+AT_ONCE, ROW = 16_384, "row"
 
 
 def doubtful_rows(output: Path) -> pd.DataFrame:
-    """The rows below the threshold of the model, the most doubtful first, with all their columns.
+    """The rows below the threshold of the model, the most doubtful first, as `review_queue` gives them.
 
     output: the file or the folder of parts that a job wrote. Only these rows are kept in memory.
     """
     files = sorted(output.glob("part-*")) if output.is_dir() else [output]
-    found = []
+    found, read = [], 0
     for file in files:
         source = inspected(file, FileFormat("utf-8", ",") if file.suffix == ".csv" else FileFormat())
-        found += [frame[frame["reason"] == DOUBTFUL] for frame in frames(source, AT_ONCE)]
+        for frame in frames(source, AT_ONCE):
+            found.append(_numbered(frame, read))
+            read += len(frame)
     rows = pd.concat(found, ignore_index=True)
     numbers = [name for name in rows.columns if name == "score" or name.startswith("prob_")]
     rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in numbers})
     return rows.sort_values("score", kind="stable", ignore_index=True)
+
+
+def review_queue(frame: pd.DataFrame) -> pd.DataFrame:
+    """The doubtful rows of answered ones, the most doubtful first, with all their columns.
+
+    Before these stands `row`, the number of the row among all, from 1, unless there is a column of this name.
+    """
+    return _numbered(frame, 0).sort_values("score", kind="stable", ignore_index=True)
+
+
+def _numbered(frame: pd.DataFrame, before: int) -> pd.DataFrame:
+    """The doubtful rows with their numbers. before: rows that come before the frame."""
+    low = frame["reason"].eq(DOUBTFUL).fillna(False).to_numpy(dtype=bool)
+    found = frame[low].copy()
+    if ROW not in found.columns:
+        found.insert(0, ROW, np.flatnonzero(low) + before + 1)
+    return found

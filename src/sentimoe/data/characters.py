@@ -62,7 +62,7 @@ def encoding_of(path: Path, told: str | None) -> str:
         return "utf-8"
     sample = b"\n".join(found.sample)
     if found.utf8 == 0 and is_cp1252(sample):
-        logger.warning("%s is not UTF-8 and read as cp1252; name another with --encoding", path)
+        logger.warning("%s is not UTF-8 and read as cp1252; if that is wrong, name another with --encoding", path)
         return "cp1252"
     if found.others <= FEW * found.lines:
         return "utf-8"

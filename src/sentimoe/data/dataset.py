@@ -76,7 +76,7 @@ class SentimentDataset:
         if unknown := [name for name in self.label_names if name not in names]:
             raise DataError(
                 f"{self.name} has labels that the model does not know ({', '.join(unknown)}); it answers "
-                f"{', '.join(names)}. On the command line, --map-labels {unknown[0]}={names[0]},... reads them as "
+                f"{', '.join(names)}. On the command line, --map-labels {unknown[0]}=LABEL,... reads them as "
                 "these; leave out rows of a label that the model cannot answer"
             )
         index = [names.index(name) for name in self.label_names]

@@ -76,7 +76,7 @@ def decode(data: bytes, path: Path, encoding: str | None = None) -> str:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         if is_cp1252(data):
-            logger.warning("%s is not UTF-8 and read as cp1252; name another with --encoding", path)
+            logger.warning("%s is not UTF-8 and read as cp1252; if that is wrong, name another with --encoding", path)
             return data.decode("cp1252")
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(

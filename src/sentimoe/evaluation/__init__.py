@@ -1,6 +1,6 @@
 """Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
 
-from .abstention import Threshold, find_threshold, risk_coverage
+from .abstention import Threshold, find_threshold, risk_coverage, why_no_threshold
 from .binomial import last_within, least_trials, lower_bound, needed_trials, upper_bound
 from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
@@ -58,4 +58,5 @@ __all__ = [
     "summarise",
     "throughput",
     "upper_bound",
+    "why_no_threshold",
 ]

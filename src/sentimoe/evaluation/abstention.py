@@ -19,6 +19,7 @@ from ..records import read_json, write_json
 from .binomial import last_within, least_trials, lower_bound, needed_trials
 
 FEW, FOLDS = 1000, 5  # of fewer texts, accuracy and coverage are cross-fitted
+SURE_ENOUGH = 50  # texts, with which the search starts: the surest few of a weak model are right by luck
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
 THRESHOLDS = (*(1 - step / 1000 for step in range(1, 10)), *(1 - step / 200 for step in range(2, 200)))
 
@@ -81,7 +82,8 @@ def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: flo
     Thresholds are tested from strict to loose, each with an exact binomial bound, and the search stops at the first
     failure (`last_within`): the whole search promises too much in at most 5% of all data sets. Thresholds that few
     texts reach are passed over, because two errors among them would end the search: it starts where as many texts are
-    answered as show the target when half of the errors that it allows occur, or half of all texts where that is fewer.
+    answered as show the target when half of the errors that it allows occur, at least 50, or half of all texts where
+    that is fewer.
 
     Args:
         confidence: [B] float, the highest probability of each text; NaN for an unanswered one.
@@ -128,13 +130,36 @@ def _search(
         value: (int(errors[count - 1]) if count else 0, count)
         for value, count in zip(THRESHOLDS, answered.tolist(), strict=True)
     }
-    start = max(least_trials(wrong), min(needed_trials(wrong, 0.5), len(sure) // 2))
+    start = _start(len(sure), target_accuracy)
     values = [value for value, (_, count) in counts.items() if count >= start]
     place = last_within((counts[value] for value in values), wrong)
     if place is None:
         return None
     wrong_ones, count = counts[values[place]]
     return values[place], lower_bound(count - wrong_ones, count)
+
+
+def _start(count: int, target_accuracy: float) -> int:
+    """How many of the surest texts the search begins with."""
+    wrong = 1 - target_accuracy
+    return max(least_trials(wrong), min(max(needed_trials(wrong, 0.5), SURE_ENOUGH), count // 2))
+
+
+def why_no_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: float) -> str:
+    """Why `find_threshold` finds none, and what to do, in words. Takes what it takes."""
+    sure, correct = _read(confidence, right)
+    order = np.argsort(-np.nan_to_num(sure, nan=-1.0), kind="stable")
+    first = min(_start(len(sure), target_accuracy), len(sure))
+    surest, all_right = correct[order[:first]].mean(), correct.mean()
+    said = (
+        f"no threshold promises an accuracy of {target_accuracy:g}: of the {first} surest answers, with which the "
+        f"search starts, {surest:.1%} are right, of all {len(sure)} {all_right:.1%}"
+    )
+    if surest <= all_right:
+        return f"{said}. The confidence of this model says little on these texts, so no threshold helps"
+    if surest > target_accuracy:
+        return f"{said}. That is close: more labelled texts may show it, or give a lower target"
+    return f"{said}. Give a lower target, or train on more labelled texts"
 
 
 def _cross_fitted(

@@ -86,8 +86,8 @@ def _quality(found: dict[str, Any]) -> str:
         return said
     count = sum(row["count"] for row in bins)
     sure, right = (sum(row["count"] * row[key] for row in bins) / count for key in ("confidence", "accuracy"))
-    apart = f"{abs(100 * (sure - right)):.1f} points {'less' if sure < right else 'more'}"
-    return f"{said} The model is {sure:.0%} sure on average, {apart} than it is right."
+    apart = f"{abs(100 * (sure - right)):.1f} points {'below' if sure < right else 'above'}"
+    return f"{said} Its average confidence is {sure:.0%}, {apart} its accuracy."
 
 
 def _load(found: dict[str, Any]) -> str:
@@ -142,4 +142,7 @@ def _knock_out(found: dict[str, Any]) -> str:
 
 def _to_check(found: dict[str, Any]) -> str:
     count, wrong = found["suspects"]["count"], found["wrong"]
-    return f"{wrong:,} answers are wrong. For {count:,} texts the label may be at fault; one table lists both."
+    said = f"{wrong:,} of {found['scores']['n']:,} answers are wrong."
+    if found["scores"]["accuracy"] < 0.5:
+        return f"{said} With so many, the model cannot tell which labels are wrong; look at the top of the table."
+    return f"{said} For {count:,} texts the label may be at fault; one table lists both."

@@ -17,7 +17,7 @@ from sentimoe_settings import TrainConfig
 
 from ..data import SeenTexts, SentimentDataset, Split
 from ..errors import DivergedError
-from ..evaluation import evaluate_predictions, ordinal_metrics, predicted_labels
+from ..evaluation import evaluate_predictions, most_frequent, ordinal_metrics, predicted_labels
 from ..inference import Engine
 from ..machine import hardware, versions
 from ..methods import save_adapted
@@ -197,6 +197,7 @@ def evaluate_split(
     engine = Engine(model, tokenizer, precision=precision)
     predictions = engine.predict(split.texts)
     metrics = evaluate_predictions(split.labels, predictions.probabilities, label_names)
+    metrics["most_frequent"] = most_frequent(split.labels, label_names)
     answers = predicted_labels(predictions.probabilities)
     if is_ordinal(model.config):
         metrics["ordinal"] = ordinal_metrics(split.labels, answers, len(label_names))

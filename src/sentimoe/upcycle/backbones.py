@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from sentimoe_ready import ready_models
+
 from ..errors import ConfigError
 from ..model_folder import load_config, load_model
 from .configuration import HEADS
@@ -51,6 +53,12 @@ def load_classifier(
     try:
         config = load_config(path, trust_remote_code=trust_remote_code, labelled=head == "native")
     except ConfigError as error:
+        if name in ready_models():
+            raise ConfigError(
+                f"model={name!r} is a ready model, from which no training starts; copy it into a folder in Python and "
+                f'give that, with head="native": SentimentClassifier.from_pretrained("{name}")'
+                '.save_pretrained("FOLDER")'
+            ) from error
         raise ConfigError(
             f"model {name!r} cannot be loaded; give one of {', '.join(PACKAGED)}, the folder of a model or the id of "
             "one that the hub or its cache has"
