@@ -24,7 +24,8 @@ from sentimoe.compression.variants import Lever
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
 from sentimoe.evaluation import predicted_labels
 from sentimoe.inference import ExitHead, StagedClassifier
-from sentimoe.inference.exits import groups, softmax
+from sentimoe.inference.exits import batches, groups, softmax
+from sentimoe.inference.openvino import padded_width
 from sentimoe.model_folder import COMPRESSED
 
 pytest.importorskip("openvino")
@@ -334,6 +335,16 @@ def test_a_head_pools_as_a_plain_loop_does():
 def test_groups_bound_what_waits():
     assert list(groups([4, 4, 4, 9, 1], 8)) == [[0, 1], [2], [3], [4]]
     assert list(groups([], 8)) == []
+
+
+def test_few_sizes_occur_where_texts_come_one_by_one():
+    """Kind: a network is compiled for every length of a single text, which takes longer than reading it."""
+    assert [padded_width(length, 1, 40) for length in (1, 16, 17, 33, 40)] == [16, 16, 32, 40, 40]
+    assert padded_width(20, 16, 40) == 32 and padded_width(20, 17, 40) == 20  # 512 tokens
+    ((_, given, mask),) = batches([[5, 6, 7]], 9, 1000, 64)
+    assert given.tolist() == [[5, 6, 7, *[9] * 13]] and mask.sum() == 3
+    ((_, given, _),) = batches([[5, 6, 7]], 9, 1000)
+    assert given.shape == (1, 3)
 
 
 def test_levers_in_order_and_switched_off():

@@ -230,6 +230,19 @@ def test_a_folder_that_does_not_fit_together_is_refused(exported, tmp_path, file
         SentimentClassifier.from_pretrained(folder, verify=False)
 
 
+def test_single_texts_come_in_few_sizes_and_are_answered_as_before(run, monkeypatch):
+    classifier = SentimentClassifier.from_pretrained(run / "model", precision="float32", backend="openvino")
+    texts = ["the " + " ".join(["lovely"] * count) + " thing" for count in range(1, 13)]
+    sizes, answer = set(), classifier.engine.model._run
+    monkeypatch.setattr(
+        classifier.engine.model, "_run", lambda given: sizes.add(given["input_ids"].shape) or answer(given)
+    )
+    alone = np.concatenate([classifier.predict_proba([text]) for text in texts])
+    assert len(sizes) <= 2 and {rows for rows, _ in sizes} == {1}
+    trained = SentimentClassifier.from_pretrained(run / "model", precision="float32")
+    np.testing.assert_allclose(alone, trained.predict_proba(texts), atol=1e-5)
+
+
 def test_missing_openvino_and_unknown_backends_are_named(run, monkeypatch):
     classifier = SentimentClassifier.from_pretrained(run / "model")
     with pytest.raises(ConfigError, match=r"backend='magic' must be one of \('torch', 'openvino'\)"):
@@ -241,7 +254,8 @@ def test_missing_openvino_and_unknown_backends_are_named(run, monkeypatch):
 
 def test_a_model_that_was_just_trained_answers_and_exports_as_its_saved_folder_does(tmp_path):
     """Wrong answers: autocast went on after training, so "float32" was bfloat16, and export refused it."""
-    classifier = SentimentClassifier(epochs=2, max_length=32, precision="bfloat16").fit(*labelled_texts(80))
+    told = {"method": "moe-gated", "epochs": 2, "max_length": 32, "precision": "bfloat16"}
+    classifier = SentimentClassifier(**told).fit(*labelled_texts(80))
     classifier.save_pretrained(tmp_path / "saved")
     texts = ["a lovely thing", "the worst of all things"]
     loaded = SentimentClassifier.from_pretrained(tmp_path / "saved", precision="float32")

@@ -20,7 +20,7 @@ from .ahead import prepared_ahead
 from .conversion import compiled
 from .exits import Answers, StagedClassifier, softmax
 from .lengths import position_limit, window_length
-from .openvino import OpenVINOClassifier
+from .openvino import OpenVINOClassifier, padded_width
 from .precision import compute_dtype, in_precision
 from .routed import RoutedClassifier
 from .windows import Windows, check_long_texts, make_windows
@@ -156,8 +156,12 @@ class Engine:
 
     def batch(self, encodings: Sequence[dict[str, list[int]]]) -> BatchEncoding:
         """Tokenised texts as the model's padded input."""
+        how: dict[str, Any] = {}
+        if isinstance(self.model, OpenVINOClassifier):
+            longest = max(len(each["input_ids"]) for each in encodings)
+            how = {"padding": "max_length", "max_length": padded_width(longest, len(encodings), self.max_length)}
         # on the right whatever the tokenizer says: absolute positions such as GPT-2's count from the left
-        padded = self.tokenizer.pad(list(encodings), padding_side="right", return_tensors="pt")
+        padded = self.tokenizer.pad(list(encodings), padding_side="right", return_tensors="pt", **how)
         return padded.to(self.model.device)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..data import token_batches
+from .openvino import padded_width
 
 TOKENS_AT_ONCE = 65_536  # hidden states that wait for the next segment: 100 MB at D = 384
 
@@ -143,7 +144,8 @@ class StagedClassifier:
             states: dict[int, Any] = {text: ids[text] for text in group}
             for stage, network in enumerate(self.networks):
                 now, before, states = list(states), states, {}
-                for batch, given, mask in batches([before[text] for text in now], self.padding, tokens_per_batch):
+                texts = [before[text] for text in now]
+                for batch, given, mask in batches(texts, self.padding, tokens_per_batch, self.max_length):
                     rows = [now[index] for index in batch]
                     hidden, own = network(given, mask)
                     gone = leaves(stage, rows, answered(self.heads[stage], hidden, mask, own))
@@ -161,14 +163,15 @@ def answered(head: ExitHead, hidden: np.ndarray, mask: np.ndarray, own: np.ndarr
 
 
 def batches(
-    texts: Sequence[Any], padding: int, tokens_per_batch: int
+    texts: Sequence[Any], padding: int, tokens_per_batch: int, most: int = 0
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
     """Texts of similar length together: their places, ids or hidden states padded, and the mask.
 
-    texts: ids, or hidden states `[L, D]`.
+    texts: ids, or hidden states `[L, D]`. most: tokens that the model reads, for
+    `padded_width`; 0: no batch is wider than its longest text.
     """
     for rows in token_batches([len(text) for text in texts], tokens_per_batch):
-        width = max(len(texts[row]) for row in rows)
+        width = padded_width(max(len(texts[row]) for row in rows), len(rows), most)
         first = np.asarray(texts[rows[0]])
         if first.ndim == 1:
             padded = np.full((len(rows), width), padding, dtype=np.int64)

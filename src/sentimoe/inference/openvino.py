@@ -15,6 +15,7 @@ from ..errors import ConfigError
 
 HINTS = {torch.bfloat16: "bf16", torch.float32: "f32"}
 KEPT_SIZES = 128  # compiled products of one kind; OpenVINO's 5,000 are memory for every size ever seen
+WIDTH_STEP, FEW_TOKENS = 16, 512  # a batch of so few tokens is read faster than compiled for
 
 
 class OpenVINOClassifier:
@@ -59,6 +60,15 @@ def runner(network: Any, dtype: torch.dtype) -> Callable[[dict[str, np.ndarray]]
         return [answer[place] for place in range(len(answer))]
 
     return run
+
+
+def padded_width(longest: int, rows: int, most: int) -> int:
+    """How many tokens wide a batch is made: small ones as the next multiple of 16, so that few sizes occur.
+
+    OpenVINO compiles for every new size. longest, most: tokens of the longest text, and that the model reads.
+    """
+    width = max(longest, min(-(-longest // WIDTH_STEP) * WIDTH_STEP, most))
+    return width if rows * width <= FEW_TOKENS else longest
 
 
 def import_openvino() -> Any:
