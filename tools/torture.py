@@ -79,6 +79,7 @@ def settings(work: Path) -> TrainConfig:
     return TrainConfig(
         model=str(work / "backbone"),
         data=str(work / "data"),
+        method="moe-gated",
         method_settings={"layers_to_transform": [-1], "init_noise": 0.05},
         epochs=3,
         batch_size=16,
