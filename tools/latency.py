@@ -1,8 +1,8 @@
 """How long one text takes, asked alone, by a compressed model and by its original in bfloat16 on the same engine.
 
-python tools/latency.py ORIGINAL COMPRESSED [--texts 1000] [--threads 2] [--output FILE]: both answer each tweet in
-turns, after as many others that fill the caches of compiled shapes. Medians and 95th percentiles of wall time, in
-milliseconds, tokenising included, and the quotients of the two times of each text. Wants a quiet machine.
+python tools/latency.py ORIGINAL COMPRESSED [--texts 1000] [--threads 2] [--output FILE]: both answer each tweet of the
+validation split in turns, after as many others that fill the caches of compiled shapes. Medians and 95th percentiles of
+wall time, in milliseconds, tokenising included, and the quotients of the two times of each text. Wants a quiet machine.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
         "original": SentimentClassifier.from_pretrained(told.original, backend="openvino"),
         "compressed": SentimentClassifier.from_pretrained(told.compressed),
     }
-    texts = load_dataset("tweets").splits["test"].sample(2 * told.texts).texts
+    texts = load_dataset("tweets").splits["validation"].sample(2 * told.texts).texts
     seconds: dict[str, list[float]] = {name: [] for name in models}
     layers, load = [], os.getloadavg()[0]
     for number, text in enumerate(texts):

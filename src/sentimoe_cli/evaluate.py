@@ -83,10 +83,13 @@ def evaluate(
         raise Mistake("--save is for a trained model as `predict` runs it; leave out --method and --experts-per-token")
     if save:
         if not Path(model).is_dir():
+            from sentimoe_ready import ready_models
+
+            copied = f'SentimentClassifier.from_pretrained("{model}").save_pretrained("FOLDER")'
+            ready = f". A ready model is copied into one in Python: {copied}" if model in ready_models() else ""
             raise Mistake(
-                f"--save keeps the threshold in the folder of a model, and {model} is no folder here; give a run folder. "
-                "A ready model is copied into one in Python: "
-                f'SentimentClassifier.from_pretrained("{model}").save_pretrained("FOLDER")'
+                f"--save keeps the threshold in the folder of a model, and {model} is no folder here; give a run folder"
+                f"{ready}"
             )
         check_folder(Path(model))
     if target_accuracy is not None and not 0 < target_accuracy < 1:
