@@ -20,7 +20,7 @@ import sentimoe_cli
 import sentimoe_cli.stream
 from sentimoe import SentimentClassifier
 from sentimoe.batch import Predictor
-from sentimoe.data import write_table
+from sentimoe.data import read_whole_file, write_table
 from sentimoe.data.predicted import probability_names, with_predictions
 from sentimoe_cli.train import OF_METHOD, PLAIN
 
@@ -342,6 +342,10 @@ def test_labels_of_the_data_are_read_under_other_names(made, tmp_path):
         return {key: found[key] for key in ("n", "confusion_matrix", "f1_weighted", "most_frequent")}
 
     assert scores(tmp_path / "other.csv", "--map-labels", names) == scores(tmp_path / "same.csv")
+    whole = read_whole_file(tmp_path / "other.csv").dataset
+    pairs = dict(pair.split("=") for pair in names.replace(" ", "").split(","))
+    merged = whole.with_labels_renamed(pairs)
+    assert sorted(merged.label_names) == ["negative", "positive"] and merged.sha256 == whole.sha256
     for given, reason in (
         ("1=negative,4", "must pair a label of the data with the one to read it as"),
         ("1=negative,1=positive", "names 1 more than once"),
