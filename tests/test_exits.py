@@ -1,6 +1,7 @@
 """How the command ends: exit codes, one line for what went wrong, and nothing heavy imported to say so."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -191,6 +192,24 @@ def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
     assert "predicting [x]: 1,500 of 2,000 rows, " in lines[0] and lines[0].endswith(" rows/s")
     assert lines[-1].startswith("projecting: ") and lines[-1].endswith(" s") and 4 <= len(lines) <= 12
     with sentimoe_cli.stream.counted(1, "short"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_shows_what_is_loaded_and_a_log_does_not(monkeypatch, capsys):
+    """Kind: seconds of silence, after which one asks whether the command hangs."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", terminal)
+        with sentimoe_cli.stream.loading("a [model]"):
+            time.sleep(0.2)
+    assert "loading a [model]" in terminal.getvalue()
+    with sentimoe_cli.stream.loading("a [model]"):
         pass
     assert capsys.readouterr().err == ""
 

@@ -11,6 +11,7 @@ from sentimoe import SentimentClassifier
 from sentimoe.data import SeenTexts
 from sentimoe.errors import ModelFolderError
 from sentimoe.methods import save_adapted
+from sentimoe_cli.seen import seen_warning
 
 TOLD = {"method": "full", "epochs": 1, "max_length": 16, "precision": "float32", "calibrate": False}
 
@@ -27,6 +28,12 @@ def test_equal_texts_are_known_by_eight_bytes_each(tmp_path):
         (tmp_path / "seen_texts.npy").write_bytes(damaged)
         with pytest.raises(ModelFolderError, match=r"seen_texts\.npy"):
             SeenTexts.load(tmp_path)
+
+
+def test_few_seen_texts_are_named_and_no_score_is_doubted():
+    few, many = np.arange(1000) < 10, np.arange(1000) < 11
+    assert seen_warning("m", few) == "m has seen 10 of the 1000 texts in training, too few to change what is shown"
+    assert "so these scores are not those of new texts" in seen_warning("m", many)
 
 
 def test_the_list_goes_with_the_model_and_into_what_is_trained_from_it(tmp_path):

@@ -61,7 +61,7 @@ def compare(
     names: list[str] = []
     answers, seen = [], np.zeros(len(texts), dtype=bool)
     for name in (model_a, model_b):
-        classifier = load_model(name, None, (), "calibrated", "", precision, trust_remote_code, not no_verify)
+        classifier = load_model(name, None, (), "calibrated", "", trust_remote_code, not no_verify, precision=precision)
         if not names:
             names, dataset = classifier.label_names, dataset.with_labels_of(classifier.label_names)
             ordered = classifier.ordinal

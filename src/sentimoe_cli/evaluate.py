@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
 
 Option = typer.Option
-FEW_SEEN = 0.01  # share of the texts; so few change no score that is shown
 
 
 def evaluate(
@@ -117,7 +116,7 @@ def evaluate(
 
     from .labelled import read_labelled
     from .models import load_model
-    from .seen import seen_among, seen_warning
+    from .seen import FEW_SEEN, seen_among, seen_warning
     from .show import (
         confusion_table,
         groups_table,
@@ -136,7 +135,15 @@ def evaluate(
     settings["domain"] = domain
     name = Path(data).name
     classifier = load_model(
-        model, method, dataset.label_names, mode, name, precision, trust_remote_code, not no_verify, **settings
+        model,
+        method,
+        dataset.label_names,
+        mode,
+        name,
+        trust_remote_code,
+        not no_verify,
+        precision=precision,
+        **settings,
     )
     dataset = dataset.with_labels_of(classifier.label_names)
     order = _order(ordinal, classifier)

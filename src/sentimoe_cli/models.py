@@ -16,9 +16,10 @@ def load_model(
     labels: Sequence[str],
     mode: str,
     data: str,
-    precision: str,
     trust_remote_code: bool,
     verify: bool,
+    *,
+    precision: str,
     **settings: Any,
 ) -> SentimentClassifier:
     """A run folder; with method "zero-shot" a language model asked for these labels. Raises ConfigError.
@@ -28,11 +29,14 @@ def load_model(
     from sentimoe import SentimentClassifier
     from sentimoe.errors import ConfigError
 
+    from .stream import loading
+
     options: dict[str, Any] = {"precision": precision, "trust_remote_code": trust_remote_code, "verify": verify}
     if method is None:
         if mode != "calibrated":
             raise ConfigError(f"--mode {mode} is of language models that are asked; add --method zero-shot")
-        return SentimentClassifier.from_pretrained(name, **options, **settings)
+        with loading(Path(name).name):
+            return SentimentClassifier.from_pretrained(name, **options, **settings)
     if method != "zero-shot":
         raise ConfigError(f"--method {method!r} is read from the run folder; the only one to name here is 'zero-shot'")
     usual = {
@@ -50,7 +54,8 @@ def load_model(
         raise ConfigError("zero-shot needs two or more labels to choose from, such as --labels negative,positive")
     from sentimoe.methods import PROMPTS  # brings peft
 
-    return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **options)
+    with loading(Path(name).name):
+        return SentimentClassifier.zero_shot(name, labels, prompt=PROMPTS.get(data), mode=mode, **options)
 
 
 def model_name(model: str | Path) -> str:

@@ -12,8 +12,9 @@ import typer
 
 from sentimoe_ready import DEFAULT, facts, ready_models
 
-from .many import FEWER_EXPERTS, FILES, NO_THRESHOLD, label_many, lines_as_file
-from .messages import Mistake, say, takes_unicode
+from .few import label_few
+from .many import FILES, label_many, lines_as_file
+from .messages import Mistake, say
 from .options import (
     Backend,
     Delimiter,
@@ -28,7 +29,7 @@ from .options import (
     TextColumn,
     TrustRemoteCode,
 )
-from .places import WRITTEN, check_file, check_model, check_standard_output
+from .places import check_model
 
 Option = typer.Option
 
@@ -125,13 +126,13 @@ def predict(
     if run_on == "local" and (unused := [name for name, value in on_ray.items() if value]):
         raise Mistake(f"{unused[0]} is for --engine ray")
     cluster = {"address": ray_address, "actors": ray_actors, "gpus": ray_gpus} if run_on == "ray" else None
+    settings: dict[str, Any] = {"long_texts": long_texts, "precision": precision, "backend": backend}
+    settings |= {"num_experts_per_tok": experts_per_token, "max_disagreement": max_disagreement}
+    settings |= {} if domain is None else {"domain": domain}
     if bulk and output is not None:
         check_model(model)
         if note is not None:
             say(f"note: {note}")
-        settings: dict[str, Any] = {"long_texts": long_texts, "precision": precision, "backend": backend}
-        settings |= {"num_experts_per_tok": experts_per_token, "max_disagreement": max_disagreement}
-        settings |= {} if domain is None else {"domain": domain}
         if from_stdin and sys.stdin is None:
             raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
         with lines_as_file(sys.stdin.buffer) if from_stdin else nullcontext() as lines:
@@ -142,111 +143,25 @@ def predict(
                 doubtful=doubtful, trust_remote_code=trust_remote_code, verify=not no_verify, cluster=cluster,
             )  # fmt: skip
         return
-    given: dict[str, Any] = {
+    only_many: dict[str, Any] = {
         "--format": kind,
         "--limit": limit,
         "--max-characters": max_characters,
         "--dry-run": dry_run or None,
         "--engine ray": cluster,
+        "a second --input": inputs[1:] if inputs else None,
     }
-    given["a second --input"] = inputs[1:] if inputs else None
-    if many := [name for name, value in given.items() if value]:
+    if given := [name for name, value in only_many.items() if value]:
         raise Mistake(
-            f"{many[0]} is for files that become a folder or a .csv, .jsonl or .parquet file: give --input and such an "
+            f"{given[0]} is for files that become a folder or a .csv, .jsonl or .parquet file: give --input and such an "
             "--output, without --method"
         )
-    input_file = Path(inputs[0]) if inputs else None
-    if text_column is not None and input_file is None:
-        raise Mistake("--text-column names a column of a file; add --input FILE")
-    if not texts and input_file is None and sys.stdin is None:
-        raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
-    if output is None:
-        check_standard_output()
-    else:
-        check_file(output, WRITTEN, overwrite)
-    if doubtful is not None:
-        check_file(doubtful, WRITTEN, overwrite)
-        if output is not None and doubtful.resolve() == output.resolve():
-            raise Mistake(f"--output and --doubtful are both {output}; give two files")
-
-    if method is None:
-        check_model(model)
-    if note is not None:
-        say(f"note: {note}")
-    import numpy as np
-    import pandas as pd
-
-    from sentimoe.data import FileFormat, json_lines, read_texts, write_table
-    from sentimoe.data.predicted import STRING, made_up, named_domains, with_predictions
-    from sentimoe.errors import ConfigError
-    from sentimoe.model_folder import THRESHOLD, find_folder
-
-    from .certificates import certificate_for, warn_of_drift
-    from .models import load_model
-    from .show import prepare_process
-    from .stream import predictions_with_bar
-    from .trial import try_writing
-
-    prepare_process()
-    if input_file is not None:
-        frame, rows = read_texts(input_file, text_column, FileFormat(encoding, delimiter))
-    else:
-        rows = list(map(_decoded, texts)) or _lines_of_standard_input()
-        frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
-    names = [label.strip() for label in labels.split(",")] if labels else []
-    settings = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    settings |= {"max_disagreement": max_disagreement, "domain": domain}
-    if method is None:
-        model = str(find_folder(model))
-    classifier = load_model(model, method, names, mode, "", precision, trust_remote_code, not no_verify, **settings)
-    engine, classes = classifier.engine, classifier.classes_.tolist()
-    threshold = None
-    if method is None and not all_answers and (Path(model) / THRESHOLD).exists():
-        from sentimoe.evaluation import Threshold  # brings scipy and scikit-learn
-
-        stored = Threshold.load(Path(model))
-        threshold = None if stored is None else stored.value
-    if threshold is not None and experts_per_token is not None:
-        say(FEWER_EXPERTS)
-    if doubtful is not None and threshold is None:
-        raise ConfigError(NO_THRESHOLD.format(model))
-    cut: list[int] | None = [] if long_texts == "truncate" else None
-    certificate = certificate_for(model, max_disagreement, precision, long_texts) if method is None else None
-    layers = None if certificate is None else np.zeros(len(rows), dtype=np.int64)
-    invented = made_up(len(rows), engine.num_labels)
-    unknown, nowhere = [None] * len(rows), None
-    if classifier.domains:
-        nowhere = (unknown, np.full(len(rows), np.nan))
-    likely = with_predictions(frame, classes, invented, cut, threshold, layers, unknown, probabilities, nowhere)
-    try_writing(likely, output)
-    predictions = predictions_with_bar(engine, rows)
-    if predictions.truncated:
-        cut = predictions.truncated
-        say(f"warning: {len(cut)} texts were cut at {engine.max_length} tokens")
-    reasons = [
-        None if answered else "no label" if method is not None and text.strip() else "blank"
-        for text, answered in zip(rows, ~np.isnan(predictions.probabilities[:, 0]), strict=True)
-    ]
-    answered, layers = predictions.probabilities, predictions.layers
-    told = named_domains(classifier.domains, predictions.domains, predictions.domain_scores)
-    frame = with_predictions(frame, classes, answered, cut, threshold, layers, reasons, probabilities, told)
-    if certificate is not None and layers is not None:
-        warn_of_drift(certificate, layers)
-    if threshold is not None:
-        low = frame["reason"] == "doubtful"
-        say(
-            f"{len(frame) - int(frame['label'].isna().sum())} of {len(frame)} rows have a label; {int(low.sum())} are doubtful"
-        )
-    if output is None:
-        sys.stdout.writelines(json_lines(frame, ascii_only=not takes_unicode(sys.stdout)))
-    else:
-        write_table(frame, output, overwrite)
-        say(f"{len(frame)} row{'s' * (len(frame) != 1)} written to {output}")
-    if doubtful is not None:
-        from sentimoe.batch.review import review_queue
-
-        write_table(review_queue(frame), doubtful, overwrite)
-        say(f"{int(low.sum())} doubtful rows, of a score below {threshold:.3f}, written to {doubtful}")
+    label_few(
+        model, texts, Path(inputs[0]) if inputs else None, output, settings, note=note, method=method, labels=labels,
+        mode=mode, text_column=text_column, delimiter=delimiter, encoding=encoding, all_answers=all_answers,
+        probabilities=probabilities, overwrite=overwrite, doubtful=doubtful, trust_remote_code=trust_remote_code,
+        verify=not no_verify,
+    )  # fmt: skip
 
 
 def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str], str | None]:
@@ -271,27 +186,3 @@ def _model_and_texts(model: str | None, given: list[str]) -> tuple[str, list[str
             f"{folders[0]!r} is a folder, and the model is named already; if it is meant as a text, give it on standard input"
         )
     return model, given, note
-
-
-def _decoded(argument: str) -> str:
-    """An argument as UTF-8 also where the locale is C, in which Python keeps its bytes as surrogates."""
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(argument).decode("utf-8", "replace")
-    return argument
-
-
-def _lines_of_standard_input() -> list[str]:
-    """Lines as `wc -l` and `paste` count them: a text may hold other characters that end a line elsewhere."""
-    if sys.stdin.isatty():
-        say("reading texts, one per line; end with Ctrl-D")
-    data = sys.stdin.buffer.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        say(f"warning: standard input is not UTF-8, first in line {line}; what cannot be read becomes U+FFFD")
-        text = data.decode("utf-8-sig", "replace")
-    lines = text.split("\n")
-    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

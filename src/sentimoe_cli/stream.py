@@ -10,9 +10,10 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .messages import say
+from .messages import say, visible
 
 SECONDS = 30.0
 Update = Callable[[int, str], None]
@@ -31,6 +32,16 @@ def predictions_with_bar(engine: Any, texts: Sequence[Any]) -> Predictions:
             chunks.append(chunk)
             update(len(chunk.probabilities), "predicting")
     return joined(chunks, engine.num_labels)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Say on a terminal what is being loaded, for as long as it takes; in a log, nothing."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(escape(visible(f"loading {name}"))):
+        yield
 
 
 @contextmanager
