@@ -91,6 +91,8 @@ def evaluate(
                 f"{ready}"
             )
         check_folder(Path(model))
+    if limit is not None and by is not None:
+        raise Mistake("--limit takes texts at random and --by groups all of them; leave one out")
     if target_accuracy is not None and not 0 < target_accuracy < 1:
         raise Mistake(f"--target-accuracy {target_accuracy:g} must lie between 0 and 1, such as 0.95")
     if method is None:
@@ -99,23 +101,13 @@ def evaluate(
     import numpy as np
 
     from sentimoe.data import absence_warnings
-    from sentimoe.errors import ConfigError, DataError
-    from sentimoe.evaluation import (
-        bootstrap_intervals,
-        evaluate_predictions,
-        find_threshold,
-        group_metrics,
-        least_trials,
-        most_frequent,
-        ordinal_metrics,
-        predicted_labels,
-        risk_coverage,
-        why_no_threshold,
-    )
+    from sentimoe.errors import DataError
+    from sentimoe.evaluation import find_threshold, least_trials, predicted_labels, why_no_threshold
     from sentimoe.methods import ZeroShot
 
     from .labelled import read_labelled
     from .models import load_model
+    from .scores import scores
     from .seen import FEW_SEEN, seen_among, seen_warning
     from .show import (
         confusion_table,
@@ -132,26 +124,14 @@ def evaluate(
     found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by, map_labels)
     dataset, split, whole = found.dataset, found.split, found.whole
     settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    settings["domain"] = domain
-    name = Path(data).name
-    classifier = load_model(
-        model,
-        method,
-        dataset.label_names,
-        mode,
-        name,
-        trust_remote_code,
-        not no_verify,
-        precision=precision,
-        **settings,
-    )
+    settings |= {"domain": domain, "precision": precision}
+    options = (mode, Path(data).name, trust_remote_code, not no_verify)
+    classifier = load_model(model, method, dataset.label_names, *options, **settings)
     dataset = dataset.with_labels_of(classifier.label_names)
     order = _order(ordinal, classifier)
     warnings = list(dataset.warnings)
     if whole:
         warnings += absence_warnings(dataset.label_names, dataset.splits)
-    if limit is not None and by is not None:
-        raise ConfigError("--limit takes texts at random and --by groups all of them; leave one out")
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
     seen = seen_among(classifier.seen_texts, part.texts)
     new, known = ~seen, classifier.seen_texts is not None
@@ -169,38 +149,19 @@ def evaluate(
             )
     predictions = predictions_with_bar(classifier.engine, part.texts)
     probabilities, labels = predictions.probabilities, np.asarray(part.labels)
-    answers = predicted_labels(probabilities)
-    places = np.array([order.index(label) for label in dataset.label_names] + [-1] if order else [])  # -1: unanswered
-    metrics = evaluate_predictions(part.labels, probabilities, dataset.label_names)
-    metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256}
-    metrics["most_frequent"] = most_frequent(labels, dataset.label_names)
-    metrics |= {"n_truncated": len(predictions.truncated), "warnings": warnings}
-    metrics["n_seen"] = int(seen.sum()) if known else None
-    if seen.any() and new.any():
-        metrics["unseen"] = evaluate_predictions(labels[new].tolist(), probabilities[new], dataset.label_names)
-        if order is not None:
-            metrics["unseen"]["ordinal"] = ordinal_metrics(places[labels[new]], places[answers[new]], len(order))
-    confidence, right = probabilities.max(axis=1), answers == labels
-    metrics["risk_coverage"] = risk_coverage(confidence, right)
-    if order is not None:
-        metrics |= {"ordinal": ordinal_metrics(places[labels], places[answers], len(order)), "order": order}
-        metrics["intervals"] |= bootstrap_intervals(places[labels], places[answers], len(order), metrics=("mae",))
+    metrics = scores(labels, probabilities, dataset.label_names, seen=seen, groups=found.groups, order=order)
+    metrics |= {"data": dataset.name, "split": split, "sha256": dataset.sha256, "warnings": warnings}
+    metrics |= {"n_truncated": len(predictions.truncated), "n_seen": int(seen.sum()) if known else None}
     if predictions.domains is not None:
         metrics["domains"] = {
             each: int((predictions.domains == place).sum()) for place, each in enumerate(classifier.domains)
         }
     if isinstance(classifier.engine, ZeroShot):
         metrics["off_label"] = dict(predictions.off_label.most_common())
-    if found.groups is not None:
-        metrics["groups"] = group_metrics(found.groups, labels, probabilities, dataset.label_names)
-        if order is not None:
-            of = np.array(found.groups, dtype=object)
-            for row in metrics["groups"]:
-                inside = of == row["group"]
-                row["ordinal"] = ordinal_metrics(places[labels[inside]], places[answers[inside]], len(order))
     threshold = None
+    confidence, right = probabilities.max(axis=1)[new], (predicted_labels(probabilities) == labels)[new]
     if target_accuracy is not None:
-        threshold = find_threshold(confidence[new], right[new], target_accuracy)
+        threshold = find_threshold(confidence, right, target_accuracy)
         metrics["threshold"] = None if threshold is None else asdict(threshold)
     if save and threshold is not None:
         threshold.save(Path(model), dataset.name, dataset.sha256)
@@ -220,7 +181,7 @@ def evaluate(
         for answer, count in list(metrics.get("off_label", {}).items())[:10]:
             typer.echo(f"off-label, {count} times: {answer!r}")
     if target_accuracy is not None and threshold is None:
-        why = why_no_threshold(confidence[new], right[new], target_accuracy)
+        why = why_no_threshold(confidence, right, target_accuracy)
         none = f"{why}. To review without a threshold, sort what `predict` writes by `score`"
         if save:
             raise DataError(f"{none}. Nothing is saved")
