@@ -97,7 +97,7 @@ fuzz-service: $(INSTALLED)
 	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check schemathesis==4.32.5
 	$(BIN)/python tools/fuzz_service.py $(FUZZ)/bin/schemathesis
 
-# DATA=folder: the data sets; without it the embedded tweets
+# DATA=folder: the data sets; without it the bundled tweets
 numerics: $(INSTALLED)
 	$(BIN)/python tools/numerics.py $(if $(DATA),--data-root $(DATA))
 
