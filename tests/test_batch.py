@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from backbone import train_classifier
 from command import invoke
@@ -22,7 +23,9 @@ from sentimoe.batch import Job, Predictor, files, job, predictor, run
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
 from sentimoe.batch.review import doubtful_rows, review_queue
+from sentimoe.data import characters
 from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
+from sentimoe_cli.many import told
 from sentimoe_cli.stopping import stopped_by_signals
 
 WORDS = ["lovely", "awful", "great", "worst", "happy", "broken", "best", "hate"]
@@ -44,7 +47,7 @@ def label(model, inputs, output, part_rows=20, **settings):
 
     done = []
     given = Job([str(each) for each in inputs], output, part_rows=part_rows, **settings)
-    report = run(given, make, {}, lambda count, bad: done.append(count))
+    report = run(given, make, {}, lambda report, total: done.append(report.rows))
     assert report.rows == report.scored + sum(report.reasons.values())
     return report
 
@@ -98,7 +101,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(model, tmp_path, output):
     given = Job([str(tmp_path / "in.csv")], tmp_path / output, part_rows=20)
     for after in (0, 1, 3):
         with pytest.raises(Killed):
-            run(given, make_stopping(after), {}, lambda count, bad: None)
+            run(given, make_stopping(after), {}, lambda report, total: None)
     report = label(model, [tmp_path / "in.csv"], tmp_path / output)
     assert report.resumed >= 20 and report.rows == 130
     whole, found = tmp_path / f"whole-{output}", tmp_path / output
@@ -160,7 +163,7 @@ def test_another_job_does_not_go_on_with_the_parts(model, tmp_path, monkeypatch,
     told = "holds parts of another job: "
     if what == "input":
         rows(81).to_csv(tmp_path / "in.csv", index=False)
-        told += "inputs was .* and now is"
+        told += "inputs in.csv sha256 was .* and now is"
     elif what == "limit":
         how, told = {"limit": 70}, told + "limit was null, and now is 70"
     elif what == "part":
@@ -170,7 +173,7 @@ def test_another_job_does_not_go_on_with_the_parts(model, tmp_path, monkeypatch,
         other = tmp_path / "other"
         SentimentClassifier.from_pretrained(model).save_pretrained(other)
         (other / "README.md").write_text("changed")
-        model, told = other, told + "README.md was"
+        model, told = other, told + "model README.md was"
     else:
         given = Job([str(tmp_path / "in.csv")], out, part_rows=20)
         with pytest.raises(ConfigError, match="all_answers was null, and now is true"):
@@ -216,16 +219,16 @@ def test_bad_rows_get_a_reason_and_too_many_end_the_job(model, tmp_path):
         return Predictor(model, text_column=column, max_characters=400, precision="float32")
 
     given = Job([str(tmp_path / "in.csv")], tmp_path / "out.csv", part_rows=100)
-    report = run(given, make, {}, lambda count, bad: None)
+    report = run(given, make, {}, lambda report, total: None)
     assert dict(report.reasons) == {"too long": 1, "undecodable": 1} and report.scored == 298
     assert report.places == ["row 11: too long", "row 21: undecodable"]
     found = pd.read_csv(tmp_path / "out.csv")
     assert found["text"][20] == "�� broken" and found["label"].isna().tolist().count(True) == 2
     strict = Job([str(tmp_path / "in.csv")], tmp_path / "two", part_rows=100, max_rejected=0.005)
     with pytest.raises(RejectedError, match=r"2 of 300 rows were rejected, more than 0.50%: row 11: too long; row 21"):
-        run(strict, make, {}, lambda count, bad: None)
+        run(strict, make, {}, lambda report, total: None)
     allowed = Job([str(tmp_path / "in.csv")], tmp_path / "two", part_rows=100, max_rejected=0.01)
-    assert run(allowed, make, {}, lambda count, bad: None).resumed == 300
+    assert run(allowed, make, {}, lambda report, total: None).resumed == 300
 
 
 def test_values_that_are_no_text_are_rejected(model, tmp_path):
@@ -330,7 +333,9 @@ def test_parquet_parts_have_one_schema(tmp_path):
     files.write_part(first, tmp_path / "part-0.parquet", None)
     schema = pa.parquet.read_schema(tmp_path / "part-0.parquet")
     files.write_part(later, tmp_path / "part-1.parquet", schema)
-    files.join([tmp_path / "part-0.parquet", tmp_path / "part-1.parquet"], tmp_path / "out.parquet", first, False)
+    files.join(
+        [tmp_path / "part-0.parquet", tmp_path / "part-1.parquet"], tmp_path / "out.parquet", first, False, print
+    )
     assert pd.read_parquet(tmp_path / "out.parquet")["a"].tolist()[2] == "x"
     with pytest.raises(DataError, match='column "a" is empty in the first part, and later of double'):
         files.write_part(later.assign(a=[0.5, 1.5]), tmp_path / "part-2.parquet", schema)
@@ -409,7 +414,7 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(model, tmp_path):
 
     given = Job([str(tmp_path / "in.csv")], tmp_path / "out", part_rows=20)
     with pytest.raises(DataError, match="was changed while it was read"):
-        run(given, make, {}, lambda count, bad: None)
+        run(given, make, {}, lambda report, total: None)
 
 
 def test_jobs_without_rows_and_files_without_lines(model, tmp_path):
@@ -493,7 +498,9 @@ def test_lines_of_standard_input_become_a_folder(model, tmp_path):
     assert found["text"].tolist()[3:] == ['"the awful", {thing}', "the last \u2028 line"]
     assert found["reason"].fillna("").tolist() == ["", "undecodable", "blank", "", ""]
     again = subprocess.run([*told, "--max-rejected", "1"], input=lines + b"\nmore", capture_output=True)
-    assert again.returncode == 2 and b"holds parts of another job: inputs was" in again.stderr
+    assert (
+        again.returncode == 2 and b"holds parts of another job: inputs standard-input.jsonl sha256 was" in again.stderr
+    )
 
 
 @pytest.mark.parametrize("output", ["out", "out.csv"])
@@ -508,10 +515,148 @@ def test_doubtful_rows_are_queued_across_parts(model, tmp_path, output):
         predictor.threshold = value
         return predictor
 
-    run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=25), make, {}, lambda count, bad: None)
+    run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=25), make, {}, lambda report, total: None)
     queue = doubtful_rows(tmp_path / output)
     low = found[found["score"] < value].sort_values("score", kind="stable")
     assert queue["id"].tolist() == low["id"].astype(str).tolist() and len(queue) > 10
     assert queue["row"].tolist() == (low.index + 1).tolist()  # across parts
     assert review_queue(found.assign(reason=np.where(found["score"] < value, "doubtful", None))).columns[0] == "row"
     assert np.allclose(queue["score"], low["score"]) and queue["guess"].tolist() == low["label"].tolist()
+
+
+def test_a_file_that_changes_between_parts_gives_no_row(model, tmp_path):
+    """Kind: the check at the very end; a job that is killed before, and goes on, never comes to it with these parts."""
+    source = tmp_path / "in.csv"
+    rows(60).to_csv(source, index=False)
+    before = source.read_bytes()
+
+    class Changing(Predictor):
+        def labelled(self, frame, unread=None):
+            if "20" in set(frame["id"]):
+                source.write_bytes(before.replace(b"number 5", b"NUMBER 5"))
+            return super().labelled(frame, unread)
+
+    told = Job([source], tmp_path / "out", part_rows=10)
+    with pytest.raises(DataError, match="was changed while it was read"):
+        run(told, lambda column: Changing(model, text_column=column, precision="float32"), {}, lambda *told: None)
+    finished = sorted(path.name for path in (tmp_path / "out").glob("part-*"))
+    assert 1 <= len(finished) < 6 and not any(b"NUMBER" in (tmp_path / "out" / name).read_bytes() for name in finished)
+    source.write_bytes(before)
+    report = label(model, [source], tmp_path / "out", part_rows=10)
+    assert report.resumed == 10 * len(finished)
+    label(model, [source], tmp_path / "whole", part_rows=10)
+    assert {name: data for name, data in contents(tmp_path / "out").items() if name != JOURNAL} == {
+        name: data for name, data in contents(tmp_path / "whole").items() if name != JOURNAL
+    }
+
+
+@pytest.mark.parametrize("where", ["rename", "rmtree"])
+def test_a_job_that_is_killed_after_its_file_was_made_is_done(model, tmp_path, monkeypatch, where):
+    """Kind: `o.csv exists`, for ever, because the folder of its parts is still there."""
+    rows(30).to_csv(tmp_path / "in.csv", index=False)
+
+    def killed(*given, **told):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "rename") if where == "rename" else (job.shutil, "rmtree")), killed)
+        with pytest.raises(KeyboardInterrupt):
+            label(model, [tmp_path / "in.csv"], tmp_path / "o.csv")
+    made = (tmp_path / "o.csv").read_bytes()
+    assert len(list(tmp_path.glob("*o.csv*"))) == 2  # the file, and the folder of its parts under some name
+    if where == "rename":
+        assert label(model, [tmp_path / "in.csv"], tmp_path / "o.csv").resumed == 30
+    else:
+        with pytest.raises(ConfigError, match=r"o\.csv exists"):
+            label(model, [tmp_path / "in.csv"], tmp_path / "o.csv")
+        label(model, [tmp_path / "in.csv"], tmp_path / "o.csv", overwrite=True)
+    assert (tmp_path / "o.csv").read_bytes() == made
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "o.csv"]
+
+
+def test_what_changed_is_named(model, tmp_path):
+    """Kind: two lists that are cut at the same place, and read alike."""
+    for number in range(6):
+        rows(10).to_csv(tmp_path / f"in-{number}.csv", index=False)
+    files = sorted(tmp_path.glob("*.csv"))
+    label(model, files, tmp_path / "out")
+    rows(9).to_csv(files[5], index=False)
+    with pytest.raises(ConfigError, match=r'another job: inputs in-5\.csv sha256 was "'):
+        label(model, files, tmp_path / "out")
+    with pytest.raises(ConfigError, match="another job: inputs were 6, and now are 5"):
+        label(model, files[:5], tmp_path / "out")
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_an_input_that_cannot_be_read_for_now_stops_the_job(model, tmp_path, monkeypatch, code):
+    """Kind: exit code 2, as if the file were wrong, where the same command will go on."""
+    rows(60).to_csv(tmp_path / "in.csv", index=False)
+    real, reads = characters.Trimmed.read, []
+
+    def read(self, size=-1):
+        reads.append(1)
+        if len(reads) > 8:
+            raise OSError(code, "no")
+        return real(self, 64)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(characters.Trimmed, "read", read)
+        with pytest.raises(StoppedError, match="cannot be read now"):
+            label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    assert label(model, [tmp_path / "in.csv"], tmp_path / "out").rows == 60
+
+
+def test_places_name_the_file_and_its_row(model, tmp_path):
+    for name in ("a", "b"):
+        frame = rows(10).astype({"text": object})
+        frame["text"] = [["no text"] if name == "b" and row == 6 else text for row, text in enumerate(frame["text"])]
+        frame.to_json(tmp_path / f"{name}.jsonl", orient="records", lines=True)
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    assert label(model, files, tmp_path / "out", max_rejected=1).places == [f"{files[1]} row 7: not a text"]
+    assert label(model, files[1:], tmp_path / "one", max_rejected=1).places == ["row 7: not a text"]
+
+
+def test_it_is_said_that_memory_ran_out(model, tmp_path):
+    rows(20).to_csv(tmp_path / "in.csv", index=False)
+
+    def make(column):
+        predictor = Predictor(model, text_column=column, precision="float32")
+        predict = predictor.engine.predict
+
+        def of_few(texts):
+            if len(texts) > 5:
+                raise MemoryError
+            return predict(texts)
+
+        predictor.engine.predict = of_few
+        return predictor
+
+    report = run(Job([tmp_path / "in.csv"], tmp_path / "out", part_rows=10), make, {}, lambda *told: None)
+    assert report.halved == 2 and report.scored == 20
+    assert any("memory ran out 2 times" in line for line in told(report, tmp_path / "out", 8))
+
+
+def test_types_of_parquet_are_kept_without_rows_and_in_views(model, tmp_path):
+    """Kind: every column of an empty file becomes one of strings; a traceback for strings that are stored as views."""
+    table = pa.table({"id": pa.array([1, 2]), "text": pa.array(["the good", "the bad"], pa.string_view())})
+    nested = pa.array([["a"], None], pa.list_(pa.string_view()))
+    pq.write_table(table.append_column("tags", nested), tmp_path / "in.parquet")
+    label(model, [tmp_path / "in.parquet"], tmp_path / "out")
+    found = pq.read_table(tmp_path / "out" / "part-00000.parquet")
+    assert found["tags"].to_pylist() == [["a"], None] and found["label"].null_count == 0
+    pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
+    label(model, [tmp_path / "empty.parquet"], tmp_path / "none")
+    schema = pq.read_schema(tmp_path / "none" / "part-00000.parquet")
+    assert schema.field("id").type == pa.int64() and pa.types.is_string(schema.field("text").type)
+
+
+def test_standard_input_in_another_encoding_and_to_one_file(model, tmp_path):
+    told = [sys.executable, "-m", "sentimoe", "predict", "--model", str(model), "--output", str(tmp_path / "out.csv")]
+    lines = "the café\nthe bad".encode("cp1252")
+    done = subprocess.run([*told, "--encoding", "cp1252"], input=lines, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the café", "the bad"]
+    marked = subprocess.run([*told, "--overwrite"], input=b"\xef\xbb\xbfthe good", capture_output=True)
+    assert marked.returncode == 0 and pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the good"]
+    refused = subprocess.run([*told, "--text-column", "text"], input=b"x", capture_output=True)
+    assert refused.returncode == 2 and b"each line of standard input is a text" in refused.stderr

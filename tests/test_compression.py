@@ -381,7 +381,7 @@ def test_bulk_labelling_counts_layers_in_every_part(made, tmp_path):
         return Predictor(folder / "fast", text_column=column)
 
     for output in ("out.csv", "out.parquet"):
-        report = run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=20), make, {}, lambda count, bad: None)
+        report = run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=20), make, {}, lambda report, total: None)
         assert report.rows == 50 and sum(report.layers.values()) == report.scored == 30
     assert pd.read_csv(tmp_path / "out.csv")["layers"].eq(0).sum() == 20
     assert len(pd.read_parquet(tmp_path / "out.parquet")) == 50

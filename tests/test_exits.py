@@ -189,7 +189,7 @@ def test_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys):
         update(500, "projecting")
         time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()
-    assert "predicting [x]: 1,500 of 2,000 rows, " in lines[0] and lines[0].endswith(" rows/s")
+    assert "predicting [x]: 1,500 of 2,000 rows, " in lines[0] and re.search(r" rows/s, \d+ s left$", lines[0])
     assert lines[-1].startswith("projecting: ") and lines[-1].endswith(" s") and 4 <= len(lines) <= 12
     with sentimoe_cli.stream.counted(1, "short"):
         pass

@@ -136,7 +136,7 @@ def test_other_encodings_are_named_by_the_user_and_never_guessed(tmp_path: Path,
     assert "line 2: byte" in message and "is not UTF-8; name the encoding of the file with --encoding" in message
     found = read_texts(tmp_path / "x.csv", file_format=FileFormat(encoding=encoding))[1]
     assert found == [OTHERS[encoding]] * 3
-    with pytest.raises(ConfigError, match="encoding='latin-99' is not known"):
+    with pytest.raises(ConfigError, match="encoding='latin-99' is no encoding"):
         read_texts(tmp_path / "x.csv", file_format=FileFormat(encoding="latin-99"))
 
 

@@ -95,14 +95,17 @@ def test_excel_encoding_is_found_and_said(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert whole(path)["Text"].tolist() == ["café – très bon", "naïve"]
     assert "is not UTF-8 and read as cp1252" in caplog.text
+    path.write_bytes(b"Text;x\nno;1\n")
+    assert whole(path)["Text"].tolist() == ["no"] and "columns are separated by ';'" in caplog.text
     path.write_bytes("Text\nпривет\nкак дела\n".encode("cp1251"))
     with pytest.raises(DataError, match=r"2 of 3 lines are not UTF-8; name the encoding .* --encoding"):
         inspected(path, PLAIN)
     assert whole(path, 3, FileFormat("cp1251"))["Text"].tolist() == ["привет", "как дела"]
-    with pytest.raises(ConfigError, match="encoding='cp9' is not known"):
-        inspected(path, FileFormat("cp9"))
-    for told in (None, "utf-16"):
-        path.write_bytes("Text\nzwei\n".encode("utf-16"))
+    for name in ("cp9", "rot13", "base64", "undefined"):
+        with pytest.raises(ConfigError, match=f"encoding='{name}' is no encoding of text"):
+            inspected(path, FileFormat(name))
+    for told, encoding in ((None, "utf-16"), ("utf-16", "utf-16"), (None, "utf-32")):
+        path.write_bytes("Text\nzwei\n".encode(encoding))
         assert whole(path, 3, FileFormat(told))["Text"].tolist() == ["zwei"]
     (tmp_path / "x.json").write_bytes('[{"Text": "się"}]'.encode("iso-8859-2"))
     assert whole(tmp_path / "x.json", 3, FileFormat("iso-8859-2"))["Text"].tolist() == ["się"]

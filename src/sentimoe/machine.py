@@ -13,9 +13,9 @@ import torch
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that a result depends on."""
-    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+def versions(*more: str) -> dict[str, str]:
+    """Versions of everything that a result depends on. more: other packages that count."""
+    return {name: version(name) for name in (*PACKAGES, *more)} | {"python": platform.python_version()}
 
 
 def hardware() -> dict[str, Any]:

@@ -7,14 +7,15 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .messages import Mistake, say, visible
 from .places import WRITTEN, check_data, check_file, check_folder
 from .stopping import stopped_by_signals
+from .stream import Update, counted
 
 if TYPE_CHECKING:
     from sentimoe.batch import Report
@@ -27,7 +28,6 @@ NO_THRESHOLD = (
     "--target-accuracy 0.95 --save"
 )
 FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
-MINUTE = 60.0
 DRY_ROWS = 1000
 
 
@@ -55,7 +55,8 @@ def label_many(
 ) -> None:
     """Label all rows of the inputs. settings: of the classifier. cluster: of `sentimoe.batch.Cluster`. Raises Mistake and what `sentimoe.batch.run` raises."""
     if output.suffix.lower() in FILES and not output.is_dir():
-        check_file(output, WRITTEN, overwrite)
+        begun = output.with_name(f"{output.name}.partial").is_dir()  # it may have been killed at the very end
+        check_file(output, WRITTEN, overwrite or begun)
         if kind is not None:
             raise Mistake(f"--format is of the files in a folder; {output} says it by its name")
     elif output.is_file():
@@ -96,7 +97,7 @@ def label_many(
         inputs, output, kind, text_column, FileFormat(encoding, delimiter), limit, max_rejected, overwrite=overwrite
     )
     if dry_run:
-        say_what_it_takes(job, make)
+        say_what_it_takes(job, make, cluster is not None)
         return
     certificate = certificate_for(model, settings["max_disagreement"], settings["precision"], settings["long_texts"])
     with stopped_by_signals("sentimoe"), _progress() as progress:
@@ -119,6 +120,11 @@ def told(report: Report, output: Path, max_length: int) -> list[str]:
         lines[0] += f"; without one: {counts}"
     if report.truncated:
         lines.append(f"warning: {report.truncated:,} texts were cut at {max_length} tokens")
+    if report.halved:
+        lines.append(
+            f"warning: memory ran out {report.halved:,} times, and smaller batches were read: the last digits of a "
+            "score may differ from those of another run"
+        )
     if report.replaced:
         counts = ", ".join(f"{count:,} in {visible(name)}" for name, count in report.replaced.most_common())
         lines.append(
@@ -131,8 +137,8 @@ def told(report: Report, output: Path, max_length: int) -> list[str]:
     return lines
 
 
-def say_what_it_takes(job: Any, make: Any) -> None:
-    """Label the first rows, and say what was found and what the whole takes."""
+def say_what_it_takes(job: Any, make: Any, cluster: bool) -> None:
+    """Label the first rows, and say what was found and what the whole takes. cluster: it is for Ray."""
     import pandas as pd
 
     from sentimoe.batch.files import KINDS
@@ -152,16 +158,16 @@ def say_what_it_takes(job: Any, make: Any) -> None:
     labelled = predictor.labelled(frame)
     seconds = max(time.monotonic() - started, 1e-9)
     say(f"{len(frame):,} rows read: {len(frame) / seconds:.0f} rows/s")
+    if cluster:
+        say("this was measured in one process, without Ray")
+    single = job.output.suffix.lower().removeprefix(".")
     own = sources[0].kind.removeprefix(".")
-    packed = any(source.path.suffix.lower() in (".gz", ".zst") for source in sources)
-    if len(frame) < DRY_ROWS or own not in ("csv", "tsv", "jsonl") or packed:
-        return
-    kind = job.kind or job.output.suffix.lower().removeprefix(".")
-    kind = kind if kind in KINDS else own
-    rows = sum(source.size for source in sources) * len(frame) / _bytes_of(frame, own)
-    rows = min(rows, job.limit or rows)
-    disk = rows / len(frame) * _bytes_of(labelled, kind) / 1e9
-    say(f"about {rows:,.0f} rows in all: {rows * seconds / len(frame) / 3600:.2g} hours, {disk:.2g} GB of disk")
+    kind = job.kind or next((each for each in (single, own) if each in KINDS), "csv")
+    total = sum(source.rows for source in sources)
+    rows = min(total, job.limit or total)
+    disk = rows / max(len(frame), 1) * _bytes_of(labelled, kind) / 1e9
+    room = f"{disk:.2g} GB of disk" + (", and as much again until its parts are joined" if single in KINDS else "")
+    say(f"{rows:,} rows in all: {rows * seconds / max(len(frame), 1) / 3600:.2g} hours, {room}")
 
 
 def _bytes_of(frame: Any, kind: str) -> int:
@@ -169,40 +175,55 @@ def _bytes_of(frame: Any, kind: str) -> int:
     from sentimoe.data import write_table
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"x.{'csv' if kind == 'tsv' else kind}"
+        path = Path(folder) / f"x.{kind}"
         write_table(frame, path)
         return path.stat().st_size
 
 
+def check_lines(text_column: str | None, delimiter: str | None, encoding: str | None) -> None:
+    """Raises Mistake where standard input cannot be read as lines of text, and ConfigError for an unknown encoding."""
+    if sys.stdin is None:
+        raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
+    if text_column or delimiter:
+        name = "--text-column" if text_column else "--delimiter"
+        raise Mistake(f"{name} is of files with columns; each line of standard input is a text. Add --input FILE")
+    if encoding is not None:
+        from sentimoe.data.decoding import check_encoding
+
+        check_encoding(encoding)
+    if sys.stdin.isatty():
+        say("reading texts, one per line; end with Ctrl-D")
+
+
 @contextmanager
-def lines_as_file(stream: IO[bytes]) -> Iterator[Path]:
+def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
     """Lines of texts as a JSONL file for as long as it is needed: a job looks at its input before it reads it.
 
-    Bytes that are not UTF-8 stay as they are, so that their rows are rejected.
+    encoding: None: UTF-8. Bytes that are none of its characters stay as they are, so that their rows are rejected.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard-input.jsonl"
         with path.open("wb") as file:
-            for line in stream:
-                text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
+            for number, line in enumerate(stream):
+                text = line.removesuffix(b"\n").removesuffix(b"\r").decode(encoding or "utf-8", "surrogateescape")
+                text = text.removeprefix("\ufeff") if number == 0 else text
                 record = json.dumps({"text": text}, ensure_ascii=False)
                 file.write(record.encode("utf-8", "surrogateescape") + b"\n")
         yield path
 
 
 @contextmanager
-def _progress() -> Iterator[Any]:
-    """Told of finished rows: a line a minute, so that a log shows life; on a terminal every ten seconds."""
-    started = last = time.monotonic()
-    done = rejected = before = 0
-    live = sys.stderr is not None and sys.stderr.isatty()
+def _progress() -> Iterator[Callable[[Report, int], None]]:
+    """Shows the rows that are done: a bar on a terminal, else a line every 30 seconds, so that a log shows life."""
+    with ExitStack() as stack:
+        update: Update | None = None
+        done = 0
 
-    def progress(rows: int, bad: int) -> None:
-        nonlocal done, rejected, last, before
-        done, rejected, now = done + rows, rejected + bad, time.monotonic()
-        if now - last >= (MINUTE / 6 if live else MINUTE):
-            rate = (done - before) / (now - last)
-            say(f"{done:,} rows, {rate:,.0f} rows/s, {rejected:,} rejected, {now - started:,.0f} s")
-            last, before = now, done
+        def progress(report: Report, total: int) -> None:
+            nonlocal update, done
+            if update is None:
+                update, done = stack.enter_context(counted(total, "labelling", report.rows)), report.rows
+            update(report.rows - done, "labelling" + (f", {report.rejected:,} rejected" if report.rejected else ""))
+            done = report.rows
 
-    yield progress
+        yield progress

@@ -13,7 +13,7 @@ import typer
 from sentimoe_ready import DEFAULT, facts, ready_models
 
 from .few import label_few
-from .many import FILES, label_many, lines_as_file
+from .many import check_lines, label_many, lines_as_file
 from .messages import Mistake, say
 from .options import (
     Backend,
@@ -120,8 +120,8 @@ def predict(
         raise Mistake("--labels are the answers that a language model may give; add --method zero-shot")
     if mode != "calibrated" and method is None:
         raise Mistake(f"--mode {mode} is of language models that are asked; add --method zero-shot")
-    from_stdin = not texts and not inputs and output is not None and output.suffix.lower() not in FILES
-    bulk = (inputs or from_stdin) and output is not None and output.suffix.lower() != ".xlsx" and method is None
+    bulk = not texts and output is not None and output.suffix.lower() != ".xlsx" and method is None
+    from_stdin = bulk and not inputs
     on_ray = {"--ray-address": ray_address, "--ray-actors": ray_actors, "--ray-gpus": ray_gpus}
     if run_on == "local" and (unused := [name for name, value in on_ray.items() if value]):
         raise Mistake(f"{unused[0]} is for --engine ray")
@@ -133,9 +133,9 @@ def predict(
         check_model(model)
         if note is not None:
             say(f"note: {note}")
-        if from_stdin and sys.stdin is None:
-            raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
-        with lines_as_file(sys.stdin.buffer) if from_stdin else nullcontext() as lines:
+        if from_stdin:
+            check_lines(text_column, delimiter, encoding)
+        with lines_as_file(sys.stdin.buffer, encoding) if from_stdin else nullcontext() as lines:
             label_many(
                 model, inputs or [str(lines)], output, settings, kind=kind, text_column=text_column,
                 delimiter=delimiter, encoding="utf-8" if from_stdin else encoding, limit=limit, max_characters=max_characters,

@@ -45,23 +45,26 @@ def loading(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def counted(total: int, what: str) -> Iterator[Update]:
-    """A function to call with the number of rows that were done now, and with what is being done."""
-    with (_bar if sys.stderr is not None and sys.stderr.isatty() else _lines)(total, what) as update:
+def counted(total: int, what: str, done: int = 0) -> Iterator[Update]:
+    """A function to call with the number of rows that were done now, and with what is being done.
+
+    done: rows of the total that were done before.
+    """
+    with (_bar if sys.stderr is not None and sys.stderr.isatty() else _lines)(total, what, done) as update:
         yield update
 
 
 @contextmanager
-def _bar(total: int, what: str) -> Iterator[Update]:
+def _bar(total: int, what: str, before: int) -> Iterator[Update]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(what, total=total, completed=before)
         yield lambda count, now: progress.update(task, advance=count, description=now)
 
 
 @contextmanager
-def _lines(total: int, what: str) -> Iterator[Update]:
-    done, doing, started, ended = 0, what, time.monotonic(), Event()
+def _lines(total: int, what: str, before: int) -> Iterator[Update]:
+    done, doing, started, ended = before, what, time.monotonic(), Event()
 
     def update(count: int, now: str) -> None:
         nonlocal done, doing
@@ -70,8 +73,12 @@ def _lines(total: int, what: str) -> Iterator[Update]:
     def tell() -> None:
         while not ended.wait(SECONDS):
             seconds = time.monotonic() - started
-            rows = f"{done:,} of {total:,} rows, {done / seconds:.1f} rows/s" if done < total else f"{seconds:.0f} s"
-            say(f"{doing}: {rows}")
+            if done >= total:
+                say(f"{doing}: {seconds:.0f} s")
+                continue
+            rate = (done - before) / seconds
+            left = f", {_duration((total - done) / rate)} left" if rate else ""
+            say(f"{doing}: {done:,} of {total:,} rows, {rate:.1f} rows/s{left}")
 
     teller = Thread(target=tell, daemon=True)
     teller.start()
@@ -80,3 +87,11 @@ def _lines(total: int, what: str) -> Iterator[Update]:
     finally:
         ended.set()
         teller.join()
+
+
+def _duration(seconds: float) -> str:
+    """Such as 3 h 20 min, 12 min, 40 s."""
+    minutes, hours = round(seconds / 60), int(seconds // 3600)
+    if hours:
+        return f"{hours} h {minutes - 60 * hours} min"
+    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

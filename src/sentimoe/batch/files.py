@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ..data.writing import arrow_table, header_of, write_arrow, write_table
 from ..errors import DataError
+from ..manifest import sha256
 from ..records import written_aside
 
 KINDS = ("csv", "jsonl", "parquet")
@@ -73,8 +74,13 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
 
 
-def join(files: Sequence[Path], target: Path, empty: pd.DataFrame, overwrite: bool) -> None:
-    """Make one file of the parts, whole or not at all. empty: the table of no rows, for its header."""
+def join(
+    files: Sequence[Path], target: Path, empty: pd.DataFrame, overwrite: bool, tell: Callable[[str], None]
+) -> None:
+    """Make one file of the parts, whole or not at all. empty: the table of no rows, for its header.
+
+    tell: gets the hash of the file before it gets its name. Raises DataError where there is a file of this name.
+    """
     try:
         with written_aside(target, overwrite) as partial:
             if target.suffix.lower() == ".parquet":
@@ -90,6 +96,7 @@ def join(files: Sequence[Path], target: Path, empty: pd.DataFrame, overwrite: bo
                             if part.read(len(header)) != header:
                                 raise DataError(f"{file} does not begin with the names of the columns; begin anew")
                             shutil.copyfileobj(part, stream, 1 << 20)
+            tell(sha256(partial))
     except FileExistsError as error:
         raise DataError(
             f"another process has written {target} meanwhile; choose another file or add --overwrite"

@@ -90,12 +90,16 @@ def column_of_texts(sources: Sequence[Source], given: str | None) -> str:
 def parts(sources: Sequence[Source], rows: int, limit: int | None = None) -> Iterator[pd.DataFrame]:
     """The rows of all files, in order, cut into parts in the same way at every reading.
 
-    rows: of a part; fewer where they are so long that it would not fit in memory. limit: rows of all.
+    rows: of a part; fewer where they are so long that it would not fit in memory. limit: rows of all. Raises DataError
+    for a file that has changed since it was looked at, before a part with rows of it is given.
     """
     columns = list(sources[0].columns)
     waiting: list[pd.DataFrame] = []
+    read: list[Source] = []  # files of this part
     count = size = 0
-    for frame in _limited(sources, min(rows, ROWS_AT_ONCE), limit):
+    for source, frame in _limited(sources, min(rows, ROWS_AT_ONCE), limit):
+        if source not in read[-1:]:
+            read.append(source)
         start = 0
         while start < len(frame):
             piece = frame.iloc[start : start + rows - count]
@@ -103,19 +107,26 @@ def parts(sources: Sequence[Source], rows: int, limit: int | None = None) -> Ite
             start, count = start + len(piece), count + len(piece)
             size += int(piece.memory_usage(deep=True).sum())
             if count == rows or size >= PART_BYTES:
-                yield _joined(waiting, columns)
-                waiting, count, size = [], 0, 0
+                yield _unchanged(waiting, columns, read)
+                waiting, read, count, size = [], read[-1:], 0, 0
     if waiting:
-        yield _joined(waiting, columns)
+        yield _unchanged(waiting, columns, read)
 
 
-def _limited(sources: Sequence[Source], rows: int, limit: int | None) -> Iterator[pd.DataFrame]:
+def _unchanged(waiting: list[pd.DataFrame], columns: list[str], read: list[Source]) -> pd.DataFrame:
+    """The part, if no file of it has changed."""
+    for source in read:
+        source.check_unchanged()
+    return _joined(waiting, columns)
+
+
+def _limited(sources: Sequence[Source], rows: int, limit: int | None) -> Iterator[tuple[Source, pd.DataFrame]]:
     left = limit
     for source in sources:
         for frame in frames(source, rows):
             if left is not None:
                 frame, left = frame.iloc[:left], left - len(frame)
-            yield frame
+            yield source, frame
             if left is not None and left <= 0:
                 return
 

@@ -7,6 +7,7 @@ undisturbed job writes.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -27,25 +28,26 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..data.reading import FOUND_OUT, FileFormat
-from ..data.streaming import Source
+from ..data.streaming import Source, without_rows
 from ..errors import ConfigError, RejectedError
 from ..inference import return_freed_memory
 from ..machine import hardware, versions
 from ..manifest import sha256
-from ..records import writes
+from ..records import sync, writes
 from .cluster import Cluster
 from .files import KINDS, join, part_name, write_part
 from .inputs import column_of_texts, input_files, looked_at, parts
 from .journal import JOURNAL, Journal
-from .predictor import REJECTED, Predictor
+from .predictor import HALVED, REJECTED, Predictor
 from .report import PLACES, Report
 from .schemas import check_one_type
 
 LOCK, TRIAL = ".lock", ".trial-"
 OURS = re.compile(rf"part-\d{{5,}}\.({'|'.join(KINDS)})(\.\w+\.partial)?|{JOURNAL}(\.\w+\.partial)?")
 PART_ROWS = 16_384
+WRITERS = ("tokenizers", "pandas", "pyarrow")  # decide bytes, too
 LEAST_ROWS = 1000  # before a share of rejected rows ends a job
-Progress = Callable[[int, int], None]  # rows done now, and rejected ones among them
+Progress = Callable[[Report, int], None]  # what has become of the rows so far, and how many there are in all
 Item = TypeVar("Item")
 
 
@@ -79,10 +81,11 @@ def run(
     """Do a job, or what is left of it.
 
     make: from the column of the texts to what labels them; the inputs are looked at before. settings: what else
-    decides an answer, for the journal. progress: is told of each part. cluster: None: this process does it all.
+    decides an answer, for the journal. progress: is told of the rows before the work, and after each part. cluster:
+    None: this process does it all.
 
     Raises:
-        ConfigError: the output holds another job, or another process works on it.
+        ConfigError: the output exists, holds another job, or another process works on it.
         DataError: an input that cannot be read, or no column of texts.
         RejectedError: more rows were rejected than allowed. What is finished stays.
         StoppedError: the output cannot be written, because the disk is full for example. The same job goes on.
@@ -97,7 +100,9 @@ def run(
     if kind == "parquet":
         check_one_type(sources)
     column = column_of_texts(sources, job.text_column)
-    empty = pd.DataFrame(columns=list(sources[0].columns), dtype=object)
+    empty = without_rows(sources[0])
+    if single and output.exists() and not (job.overwrite or folder.is_dir()):
+        raise ConfigError(f"{job.output} exists; choose another file or set overwrite")
     with _locked(folder, job.output):
         predictor = make(column)
         with writes(folder):
@@ -107,12 +112,19 @@ def run(
         report = _Run(job, sources, kind, predictor, journal, progress, cluster).finished(empty)
         if single:
             with writes(output):
-                listed = [folder / part["file"] for part in journal.parts]
-                join(listed, output, predictor.labelled(empty), job.overwrite)
-                done = folder.rename(folder.with_name(f".{folder.name}-{uuid4().hex}"))  # at once, unlike a removal
-                shutil.rmtree(done)
+                if journal.joined is None or not output.exists() or sha256(output) != journal.joined:
+                    listed = [folder / part["file"] for part in journal.parts]
+                    join(listed, output, predictor.labelled(empty), job.overwrite, journal.join)
+                folder.rename(_left_over(folder, uuid4().hex))  # at once, unlike a removal
+                for done in folder.parent.glob(_left_over(Path(glob.escape(folder.name)), "*").name):
+                    shutil.rmtree(done)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _left_over(folder: Path, ending: str) -> Path:
+    """What the folder of the parts is called while it is removed."""
+    return folder.with_name(f".{folder.name}-{ending}")
 
 
 @contextmanager
@@ -123,6 +135,7 @@ def _locked(folder: Path, output: Path) -> Iterator[None]:
     """
     with writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
     try:
         with FileLock(folder / LOCK, timeout=0):
             try:
@@ -153,6 +166,8 @@ class _Run:
         for part in journal.parts:
             self.report.add(part)
         self.report.resumed = self.report.rows
+        self.total = sum(source.rows for source in sources)
+        self.total = min(self.total, job.limit or self.total)
         for source in sources:
             self.report.replaced += source.undecodable
         del self.report.replaced[predictor.text_column]  # such rows are rejected, each with its reason
@@ -161,9 +176,8 @@ class _Run:
         """Do what is left. empty: a part without rows, for a job that has none."""
         if self.journal.done is not None:
             return self.report
-        if self.report.rows:
-            self.progress(self.report.rows, self.report.rejected)
-            self._check_rejected(LEAST_ROWS, None)
+        self.progress(self.report, self.total)
+        self._check_rejected(LEAST_ROWS, None)
         with ThreadPoolExecutor(1) as pool, closing(self._labelled()) as left:
             written: Future[None] | None = None
             for number, labelled in enumerate(left, len(self.journal.parts)):
@@ -172,7 +186,7 @@ class _Run:
                 entry = self._entry(number, labelled)
                 written = pool.submit(self._write, labelled, entry)
                 self.report.add(entry)
-                self.progress(entry["rows"], sum(entry["reasons"].get(reason, 0) for reason in REJECTED))
+                self.progress(self.report, self.total)
                 self._check_rejected(LEAST_ROWS, written)
             if written is not None:
                 written.result()
@@ -212,10 +226,21 @@ class _Run:
             "rows": len(labelled),
             "scored": reasons.count(None),
             "reasons": Counter(reason for reason in reasons if reason is not None),
-            "places": [f"row {start + row + 1}: {reason}" for row, reason in bad[:PLACES]],
+            "places": [f"{self._place(start + row)}: {reason}" for row, reason in bad[:PLACES]],
             "truncated": int(labelled["truncated"].sum()) if self.predictor.marks_cuts else 0,
+            "halved": labelled.attrs.get(HALVED, 0),
             "layers": Counter(str(each) for each in layers if each),
         }
+
+    def _place(self, row: int) -> str:
+        """A row of all inputs, counted from 0, as the row of its file, counted from 1."""
+        if len(self.sources) == 1:
+            return f"row {row + 1}"
+        for source in self.sources:
+            if row < source.rows:
+                break
+            row -= source.rows
+        return f"{source.path} row {row + 1}"
 
     def _write(self, labelled: pd.DataFrame, entry: dict[str, Any]) -> None:
         folder = self.journal.folder
@@ -263,6 +288,7 @@ def _about(
 ) -> dict[str, Any]:
     """What decides every byte of the output."""
     here = hardware() | ({} if cluster is None else {"threads": 1})
+    packages = versions(*WRITERS, *(["openvino"] if predictor.uses_openvino else []))
     return {
         "inputs": [{"file": source.path.name, "sha256": source.sha256, "size": source.size} for source in sources],
         "reading": [{"encoding": source.encoding, "delimiter": source.delimiter} for source in sources],
@@ -272,9 +298,9 @@ def _about(
         "part_rows": job.part_rows,
         "limit": job.limit,
         "settings": settings,
-        "versions": versions(),
+        "versions": packages,
         "engine": "local" if cluster is None else "ray",
-        "machine": {name: here[name] for name in ("processor", "bfloat16", "threads")},
+        "machine": {name: here[name] for name in ("processor", "bfloat16", "threads", "gpu")},
     }
 
 

@@ -11,13 +11,14 @@ from ..errors import ConfigError
 from ..records import sync, write_text
 
 JOURNAL = "journal.jsonl"
-FORMAT = 1
+FORMAT = 2
 
 
 class Journal:
     """The journal in a folder of parts. about: what decides the output; another one is refused.
 
-    `parts`: what is known of each finished part, in order. `done`: whether the job came to its end.
+    `parts`: what is known of each finished part, in order. `done`: whether the job came to its end. `joined`: the hash
+    of the one file that was made of the parts, if it was.
     Raises ConfigError where the folder holds the parts of another job, or something else.
     """
 
@@ -25,6 +26,7 @@ class Journal:
         self.folder, self.path = folder, folder / JOURNAL
         self.parts: list[dict[str, Any]] = []
         self.done: dict[str, Any] | None = None
+        self.joined: str | None = None
         about = json.loads(json.dumps({"format": FORMAT} | about))
         if self.path.exists():
             before, *lines = _lines(self.path)
@@ -36,6 +38,8 @@ class Journal:
             for line in lines:
                 if "part" in line:
                     self.parts.append(line)
+                elif "joined" in line:
+                    self.joined = line["joined"]
                 else:
                     self.done = line
             return
@@ -53,6 +57,11 @@ class Journal:
         """Enter that there is nothing left to do."""
         self._append({"done": report})
         self.done = {"done": report}
+
+    def join(self, sha256: str) -> None:
+        """Enter the hash of the file that is made of the parts, before it gets its name."""
+        self._append({"joined": sha256})
+        self.joined = sha256
 
     def _append(self, line: dict[str, Any]) -> None:
         with self.path.open("ab") as stream:
@@ -75,15 +84,21 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         raise ConfigError(f"{path} is damaged ({error}); add --overwrite to begin anew") from error
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+def _difference(before: Any, now: Any, name: str = "") -> str:
     """The first thing that is not the same, with both values."""
-    for name in dict.fromkeys([*before, *now]):
-        if before.get(name) != now.get(name):
-            was, new = before.get(name), now.get(name)
-            if isinstance(was, dict) and isinstance(new, dict):
-                return _difference(was, new)
-            return f"{name} was {_short(was)}, and now is {_short(new)}"
-    return "nothing differs"
+    if isinstance(before, dict) and isinstance(now, dict):
+        if (file := now.get("file")) is not None and before.get("file") == file:
+            name = f"{name} {file}".strip()
+        for key in dict.fromkeys([*before, *now]):
+            if before.get(key) != now.get(key):
+                return _difference(before.get(key), now.get(key), f"{name} {key}".strip())
+    if isinstance(before, list) and isinstance(now, list):
+        if len(before) != len(now):
+            return f"{name} were {len(before)}, and now are {len(now)}"
+        for was, new in zip(before, now, strict=True):
+            if was != new:
+                return _difference(was, new, name)
+    return f"{name} was {_short(before)}, and now is {_short(now)}"
 
 
 def _short(value: Any) -> str:

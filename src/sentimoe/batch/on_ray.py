@@ -22,7 +22,7 @@ from ..errors import ConfigError, SentiMoEError
 from ..inference import return_freed_memory
 from .cluster import CPUS, Cluster
 from .inputs import parts
-from .predictor import DIED, Predictor
+from .predictor import DIED, HALVED, Predictor
 from .quarantine import Attempts, pieces
 
 READER_CPUS = 0.1
@@ -75,6 +75,7 @@ class Worker:
             rows = frame.iloc[piece.start : piece.stop]
             labelled.append(self.predictor.labelled(rows, DIED if piece.rejected else None))
         whole = labelled[0] if len(labelled) == 1 else pd.concat(labelled)
+        whole.attrs[HALVED] = sum(piece.attrs.get(HALVED, 0) for piece in labelled)
         return_freed_memory()  # as in a job without Ray
         ray.get(self.attempts.end.remote(part))
         return pa.table({"part": [part], "rows": [pickle.dumps(whole)]})

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from ..data.characters import UNDECODABLE, is_marked
 from ..data.predicted import STRING, made_up, named_domains, with_predictions
 from ..data.rows import cells
 from ..errors import ConfigError, DataError
-from ..inference import Engine, RoutedClassifier, StagedClassifier
+from ..inference import Engine, OpenVINOClassifier, RoutedClassifier, StagedClassifier
 from ..manifest import sha256
 from ..model_folder import THRESHOLD, find_folder
 from ..predictions import Predictions, joined
@@ -27,6 +27,7 @@ from ..predictions import Predictions, joined
 BLANK, DOUBTFUL = "blank", "doubtful"
 UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY = "undecodable", "not a text", "too long", "out of memory"
 DIED = "process died"
+HALVED = "halved"  # in the `attrs` of a labelled frame: how often memory ran out
 REJECTED = (UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY, DIED)
 OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "out of memory")
 
@@ -67,6 +68,7 @@ class Predictor:
         self.threshold = None if all_answers else _threshold_of(self.folder)
         self.domains = classifier.domains
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
+        self.uses_openvino = isinstance(self.engine.model, OpenVINOClassifier | StagedClassifier)
         self.marks_cuts = self.engine.long_texts == "truncate"
 
     def __call__(self, batch: Any) -> Any:
@@ -104,7 +106,7 @@ class Predictor:
         values = [value for _, value in cells(frame, "the input", self.text_column)]
         texts, reasons = self._checked(values) if unread is None else ([], [unread] * len(values))
         readable = [row for row, reason in enumerate(reasons) if reason is None]
-        found, failed = answered(self.engine, [texts[row] for row in readable])
+        found, failed, halved = answered(self.engine, [texts[row] for row in readable])
         for place in failed:
             reasons[readable[place]] = NO_MEMORY
         probabilities = np.full((len(frame), self.engine.num_labels), np.nan, dtype=np.float32)
@@ -118,7 +120,10 @@ class Predictor:
         domains = self._no_domains(len(frame))
         if domains is not None and found.domains is not None and found.domain_scores is not None:
             domains[0][readable], domains[1][readable] = found.domains, found.domain_scores
-        return self._with(frame, probabilities, cut, layers, reasons, domains)
+        labelled = self._with(frame, probabilities, cut, layers, reasons, domains)
+        if halved:
+            labelled.attrs[HALVED] = halved
+        return labelled
 
     def made_up(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame as it will look, with made-up answers that take as much room in a file."""
@@ -181,10 +186,18 @@ def _threshold_of(folder: Path) -> float | None:
     return None if stored is None else stored.value
 
 
-def answered(engine: Any, texts: Sequence[str]) -> tuple[Predictions, list[int]]:
-    """The answers, and the places of texts that fail alone: where memory runs out, halves are tried again."""
+class Answered(NamedTuple):
+    """predictions: B. failed: the places of texts that fail alone. halved: how often memory ran out before."""
+
+    predictions: Predictions
+    failed: list[int]
+    halved: int
+
+
+def answered(engine: Any, texts: Sequence[str]) -> Answered:
+    """The answers; where memory runs out, halves are tried again."""
     try:
-        return engine.predict(texts), []
+        return Answered(engine.predict(texts), [], 0)
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
@@ -194,11 +207,12 @@ def answered(engine: Any, texts: Sequence[str]) -> tuple[Predictions, list[int]]
             told = {"layers": np.zeros(1, dtype=np.int64)}
         elif isinstance(engine.model, RoutedClassifier):
             told = {"domains": np.full(1, -1), "domain_scores": np.full(1, np.nan, dtype=np.float32)}
-        return Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), **told), [0]
+        return Answered(Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), **told), [0], 0)
     half = len(texts) // 2
-    (first, failed), (second, more) = answered(engine, texts[:half]), answered(engine, texts[half:])
-    shifted = replace(second, truncated=[half + row for row in second.truncated])
-    return joined([first, shifted], engine.num_labels), failed + [half + place for place in more]
+    first, second = answered(engine, texts[:half]), answered(engine, texts[half:])
+    shifted = replace(second.predictions, truncated=[half + row for row in second.predictions.truncated])
+    failed = first.failed + [half + place for place in second.failed]
+    return Answered(joined([first.predictions, shifted], engine.num_labels), failed, first.halved + second.halved + 1)
 
 
 def _is_memory(error: Exception) -> bool:

@@ -15,10 +15,10 @@ PLACES = 10  # of rejected rows that are shown
 class Report:
     """What became of the rows: `rows` is the sum of `scored`, `blank`, `doubtful` and `rejected`.
 
-    reasons: how often each. places: of the first rejected rows, counted from 1 over all inputs. resumed: rows that
-    were finished before. layers: how many texts were read by how many layers, where that differs. truncated: texts
-    whose end was not read. replaced: in how many cells of each other column U+FFFD stands for bytes that are no
-    character, in the whole input.
+    reasons: how often each. places: of the first rejected rows, counted from 1 over all inputs. resumed: rows that were
+    finished before. layers: how many texts were read by how many layers, where that differs. truncated: texts whose end
+    was not read. halved: how often memory ran out, so that a batch was read in halves. replaced: in how many cells of
+    each other column U+FFFD stands for bytes that are no character, in the whole input.
     """
 
     rows: int = 0
@@ -28,6 +28,7 @@ class Report:
     resumed: int = 0
     layers: Counter[int] = field(default_factory=Counter)
     truncated: int = 0
+    halved: int = 0
     replaced: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -43,4 +44,5 @@ class Report:
         self.reasons += Counter(part["reasons"])
         self.places += part["places"][: PLACES - len(self.places)]
         self.truncated += part["truncated"]
+        self.halved += part["halved"]
         self.layers += Counter({int(layers): count for layers, count in part["layers"].items()})

@@ -28,7 +28,12 @@ SIGNATURES = {
     b"\x7fELF": "a program, not a table",
     b"SQLite": "a database, not a table; export the table as .csv",
 }
-MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MARKS = {  # that of UTF-32 begins like that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüœšžßÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒŠŽ‘’‚“”„•–—…€£§°©®™«»¡¿²³½¼¾´·ºª\xa0")
 # what another alphabet looks like when it is read as Western: accents in a row, and signs inside words
@@ -93,11 +98,13 @@ def check_signature(data: bytes, path: Path) -> None:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises ConfigError for a name that Python does not know."""
+    """Raises ConfigError for a name that Python does not know, and for what is no encoding of texts."""
     try:
-        codecs.lookup(encoding)
-    except LookupError as error:
-        raise ConfigError(f"encoding={encoding!r} is not known; give one such as utf-8, cp1252 or utf-16") from error
+        "a, b".encode(encoding).decode(encoding)
+    except (LookupError, UnicodeError) as error:
+        raise ConfigError(
+            f"encoding={encoding!r} is no encoding of text files; give one such as utf-8, cp1252 or utf-16"
+        ) from error
 
 
 def _decoded_as(data: bytes, path: Path, encoding: str) -> str:

@@ -6,7 +6,9 @@ there, before any work. Single undecodable characters are not: the rows that hol
 
 from __future__ import annotations
 
+import errno
 import gzip
+import logging
 import tempfile
 import zlib
 from collections import Counter
@@ -20,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError
+from ..errors import DataError, StoppedError
 from ..manifest import sha256
 from .characters import BLOCK, UNDECODABLE, Trimmed, characters, encoding_of, is_marked, unpacked
 from .decoding import GZIP, ZSTD
@@ -31,11 +33,14 @@ from .text import one_line
 HEAD = 1 << 20
 ROWS_CHECKED = 8192
 STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOSPC, errno.EDQUOT}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that was looked at. sha256: of its bytes as they are. names: of its columns, as they stand there.
+    """A file that was looked at. sha256: of its bytes as they are. names: of its columns, as they stand there. rows: T.
 
     undecodable: in how many cells of each column some bytes are no character. schema: that Parquet is read in; absent:
     the columns of it that the file lacks; mixed: those that hold integers in one file of a job and floats in another.
@@ -43,10 +48,11 @@ class Source:
 
     path: Path
     kind: str
-    sha256: str
     size: int
     changed: int  # when, in nanoseconds
+    sha256: str
     names: tuple[str, ...]
+    rows: int = 0
     encoding: str = ""
     delimiter: str = ""
     undecodable: Counter[str] = field(default_factory=Counter)
@@ -63,7 +69,10 @@ class Source:
         """Raises DataError where the file has been written to since it was looked at."""
         now = self.path.stat()
         if (now.st_size, now.st_mtime_ns) != (self.size, self.changed):
-            raise DataError(f"{self.path} was changed while it was read; its rows may be of two versions: begin anew")
+            raise DataError(
+                f"{self.path} was changed while it was read. What is finished is of the version before: put that back "
+                "and give the same command again, or begin anew with --overwrite"
+            )
 
 
 def inspected(path: Path, file_format: FileFormat) -> Source:
@@ -77,39 +86,55 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
     if kind in STREAMED and not path.is_file():
         raise DataError(f"{path}: no such file, or no regular one (files are read twice); check the path")
     if kind not in STREAMED:
-        names = [str(name) for name in read_table(path, file_format).frame.columns]
+        before = _state(path)
+        frame = read_table(path, file_format).frame
+        names = tuple(map(str, frame.columns))
         encoding, delimiter = file_format.encoding or "", file_format.delimiter or ""
-        return Source(path, kind, sha256(path), *_state(path), tuple(names), encoding, delimiter)
+        return Source(path, kind, *before, sha256(path), names, len(frame), encoding, delimiter)
     with _readable(path):
-        found = Source(path, kind, sha256(path), *_state(path), ())
+        found = Source(path, kind, *_state(path), sha256(path), ())
         if kind == ".parquet":
             with _parquet(path) as file:
-                schema = file.schema_arrow.remove_metadata()
-                return replace(found, names=tuple(schema.names), schema=schema)
+                schema = pa.schema([each.with_type(_without_views(each.type)) for each in file.schema_arrow])
+                return replace(found, names=tuple(schema.names), schema=schema, rows=file.metadata.num_rows)
         found = replace(found, encoding=encoding_of(path, file_format.encoding))
         if kind == ".jsonl":
             known: dict[str, None] = {}
+            count = 0
             for record in _records(path, found.encoding):
+                count += 1
                 known |= dict.fromkeys(record)
                 found.undecodable.update(name for name, value in record.items() if is_marked(value))
-            return replace(found, names=tuple(known))
+            return replace(found, names=tuple(known), rows=count)
         with characters(path, found.encoding) as text:
             head = text.read(HEAD)
         told = "\t" if kind == ".tsv" and file_format.delimiter is None else file_format.delimiter
         found = replace(found, delimiter=_delimiter(head, told))
+        if told is None and found.delimiter != ",":
+            logger.warning("%s: columns are separated by %r", path, found.delimiter)
         columns: list[str] = []
+        count = 0
         for frame in _delimited(found, ROWS_CHECKED):  # to the end: a malformed row shows before any work
-            columns = list(frame.columns)
+            columns, count = list(frame.columns), count + len(frame)
             for name, (_, cells) in zip(distinct(columns), frame.items(), strict=True):
-                if count := int(cells.str.contains(UNDECODABLE, regex=False).sum()):
-                    found.undecodable[name] += count
-        return replace(found, names=tuple(columns))
+                if marked := int(cells.str.contains(UNDECODABLE, regex=False).sum()):
+                    found.undecodable[name] += marked
+        return replace(found, names=tuple(columns), rows=count)
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Size and time of change."""
+    """Size and time of change; asked before the file is read, so that a change meanwhile is noticed."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
+
+
+def without_rows(source: Source) -> pd.DataFrame:
+    """The table of no rows, with the types that are known."""
+    if source.schema is None:
+        return pd.DataFrame(columns=list(source.columns), dtype=object)
+    frame = source.schema.empty_table().to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+    frame.columns = pd.Index(source.columns, dtype=object)
+    return frame
 
 
 def frames(source: Source, rows: int) -> Iterator[pd.DataFrame]:
@@ -147,6 +172,20 @@ def _frames(source: Source, rows: int) -> Iterator[pd.DataFrame]:
             yield frame.iloc[start : start + rows].reset_index(drop=True)
 
 
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    """The type with strings and bytes in place of views of them, which pandas cannot work with."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        fields = [kind.field(index) for index in range(kind.num_fields)]
+        return pa.struct([each.with_type(_without_views(each.type)) for each in fields])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_views(kind.value_type)))
+    return kind
+
+
 def _under(schema: pa.Schema | None, table: pa.Table) -> pa.Table:
     """A table in the schema of all files: wider types, and nulls for columns that it lacks."""
     if schema is None or table.schema.equals(schema):
@@ -173,6 +212,11 @@ def _readable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # of Arrow, which unpacks zstd
             raise DataError(f"{path}: the compressed file is damaged or cut short ({error}); copy it again") from error
+        if error.errno in PASSING:
+            raise StoppedError(
+                f"stopped, because {path} cannot be read now ({error.strerror}); what is finished stays, and the same "
+                "command goes on"
+            ) from error
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from error
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError
 
+CHARACTERS = 4_000_000  # of a chunk: their tokens take about 500 MB
 # what has one obvious spelling; bytes, lists, arrays and objects have only a repr, which is no text
 SPELLED = (str, Number, np.bool_, np.datetime64, np.timedelta64, date, time, timedelta, UUID)
 
@@ -45,12 +46,19 @@ def is_missing(value: Any) -> bool:
 
 
 def text_chunks(texts: Iterable[Any], size: int) -> Iterator[list[str]]:
-    """The texts, cleaned, `size` at a time, for inputs that do not fit in memory.
+    """The texts, cleaned, `size` at a time or, where they are long, fewer, for inputs that do not fit in memory.
 
     Raises ConfigError and DataError as `values_of` and `clean_text` do, at the first chunk and at a value that is none.
     """
-    rows = enumerate(values_of(texts))
-    while chunk := [clean_text(text, f"texts[{row}]") for row, text in islice(rows, size)]:
+    chunk: list[str] = []
+    characters = 0
+    for row, value in enumerate(values_of(texts)):
+        chunk.append(clean_text(value, f"texts[{row}]"))
+        characters += len(chunk[-1])
+        if len(chunk) == size or characters >= CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
         yield chunk
 
 
