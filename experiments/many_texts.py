@@ -236,7 +236,7 @@ class Study(NamedTuple):
             record |= {
                 "test": _scores(engine, test, dataset),
                 "validation": _scores(engine, dataset.splits["validation"], dataset),
-                "gflops_per_text": round(gflops_per_text(engine, test.texts[:FLOP_TEXTS]), 4),
+                "gflops_per_text": round(gflops_per_text(engine, test.sample(FLOP_TEXTS).texts), 4),
                 "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
                 "active_parameters": active_parameters(engine.model),
             }  # fmt: skip

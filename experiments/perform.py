@@ -178,7 +178,7 @@ def perform(
             "trainable_parameters": outcome.trainable_parameters,
             "parameters": sum(p.numel() for p in engine.model.parameters()),
             "active_parameters": active_parameters(engine.model),
-            "gflops_per_text": round(gflops_per_text(engine, test.texts[:FLOP_TEXTS]), 4),
+            "gflops_per_text": round(gflops_per_text(engine, test.sample(FLOP_TEXTS).texts), 4),
             "training_seconds": outcome.training_seconds,
         },
         "seconds": round(time.monotonic() - started, 1),

@@ -9,6 +9,7 @@ from sklearn.model_selection import KFold
 
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.evaluation import (
+    ORDERED,
     bootstrap_intervals,
     calibration,
     compare_predictions,
@@ -25,6 +26,7 @@ from sentimoe.evaluation import (
     risk_coverage,
     why_no_threshold,
 )
+from sentimoe.evaluation.confusion import score_confusion
 
 
 def overconfident(count, temperature, seed=0):
@@ -206,6 +208,9 @@ def test_ordered_classes_by_hand():
     assert pair["mean_a"] == pytest.approx(1.0) and pair["mean_b"] == pytest.approx(3 / 5)  # unanswered does not count
     low, high = bootstrap_intervals([0, 1, 2, 4, 3], [0, 2, 2, 1, -1], 5, metrics=["mae"])["mae"]
     assert 0 <= low < 1 < high <= 3
+    confusion = np.zeros((5, 6))
+    np.add.at(confusion, ([0, 1, 2, 4, 3], [0, 2, 2, 1, 5]), 1)
+    assert {name: score_confusion(confusion, name) for name in ORDERED} == pytest.approx(told)
 
 
 def test_the_most_frequent_label_by_hand():

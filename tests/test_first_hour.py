@@ -59,13 +59,14 @@ def test_the_file_is_trained_on_as_it_is(hour):
     (skipped,) = [line for line in said if "12 of 300 rows" in line]
     assert "without a text" in skipped and "without a label" in skipped
     assert "TF-IDF and logistic regression on the same test" in done.stderr and "--unlabelled" in " ".join(said)
-    assert "within one class" in done.stdout
+    assert "within one class" in done.stdout and "expected calibration error" in " ".join(done.stdout.split())
 
 
 def test_new_reviews_are_scored_whole_by_product_and_by_distance(hour):
     folder, *_ = hour
     done = invoke("evaluate", folder / "mine", "--data", folder / "more.csv", "--by", "Product", "--json")
     found = json.loads(done.stdout)
+    assert all(set(found["ordinal"]) < set(row["intervals"]) for row in (found, *found["groups"]))
     assert found["n"] == 388 and found["n_seen"] == 0 and 0 <= found["ordinal"]["mae"] < 1.5
     low, high = found["intervals"]["mae"]
     assert low < found["ordinal"]["mae"] < high < low + 0.5
@@ -73,6 +74,61 @@ def test_new_reviews_are_scored_whole_by_product_and_by_distance(hour):
     assert {row["group"] for row in found["groups"] if row["worse"]} == {"lamp"}
     again = invoke("evaluate", folder / "mine", "--data", folder / "reviews.csv", "--json")
     assert 0 < json.loads(again.stdout)["n_seen"] < 288 and "has seen" in again.stderr
+
+
+def test_columns_are_those_of_the_training(hour):
+    """Kind: `no column "text"`, for a model that was trained on a file with just these columns."""
+    folder, *_ = hour
+    named = {"Review Text": "Opinion", "Stars": "Verdict"}
+    for name in ("reviews", "more"):
+        frame = pd.read_csv(folder / f"{name}.csv", sep=";", encoding="cp1252", dtype=str).rename(columns=named)
+        frame.assign(text="another column").to_csv(folder / f"{name}-named.csv", index=False)
+    columns = ("--text-column", "Opinion", "--label-column", "Verdict")
+    told = (
+        "train",
+        "--data",
+        folder / "reviews-named.csv",
+        "--model",
+        folder / "tiny",
+        *TINY,
+        "--output",
+        folder / "named",
+    )
+    assert invoke(*told, *columns).exit_code == 0
+    new = folder / "more-named.csv"
+    found = json.loads(invoke("evaluate", folder / "named", "--data", new, "--json").stdout)
+    assert found["n"] == 388 and found["accuracy"] > 0.6
+    for output in ("named.jsonl", "named.xlsx"):
+        done = invoke("predict", "--model", folder / "named", "--input", new, "--output", folder / output)
+        assert done.exit_code == 0, done.stderr
+    answers = pd.read_json(folder / "named.jsonl", lines=True)
+    assert (
+        answers["label"].notna().sum() == answers["Opinion"].fillna("").ne("").sum() > 380
+        and answers["label"].nunique() == 5
+    )
+    done = invoke("compare", folder / "named", folder / "named.jsonl", "--data", new)
+    assert done.exit_code == 0 and "no difference is shown (a - b: weighted F1 +0.0000" in done.stdout, done.stderr
+
+
+def test_files_of_answers_are_compared(hour):
+    folder, *_ = hour
+    asked = ("predict", "--model", folder / "mine", "--input", folder / "more.csv", "--all-answers")
+    assert invoke(*asked, "--output", folder / "a.csv").exit_code == 0
+    other = pd.read_csv(folder / "a.csv")
+    other.assign(label=3).drop(columns="Review Text").to_csv(folder / "b.csv", index=False)
+    done = invoke("compare", folder / "a.csv", folder / "b.csv", "--data", folder / "more.csv", "--json")
+    found = json.loads(done.stdout)
+    assert found["n"] == 388 and found["accuracy"]["distinguishable"] and "no column of texts" in done.stderr
+    alone = json.loads(invoke("evaluate", folder / "mine", "--data", folder / "more.csv", "--json").stdout)
+    assert found["accuracy"]["mean_a"] == pytest.approx(alone["accuracy"])
+    other[::-1].to_csv(folder / "c.csv", index=False)
+    refused = invoke("compare", folder / "a.csv", folder / "c.csv", "--data", folder / "more.csv")
+    assert "row 1: another text than in the data" in refused.error
+    other[:10].to_csv(folder / "d.csv", index=False)
+    assert (
+        "has 10 rows and the data 400"
+        in invoke(*("compare", folder / "a.csv", folder / "d.csv"), "--data", folder / "more.csv").error
+    )
 
 
 def test_doubtful_reviews_are_left_to_a_person_and_stars_stay_numbers(hour):

@@ -39,12 +39,26 @@ def test_one_file_has_every_class_in_all_three_splits(tmp_path: Path, count: int
         assert all(set(split.labels) == {0, 1} for split in splits.values())
 
 
-def test_large_data_are_split_by_the_hash_alone() -> None:
+def test_a_folder_is_split_by_the_hash_alone(tmp_path: Path) -> None:
     """Stored results name their data by a hash: what was split well stays as it was."""
     texts, labels = drawn(2000, 5, 0)
-    found = dataset_from_texts(texts, labels).splits
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "train.csv", index=False)
+    found = load_dataset(str(tmp_path)).splits
     for text in texts:
         assert (text in found["validation"].texts) == (position(normalise(text)) < 0.1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_splits_of_a_file_have_the_shares_of_its_classes(tmp_path: Path, seed: int) -> None:
+    """Kind: of 300 rows, 19 to 42 in the test split, and 1 to 9 of a class of which 3 were expected."""
+    texts, _ = drawn(300, 2, seed)
+    labels = [label for label, count in enumerate((30, 30, 50, 70, 120)) for _ in range(count)]
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "x.csv", index=False)
+    splits = load_dataset(str(tmp_path / "x.csv")).splits
+    for name in ("validation", "test"):
+        assert [splits[name].labels.count(label) for label in range(5)] == [3, 3, 5, 7, 12], name
+    of_fit = dataset_from_texts(texts, labels).splits["validation"]
+    assert [of_fit.labels.count(label) for label in range(5)] == [3, 3, 5, 7, 12]
 
 
 def test_a_rare_class_stays_in_train_and_is_told() -> None:
@@ -90,10 +104,11 @@ def test_too_few_texts_always_fail_and_say_how_many_are_needed(tmp_path: Path) -
         dataset_from_texts([], [])
 
 
-def test_only_the_text_nearest_the_border_changes_sides() -> None:
-    for seed in range(100):
+def test_only_the_text_nearest_the_border_changes_sides(tmp_path: Path) -> None:
+    for seed in range(50):
         texts, labels = drawn(16, 2, seed)
-        validation = dataset_from_texts(texts, labels).splits["validation"]
+        pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "train.csv", index=False)
+        validation = load_dataset(str(tmp_path)).splits["validation"]
         for label in (0, 1):
             ordered = sorted(texts[label::2], key=lambda text: position(normalise(text)))
             by_hash = [text for text in ordered if position(normalise(text)) < 0.1]

@@ -59,7 +59,12 @@ def test_the_command_names_rows_of_the_file(planted, tmp_path):
     assert set(found["row"][:4]) == {row + 2 for row in PLANTED}  # numbered from 1, after the row without a text
     assert f"{len(found)} of 120 labels" in done.stdout and "where 'positive' is likelier" in done.stdout
     assert "exists" in invoke(*told).error
-    assert "is no file" in invoke("suspects", "--data", "tweets").error
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("train", "test"):
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    of_split = invoke("suspects", "--data", folder, "--split", "test")
+    assert of_split.exit_code == 0 and f"{len(found)} of 120 labels" in of_split.stdout, of_split.stderr
 
 
 def test_what_cannot_be_judged_is_said(planted, monkeypatch, caplog):

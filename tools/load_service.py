@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import generators
@@ -64,6 +65,7 @@ def texts_of(count: int = 3200) -> list[str]:
     """Tweets that no ready model was trained on."""
     splits = load_dataset("tweets").splits
     texts = [*splits["test"].texts, *splits["validation"].texts]
+    Random(0).shuffle(texts)  # they are sorted by class
     return (texts * (count // len(texts) + 1))[:count]
 
 

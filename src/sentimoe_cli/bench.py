@@ -111,7 +111,9 @@ def bench(
             f"--peers trains other tools on the texts of the dense model, and {dense_model} has no config.yaml that "
             "names them; give a run folder"
         )
-    found = read_labelled(data, None, text_column, label_column, delimiter, encoding, strict, None, map_labels)
+    found = read_labelled(
+        data, None, text_column, label_column, delimiter, encoding, strict, None, map_labels, model=str(dense)
+    )
     more = [read_labelled(each, None, None, None, None, None, strict) for each in mix or ()]
     names = speed.labels_of_pair(dense, experts)
     if not more:

@@ -19,13 +19,15 @@ from .options import (
     TextColumn,
     TrustRemoteCode,
 )
-from .places import check_data, check_model, check_standard_output
+from .places import FILE, check_data, check_model, check_standard_output
 
 Option = typer.Option
 
 
 def compare(
-    model_a: Annotated[str, typer.Argument(help="Run folder or any saved classifier.")],
+    model_a: Annotated[
+        str, typer.Argument(help="Run folder, ready model or saved classifier, or a file that `predict` wrote.")
+    ],
     model_b: Annotated[str, typer.Argument(help="Another one, with the same labels.")],
     data: Annotated[str, Option(help="A preset, folder or file with labels.")] = "tweets",
     split: Annotated[str | None, Option(help="Presets and folders only: train, validation or test. [test]")] = None,
@@ -40,44 +42,42 @@ def compare(
     no_verify: NoVerify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whether two models differ on the same texts: paired tests, which labels change, and examples."""
+    """Whether two models differ on the same texts: paired tests, which labels change, and examples.
+
+    A file of answers must have the rows of the data, in the same order.
+    """
     check_standard_output()
-    check_model(model_a, model_b)
-    check_data(data)
+    check_model(*(name for name in (model_a, model_b) if not FILE.search(name)))
+    check_data(data, model_a, model_b)
     import numpy as np
 
-    from sentimoe.errors import ConfigError
     from sentimoe.evaluation import compare_predictions, ordinal_metrics, predicted_labels
 
     from .labelled import read_labelled
-    from .models import load_model
-    from .seen import seen_among, seen_warning
+    from .models import usual_format
     from .show import comparison_tables, prepare_process, print_json, print_tables
-    from .stream import predictions_with_bar
+    from .sides import FileSide, ModelSide, names_of
 
     prepare_process()
-    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, None, map_labels)
-    dataset, texts = found.dataset, found.part.texts
-    names: list[str] = []
-    answers, seen = [], np.zeros(len(texts), dtype=bool)
-    for name in (model_a, model_b):
-        classifier = load_model(name, None, (), "calibrated", "", trust_remote_code, not no_verify, precision=precision)
-        if not names:
-            names, dataset = classifier.label_names, dataset.with_labels_of(classifier.label_names)
-            ordered = classifier.ordinal
-        if sorted(classifier.label_names) != sorted(names):
-            raise ConfigError(f"{model_b} has the labels {classifier.label_names}, {model_a} {names}; they must agree")
-        if classifier.seen_texts is None:
-            say(f"warning: {name} does not say which texts it was trained on; some of these may be among them")
-        if (known := seen_among(classifier.seen_texts, texts)).any():
-            say(f"warning: {seen_warning(name, known)}")
-        seen |= known
-        columns = [classifier.label_names.index(label) for label in names]
-        answers.append(predictions_with_bar(classifier.engine, texts).probabilities[:, columns])
+    given = (model_a, model_b)
+    model = next((name for name in given if not FILE.search(name)), None)
+    options = (text_column, label_column, delimiter, encoding, strict, None, map_labels)
+    found = read_labelled(data, split, *options, model=model)
+    texts = found.part.texts
+    sides: list[FileSide | ModelSide] = [
+        FileSide.read(name, found, text_column, usual_format(model, None, None).columns[0])
+        if FILE.search(name)
+        else ModelSide.load(name, trust_remote_code, not no_verify, precision)
+        for name in given
+    ]
+    names = names_of(sides, given, found.dataset.label_names)
+    dataset = found.dataset.with_labels_of(names)
+    ordered = any(isinstance(side, ModelSide) and side.classifier.ordinal for side in sides)
+    seen = sides[0].seen(texts) | sides[1].seen(texts)
+    a, b = (side.probabilities(texts, names) for side in sides)
     for warning in dataset.warnings:
         say(f"warning: {warning}")
     labels = np.asarray(dataset.splits[found.split].labels)
-    a, b = answers
     comparison = compare_predictions(labels, a, b, names, ordered=ordered)
     if seen.any() and not seen.all():
         new = (labels[~seen], a[~seen], b[~seen])

@@ -46,12 +46,13 @@ def compress(
     check_model(model)
     from sentimoe import SentimentClassifier
     from sentimoe.compression import certificate_lines
-    from sentimoe.data import FileFormat, labels_of, read_texts
+    from sentimoe.data import labels_of, read_texts
 
+    from .models import usual_format
     from .show import prepare_process, print_json
 
     prepare_process()
-    frame, rows = read_texts(texts, text_column, FileFormat(encoding, delimiter))
+    frame, rows = read_texts(texts, text_column, usual_format(str(model), encoding, delimiter))
     labels = None if label_column is None else labels_of(frame, str(texts), label_column)
     classifier = SentimentClassifier.from_pretrained(
         model, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify

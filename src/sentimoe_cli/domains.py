@@ -54,15 +54,16 @@ def add_domain(
     _check_folder_of_model(model)
     check_data(data, unlabelled, old_texts)
     check_folder(output or model)
-    from sentimoe.data import FileFormat, load_dataset, read_texts
+    from sentimoe.data import load_dataset, read_texts
     from sentimoe.domains import Recipe
     from sentimoe.domains import add_domain as add
     from sentimoe.model_folder import THRESHOLD
 
+    from .models import usual_format
     from .show import prepare_process, print_json
 
     prepare_process()
-    file_format = FileFormat(encoding, delimiter)
+    file_format = usual_format(str(model), encoding, delimiter)
     dataset = load_dataset(data, text_column=text_column, label_column=label_column, file_format=file_format)
     for warning in dataset.warnings:
         say(f"warning: {warning}")

@@ -111,6 +111,7 @@ def evaluate(
     from .seen import FEW_SEEN, seen_among, seen_warning
     from .show import (
         confusion_table,
+        coverage_line,
         groups_table,
         metrics_table,
         most_frequent_line,
@@ -121,7 +122,9 @@ def evaluate(
     from .stream import predictions_with_bar
 
     prepare_process()
-    found = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, by, map_labels)
+    found = read_labelled(
+        data, split, text_column, label_column, delimiter, encoding, strict, by, map_labels, model=model
+    )
     dataset, split, whole = found.dataset, found.split, found.whole
     settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
     settings |= {"domain": domain, "precision": precision}
@@ -172,6 +175,7 @@ def evaluate(
     else:
         print_tables(metrics_table(f"{dataset.name}, {split}", metrics), confusion_table(metrics))
         typer.echo(most_frequent_line(metrics["most_frequent"]))
+        typer.echo(coverage_line(metrics["risk_coverage"]))
         if "unseen" in metrics and seen.mean() > FEW_SEEN:
             print_tables(metrics_table(f"{dataset.name}, {split}, texts not seen in training", metrics["unseen"]))
         if found.groups is not None:

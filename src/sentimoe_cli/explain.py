@@ -94,7 +94,9 @@ def explain(
         if dense is not None:
             raise ConfigError(f"--dense stands beside a model with experts, and {model} has none; leave it out")
         say(NO_EXPERTS.format(model))
-    labelled = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, None, map_labels)
+    labelled = read_labelled(
+        data, split, text_column, label_column, delimiter, encoding, strict, None, map_labels, model=str(model)
+    )
     dataset = labelled.dataset.with_labels_of(classifier.label_names)
     for warning in dataset.warnings:
         say(f"warning: {warning}")

@@ -60,26 +60,26 @@ def label_few(
     import numpy as np
     import pandas as pd
 
-    from sentimoe.data import FileFormat, json_lines, read_texts, write_table
+    from sentimoe.data import json_lines, read_texts, write_table
     from sentimoe.data.predicted import STRING, made_up, named_domains, with_predictions
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import find_folder
 
     from .certificates import certificate_for, warn_of_drift
-    from .models import load_model
+    from .models import load_model, usual_format
     from .show import prepare_process
     from .stream import predictions_with_bar
     from .trial import try_writing
 
     prepare_process()
+    if method is None:
+        model = str(find_folder(model))
     if input_file is not None:
-        frame, rows = read_texts(input_file, text_column, FileFormat(encoding, delimiter))
+        frame, rows = read_texts(input_file, text_column, usual_format(model, encoding, delimiter))
     else:
         rows = list(map(_decoded, texts)) or _lines_of_standard_input()
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
-    if method is None:
-        model = str(find_folder(model))
     classifier = load_model(model, method, names, mode, "", trust_remote_code, verify, **settings)
     engine, classes = classifier.engine, classifier.classes_.tolist()
     threshold = None if method is not None or all_answers else _threshold_of(Path(model))

@@ -70,10 +70,11 @@ def label_many(
             raise Mistake(f"--output and --doubtful are both {output}; give two files")
     from sentimoe.batch import Cluster, Job, Predictor, run
     from sentimoe.batch.review import doubtful_rows
-    from sentimoe.data import FileFormat, write_table
+    from sentimoe.data import write_table
     from sentimoe.errors import ConfigError
 
     from .certificates import certificate_for, warn_of_layers
+    from .models import usual_format
     from .show import prepare_process
 
     prepare_process()
@@ -94,7 +95,14 @@ def label_many(
         return predictor
 
     job = Job(
-        inputs, output, kind, text_column, FileFormat(encoding, delimiter), limit, max_rejected, overwrite=overwrite
+        inputs,
+        output,
+        kind,
+        text_column,
+        usual_format(model, encoding, delimiter),
+        limit,
+        max_rejected,
+        overwrite=overwrite,
     )
     if dry_run:
         say_what_it_takes(job, make, cluster is not None)
@@ -148,7 +156,7 @@ def say_what_it_takes(job: Any, make: Any, cluster: bool) -> None:
     for source in sources:
         form = f", delimiter {source.delimiter!r}" if source.delimiter else ""
         say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
-    column = column_of_texts(sources, job.text_column)
+    column = column_of_texts(sources, job.text_column, job.file_format.columns[0])
     say(f"columns: {', '.join(sources[0].columns)}; the texts are in {column!r}")
     empty = pd.DataFrame(columns=list(sources[0].columns), dtype=object)
     frame = next(parts(sources, DRY_ROWS, min(DRY_ROWS, job.limit or DRY_ROWS)), empty)

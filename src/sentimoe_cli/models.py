@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sentimoe import SentimentClassifier
+    from sentimoe.data import FileFormat
 
 
 def load_model(
@@ -71,3 +72,20 @@ def beside_model(folder: Path, name: str) -> dict[str, Any]:
     from sentimoe.model_folder import read_object
 
     return read_object(folder / name) if (folder / name).exists() else {}
+
+
+def usual_format(model: str | None, encoding: str | None, delimiter: str | None) -> FileFormat:
+    """How to read a file: as it is told, and with the columns that the model was trained on, if it is known."""
+    from sentimoe.data import FileFormat
+
+    folder = None if model is None else _folder(model)
+    config = {} if folder is None else beside_model(folder, "run.json").get("config", {})
+    return FileFormat(encoding, delimiter, (config.get("text_column"), config.get("label_column")))
+
+
+def _folder(model: str) -> Path | None:
+    """Where a model lies on this machine."""
+    from sentimoe_ready import ready_models
+
+    folder = Path(ready_models().get(model, model))
+    return folder if folder.is_dir() else None

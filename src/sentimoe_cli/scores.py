@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimoe.evaluation import (
+    ORDERED,
     bootstrap_intervals,
     evaluate_predictions,
     group_metrics,
@@ -51,11 +52,12 @@ def scores(
     places = np.array([order.index(name) for name in names] + [-1])  # the last: where there is no answer, -1
     true, told, classes = places[labels], places[answers], len(order)
     found |= {"ordinal": ordinal_metrics(true, told, classes), "order": list(order)}
-    found["intervals"] |= bootstrap_intervals(true, told, classes, metrics=("mae",))
+    found["intervals"] |= bootstrap_intervals(true, told, classes, metrics=ORDERED)
     if "unseen" in found:
         found["unseen"]["ordinal"] = ordinal_metrics(true[new], told[new], classes)
     of = np.array(groups, dtype=object)
     for row in found.get("groups", ()):
         inside = of == row["group"]
         row["ordinal"] = ordinal_metrics(true[inside], told[inside], classes)
+        row["intervals"] |= bootstrap_intervals(true[inside], told[inside], classes, metrics=ORDERED)
     return found

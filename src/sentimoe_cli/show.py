@@ -49,7 +49,7 @@ def metrics_table(title: str, metrics: Mapping[str, Any]) -> Table:
     ordinal = {
         "mae": "mean distance in classes",
         "within_one": "within one class",
-        "quadratic_kappa": "quadratic kappa",
+        "quadratic_kappa": "quadratic weighted kappa",
     }
     for name, value in metrics.get("ordinal", {}).items():
         interval = intervals.get(name)
@@ -70,6 +70,18 @@ def most_frequent_line(found: Mapping[str, Any]) -> str:
     return f"for comparison, {visible(repr(found['label']))} for every text: {scores}"
 
 
+def coverage_line(found: Mapping[str, Any]) -> str:
+    """How many answers are right when the least sure ones are left out. found: of `risk_coverage`."""
+    points = list(zip(found["coverage"], found["risk"], strict=True))
+    if not points:
+        return "no text has an answer"
+    told = []
+    for share in (1.0, 0.9, 0.8, 0.5):
+        coverage, risk = min(points, key=lambda point: abs(point[0] - share))
+        told.append(f"{coverage:.0%}: {1 - risk:.4f}")
+    return f"accuracy of the surest answers, by their share of all texts: {', '.join(dict.fromkeys(told))}"
+
+
 def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
     """A row for each group of texts; those that are worse than all others together are marked."""
     table = Table(title=visible(title))
@@ -80,21 +92,23 @@ def groups_table(title: str, groups: Sequence[Mapping[str, Any]]) -> Table:
         "accuracy",
         "95% interval",
         "f1 weighted",
+        "95% interval",
         "f1 macro",
         *ordinal,
         "worse than the rest",
     ):
         table.add_column(heading, justify="right" if heading else "left")
     for row in groups:
-        low, high = row["intervals"]["accuracy"]
-        scores = [f"{row[name]:.4f}" for name in ("f1_weighted", "f1_macro")]
+        spread = {name: f"{low:.4f} - {high:.4f}" for name, (low, high) in row["intervals"].items()}
         worse = f"yes, p {_p(row['p_worse'])}" if row["worse"] else ""
         table.add_row(
             visible(str(row["group"])),
             str(row["n"]),
             f"{row['accuracy']:.4f}",
-            f"{low:.4f} - {high:.4f}",
-            *scores,
+            spread["accuracy"],
+            f"{row['f1_weighted']:.4f}",
+            spread["f1_weighted"],
+            f"{row['f1_macro']:.4f}",
             *(_of(row["ordinal"]["mae"]) for _ in ordinal),
             worse,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .messages import Mistake, say
+from .messages import say
 from .options import Delimiter, Encoding, LabelColumn, NoVerify, Strict, TextColumn, TrustRemoteCode
 from .places import WRITTEN, check_data, check_file, check_standard_output
 
@@ -15,7 +15,10 @@ Option = typer.Option
 
 
 def suspects(
-    data: Annotated[Path, Option(help="File with a text and a label in each row.")],
+    data: Annotated[str, Option(help="A file with a text and a label in each row, or a preset, folder or hub id.")],
+    split: Annotated[
+        str | None, Option(help="Of a preset, folder or hub id: train, validation or test. [train]")
+    ] = None,
     output: Annotated[
         Path | None, Option(help="CSV, JSONL, Parquet or .xlsx file to write, the most suspicious row first.")
     ] = None,
@@ -37,25 +40,23 @@ def suspects(
     """
     check_standard_output()
     check_data(data)
-    if not data.is_file():
-        raise Mistake(f"--data {data} is no file; give a file with a text and a label in each row")
     if output is not None:
         check_file(output, WRITTEN, overwrite)
     from collections import Counter
 
-    from sentimoe.data import FileFormat, read_whole_file, write_table
+    from sentimoe.data import write_table
     from sentimoe.training import label_errors
 
+    from .labelled import read_labelled
     from .show import prepare_process, print_tables, suspects_table
     from .stream import counted
 
     prepare_process()
-    columns = {"text_column": text_column, "label_column": label_column}
-    file = read_whole_file(data, **columns, file_format=FileFormat(encoding, delimiter), strict=strict)
-    for warning in file.dataset.warnings:
+    given = read_labelled(data, split, text_column, label_column, delimiter, encoding, strict, usual_split="train")
+    for warning in given.dataset.warnings:
         say(f"warning: {warning}")
-    (part,) = file.dataset.splits.values()
-    labels = [file.dataset.label_names[index] for index in part.labels]
+    part = given.part
+    labels = [given.dataset.label_names[index] for index in part.labels]
     with counted(len(labels), "reading") as update:
         found = label_errors(
             part.texts,
@@ -65,7 +66,7 @@ def suspects(
             trust_remote_code=trust_remote_code,
             verify=not no_verify,
         )
-    found["row"] = [file.numbers[row] for row in found["row"]]
+    found["row"] = [given.numbers[row] for row in found["row"]]
     print_tables(suspects_table(found.head(10)))
     if found.attrs["agreement"] < 0.5:
         typer.echo(

@@ -56,6 +56,8 @@ def train(
     if not record:  # the first process tells
         return
     if as_json:
+        if record["tfidf"] is not None:
+            say(_beside_tfidf(record))
         print_json(record["metrics"])
         return
     tables = [metrics_table(f"{record['config']['method']}, {name}", m) for name, m in record["metrics"].items()]
@@ -64,6 +66,11 @@ def train(
     typer.echo(most_frequent_line(last["most_frequent"]))
     if record["tfidf"] is not None:
         say(_beside_tfidf(record))
+    if (found := record["calibration"]) is not None:
+        typer.echo(
+            f"calibrated on {found['n']} validation texts: temperature {found['temperature']:.2f}, expected calibration "
+            f"error {found['ece_before']:.3f} before and {found['ece_after']:.3f} after (cross-fitted)"
+        )
     typer.echo(f"written to {output}")
 
 

@@ -78,9 +78,9 @@ def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str |
     return sources
 
 
-def column_of_texts(sources: Sequence[Source], given: str | None) -> str:
+def column_of_texts(sources: Sequence[Source], given: str | None, usual: str | None = None) -> str:
     """The column of the texts, as `find_column` finds it. Raises DataError where a file lacks it."""
-    column = find_column(pd.DataFrame(columns=list(sources[0].names)), str(sources[0].path), given, "text")
+    column = find_column(pd.DataFrame(columns=list(sources[0].names)), str(sources[0].path), given, "text", usual)
     for source in sources:
         if column in source.absent:
             raise DataError(f'{source.path} has no column "{column}", which holds the texts of {sources[0].path}')

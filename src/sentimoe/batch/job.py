@@ -99,7 +99,7 @@ def run(
     kind = output.suffix.lower().removeprefix(".") if single else _kind(job, sources)
     if kind == "parquet":
         check_one_type(sources)
-    column = column_of_texts(sources, job.text_column)
+    column = column_of_texts(sources, job.text_column, job.file_format.columns[0])
     empty = without_rows(sources[0])
     if single and output.exists() and not (job.overwrite or folder.is_dir()):
         raise ConfigError(f"{job.output} exists; choose another file or set overwrite")

@@ -53,6 +53,7 @@ def encoding_of(path: Path, told: str | None) -> str:
             return told
         for mark, name in MARKS.items():
             if head.startswith(mark):
+                logger.warning("%s is read as %s, which its first bytes are the mark of", path, name)
                 return name
         found = _Lines()
         for block in chain([head], iter(lambda: stream.read(BLOCK), b"")):

@@ -76,6 +76,7 @@ def decode(data: bytes, path: Path, encoding: str | None = None) -> str:
         return _decoded_as(data, path, encoding)
     for mark, name in MARKS.items():
         if data.startswith(mark):
+            logger.warning("%s is read as %s, which its first bytes are the mark of", path, name)
             return _decoded_as(data, path, name)
     try:
         return data.decode("utf-8").removeprefix("\ufeff")

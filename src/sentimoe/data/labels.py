@@ -84,7 +84,7 @@ def absence_warnings(label_names: Sequence[str], splits: dict[str, Split]) -> tu
     absent = {name: set(range(len(label_names))) - set(split.labels) for name, split in splits.items()}
     return tuple(
         f"{name} has no text with the label {_listed({label_names[i] for i in found})}: its scores say nothing of it, "
-        "and it counts 0 in macro averages."
+        "and it counts 0 in macro averages if it is given as an answer, else not at all."
         for name, found in absent.items()
         if found
     )

@@ -60,7 +60,8 @@ def load_dataset(
 
     def rows_of(table: Table) -> Rows:
         columns = (text_column, label_column)
-        return labelled_rows(table.frame, table.origin, *columns, strict=strict, untyped=table.untyped)
+        usual = file_format.columns
+        return labelled_rows(table.frame, table.origin, *columns, usual=usual, strict=strict, untyped=table.untyped)
 
     rows = {split: rows_of(table) for split, table in tables.items()}
     more = None if more_train is None else rows_of(_more(more_train, file_format))
@@ -84,7 +85,7 @@ def dataset_from_texts(
         raise DataError(f"{len(texts)} texts but {len(labels)} labels; give one label for each text")
     frame = pd.DataFrame({"text": pd.Series(texts, dtype=object), "label": pd.Series(labels, dtype=object)})
     rows = {"train": labelled_rows(frame, "the given texts", None, None)}
-    return _checked("texts", rows, None, validation_fraction, None)
+    return _checked("texts", rows, None, validation_fraction, None, stratified=True)
 
 
 def _checked(
@@ -93,6 +94,7 @@ def _checked(
     preset_names: tuple[str, ...] | None,
     validation_fraction: float,
     more: Rows | None,
+    stratified: bool = False,
 ) -> SentimentDataset:
     """Carve the missing splits, index the labels, add what is for train alone, count what repeats."""
     if more is not None and "validation" not in rows:
@@ -101,9 +103,15 @@ def _checked(
             "would be taken from train. Give a folder with train, validation and test"
         )
     if "whole" in rows:
-        rows["train"], rows["test"] = split_off(rows.pop("whole"), "test", 1 - TEST_FRACTION, 1, keep=2)
+        stratified = True
+        rows["train"], rows["test"] = split_off(
+            rows.pop("whole"), "test", 1 - TEST_FRACTION, 1, keep=2, stratified=True
+        )
+        validation_fraction /= 1 - TEST_FRACTION  # of what is left, it is that share of all
     if "validation" not in rows:
-        rows["train"], rows["validation"] = split_off(rows["train"], "validation", 0, validation_fraction)
+        rows["train"], rows["validation"] = split_off(
+            rows["train"], "validation", 0, validation_fraction, stratified=stratified
+        )
 
     label_names, index = name_labels(rows["train"], preset_names)
     splits = {split: Split(rows[split].texts, label_indices(rows[split], index)) for split in SPLITS if split in rows}

@@ -25,10 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How a text file is written, where it is not to be found out: see `decode` and `read_delimited`."""
+    """How a text file is written, where it is not to be found out: see `decode` and `read_delimited`.
+
+    columns: usual names of the columns of texts and labels, for `find_column`.
+    """
 
     encoding: str | None = None
     delimiter: str | None = None
+    columns: tuple[str | None, str | None] = (None, None)
 
 
 FOUND_OUT = FileFormat()
@@ -93,7 +97,7 @@ def read_texts(
     table = _read(Path(os.path.expanduser(path)), file_format)
     if table.frame.shape == (0, 0):  # JSONL without a line names no columns
         table.frame[text_column or "text"] = pd.Series(dtype=pd.ArrowDtype(pa.string()))
-    column = find_column(table.frame, table.origin, text_column, "text")
+    column = find_column(table.frame, table.origin, text_column, "text", file_format.columns[0])
     texts = [clean_text(value, where) for where, value in cells(table.frame, table.origin, column)]
     if not table.frame.columns.is_unique:
         table.frame.columns = pd.Index(distinct(list(table.frame.columns)))

@@ -72,20 +72,21 @@ def labelled_rows(
     text_column: str | None,
     label_column: str | None,
     *,
+    usual: tuple[str | None, str | None] = (None, None),
     strict: bool = False,
     untyped: bool = False,
 ) -> Rows:
     """The rows of ``frame`` that have a text and a label. strict: all must. untyped: every cell is a string.
 
-    The columns are those named, or "text" and "label", or else the only ones of a well-known name.
+    The columns are those named, or the usual ones, or "text" and "label", or else the only ones of a well-known name.
 
     Raises:
         ConfigError: one column is named for both.
         DataError: a column is missing; a text is no string; a label is neither string nor integer; more than a fifth of
             the labelled rows have no text; none has both; or, if strict, some row lacks one.
     """
-    text_column = find_column(frame, origin, text_column, "text")
-    label_column = find_column(frame, origin, label_column, "label")
+    text_column = find_column(frame, origin, text_column, "text", usual[0])
+    label_column = find_column(frame, origin, label_column, "label", usual[1])
     if text_column == label_column:
         raise ConfigError(
             f'"{text_column}" is named as the column of the texts and of the labels; name two with --text-column and '
@@ -131,14 +132,17 @@ def _all(blank: list[int], unlabelled: list[int]) -> str:
     return "; ".join(f"no {what} in rows {', '.join(map(str, numbers))}" for what, numbers in lists if numbers)
 
 
-def find_column(frame: pd.DataFrame, origin: str, column: str | None, role: str) -> str:
+def find_column(frame: pd.DataFrame, origin: str, column: str | None, role: str, usual: str | None = None) -> str:
     """The column of the texts (role "text") or labels (role "label").
 
-    It is the one named, or of the role's name; else the only one of this name in another case; else the only one of a
-    well-known name. A log line tells of the last two. Raises DataError, with the columns that there are and the flag
-    that names one.
+    It is the one named; else the usual one, such as that which a model was trained on; else that of the role's name, or
+    the only one of this name in another case; else the only one of a well-known name. A log line tells of all but the
+    first and the third. Raises DataError, with the columns that there are and the flag that names one.
     """
     names = list(map(str, frame.columns))
+    if column is None and usual in names and usual != role:
+        logger.warning('%s: column "%s" holds the %ss, as when the model was trained', origin, usual, role)
+        column = usual
     wanted = column or role
     alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
     if wanted not in names and len(alike) == 1:
@@ -151,8 +155,10 @@ def find_column(frame: pd.DataFrame, origin: str, column: str | None, role: str)
             column = known[0]
     column = column or role
     if column not in names:
+        other = " (or, if another character separates the columns, that with --delimiter)" if len(names) == 1 else ""
         raise DataError(
-            f'{origin}: no column "{column}"; its columns are: {listed(names)}. Name the right one with {FLAGS[role]}'
+            f'{origin}: no column "{column}"; its columns are: {listed(names)}. Name the right one with '
+            f"{FLAGS[role]}{other}"
         )
     if (times := names.count(column)) > 1:
         raise DataError(f'{origin}: {times} columns are named "{column}"; rename all but one')

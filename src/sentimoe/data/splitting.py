@@ -16,8 +16,13 @@ def position(key: str) -> float:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8"), digest_size=6).digest(), "big") / 2**48
 
 
-def split_off(rows: Rows, name: str, low: float, high: float, keep: int = 1) -> tuple[Rows, Rows]:
+def split_off(
+    rows: Rows, name: str, low: float, high: float, keep: int = 1, *, stratified: bool = False
+) -> tuple[Rows, Rows]:
     """(rest, taken): taken are the rows whose normalised text has its position in [low, high), 0 or 1 being one end.
+
+    stratified: of each class that share of its different texts, those nearest the end. It leaves small data with the
+    shares of the classes; large ones have them anyway.
 
     Texts that are the same after normalisation stay together. Where a class would be missing on a side, its texts
     nearest the border change sides: the rest keeps `keep` different texts of every class, as far as there are so many,
@@ -34,7 +39,13 @@ def split_off(rows: Rows, name: str, low: float, high: float, keep: int = 1) -> 
         set(zip(keys, rows.labels, strict=True)), key=lambda one: (abs(places[one[0]] - border), one)
     ):
         by_class.setdefault(label, []).append(key)
-    taken = {key for key, place in places.items() if low <= place < high}
+    if stratified:
+        taken = set()
+        for texts in by_class.values():
+            from_end = sorted(texts, key=lambda key: (places[key] if low == 0 else -places[key], key))
+            taken.update(from_end[: round((high - low) * len(texts))])
+    else:
+        taken = {key for key, place in places.items() if low <= place < high}
     for texts in by_class.values():
         if len(texts) > keep and taken.isdisjoint(texts):
             taken.add(texts[0])

@@ -14,11 +14,12 @@ WHOLE = "whole file"
 
 @dataclass(frozen=True)
 class WholeFile:
-    """dataset: the one split ``WHOLE``. numbers: of its rows in the file, from 1, without the header. beside: another
-    column of its rows as text, where one was asked for."""
+    """dataset: the one split ``WHOLE``. numbers: of its rows in the file, from 1, without the header. rows: of the
+    file. beside: another column of its rows as text, where one was asked for."""
 
     dataset: SentimentDataset
     numbers: list[int]
+    rows: int
     beside: list[str] | None = None
 
 
@@ -38,13 +39,14 @@ def read_whole_file(
             :func:`~sentimoe.data.rows.labelled_rows`; there is no such other column.
     """
     table = read_table(path, file_format)
-    rows = labelled_rows(table.frame, table.origin, text_column, label_column, strict=strict)
+    columns = (text_column, label_column)
+    rows = labelled_rows(table.frame, table.origin, *columns, usual=file_format.columns, strict=strict)
     names = label_order(rows.labels)
     splits = {WHOLE: Split(rows.texts, [names.index(label) for label in rows.labels])}
     warnings = (rows.skipped,) if rows.skipped else ()
     dataset = SentimentDataset(Path(path).stem, names, splits, content_hash(splits), warnings)
     if beside is None:
-        return WholeFile(dataset, rows.numbers)
+        return WholeFile(dataset, rows.numbers, len(table.frame))
     column = find_column(table.frame, table.origin, beside, "by")
     values = ["" if is_missing(value) else str(value) for value in table.frame[column].tolist()]
-    return WholeFile(dataset, rows.numbers, [values[number - 1] for number in rows.numbers])
+    return WholeFile(dataset, rows.numbers, len(table.frame), [values[number - 1] for number in rows.numbers])

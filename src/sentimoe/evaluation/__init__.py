@@ -4,6 +4,7 @@ from .abstention import Threshold, find_threshold, risk_coverage, why_no_thresho
 from .binomial import last_within, least_trials, lower_bound, needed_trials, upper_bound
 from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
+from .confusion import ORDERED
 from .cost import active_parameters, count_flops, peak_memory_mib
 from .groups import group_metrics, holm
 from .interleaving import interleaved, is_noisy, ratio, throughput
@@ -23,6 +24,7 @@ from .seeds import paired_t, summarise
 from .tfidf import fit_tfidf, label_scores
 
 __all__ = [
+    "ORDERED",
     "ReliabilityBin",
     "Threshold",
     "active_parameters",

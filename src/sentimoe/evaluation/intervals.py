@@ -25,8 +25,8 @@ def bootstrap_intervals(
     probability (texts in the cell) / B, independently of the others, so the cell counts of a resample are exactly
     multinomial, and the scores depend on nothing but those counts.
 
-    The intervals cover the choice of test texts only, not that of the training seed. A class so rare that a resample
-    may miss it counts there as F1 = 0, as scikit-learn would have it, and widens the macro interval downwards.
+    The intervals cover the choice of test texts only, not that of the training seed. A class that a
+    resample misses does not count in its macro F1.
 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
 

@@ -39,8 +39,8 @@ def classification_metrics(labels: ArrayLike, probabilities: ArrayLike, label_na
     Returns:
         - ``n``: B, and ``n_unanswered``: how many of them have a row of NaN.
         - ``accuracy``: 0 .. 1.
-        - ``precision_``, ``recall_``, ``f1_`` + ``weighted`` (mean by support) or ``macro`` (plain mean over all C
-          classes): 0 .. 1; a score without a denominator is 0.
+        - ``precision_``, ``recall_``, ``f1_`` + ``weighted`` (mean by support) or ``macro`` (plain mean over the
+          classes that occur, as a label or as an answer): 0 .. 1; a score without a denominator is 0.
         - ``ece``: expected calibration error, 0 .. 1, 15 bins; see :func:`expected_calibration_error`.
         - ``nll``: mean negative log-likelihood of the true class, nats. A probability of 0 is read as the smallest
           positive float64 (708 nats), so that it stays finite.
@@ -60,8 +60,9 @@ def classification_metrics(labels: ArrayLike, probabilities: ArrayLike, label_na
     classes = np.arange(num_classes)
 
     averages = {}
+    occurring = np.union1d(true, predicted[answered])
     for average in ("weighted", "macro"):
-        scores = precision_recall_fscore_support(true, predicted, labels=classes, average=average, zero_division=0)
+        scores = precision_recall_fscore_support(true, predicted, labels=occurring, average=average, zero_division=0)
         for name, score in zip(("precision", "recall", "f1"), scores[:3], strict=True):
             averages[f"{name}_{average}"] = float(score)
 

@@ -83,7 +83,7 @@ def paired_bootstrap(
         seed: of the random numbers.
         paired_seeds: run i of a and run i of b belong together (same split, same data order) and are drawn together;
             otherwise the seeds of each method are drawn on their own.
-        num_classes: C; by default the highest class seen, plus one. It matters for ``"f1_macro"`` only.
+        num_classes: C; by default the highest class seen, plus one.
 
     Returns:
         ``metric``; ``mean_a`` and ``mean_b`` (0 .. 1, ``"mae"`` in classes); ``difference`` and ``interval`` [low,

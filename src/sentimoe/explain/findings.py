@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data import SentimentDataset, Split, clean_text
-from ..evaluation import classification_metrics, predicted_labels, reliability_bins
+from ..evaluation import classification_metrics, predicted_labels, reliability_bins, risk_coverage
 from ..inference import Engine
 from ..predictions import joined
 from ..upcycle import layer_numbers, moe_layers
@@ -81,6 +81,7 @@ def find(
     progress("projecting")
     found["clusters"] = _clusters(engine, dense, part, activation, sizes)
     found["reliability"] = reliability_bins(labels, probabilities, n_bins=10)
+    found["risk_coverage"] = risk_coverage(probabilities.max(axis=1), predicted_labels(probabilities) == labels)
     counts, found["mistakes"] = mistakes([clean_text(text) for text in part.texts], labels, probabilities, names)
     found |= counts
     shown = min(sizes.shown, 100)
