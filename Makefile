@@ -70,6 +70,7 @@ test-browser: $(INSTALLED)
 	$(BIN)/python -m pytest -q -o addopts= tests/browser
 
 test-ray: $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt daft
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -o addopts= tests/ray
 
 # JOBS=2: two bugs at a time. What is known already is not run again

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sentimoe.bench.flops import FLOP_TEXTS, gflops_per_text
+from sentimoe.bench.flops import gflops_per_text
 from sentimoe.evaluation import active_parameters, classification_metrics, predicted_labels
 from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
@@ -103,7 +103,7 @@ def per_text(seed: int, data: Path, results: Path, progress: Callable[[str], Non
             "trainable_parameters": sum(each.numel() for each in ready.model.parameters() if each.requires_grad),
             "parameters": sum(each.numel() for each in ready.model.parameters()),
             "active_parameters": active_parameters(ready.model),
-            "gflops_per_text": round(gflops_per_text(engine, dataset.splits["test"].sample(FLOP_TEXTS).texts), 4),
+            "gflops_per_text": round(gflops_per_text(engine, dataset.splits["test"].texts), 4),
             "training_seconds": round(fitted.seconds, 1),
         },
         "seconds": round(time.monotonic() - started, 1),

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from sentimoe.bench.flops import FLOP_TEXTS, gflops_per_text
+from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data import SentimentDataset, Split, load_dataset
 from sentimoe.data.dataset import content_hash
 from sentimoe.evaluation import active_parameters, classification_metrics
@@ -236,7 +236,7 @@ class Study(NamedTuple):
             record |= {
                 "test": _scores(engine, test, dataset),
                 "validation": _scores(engine, dataset.splits["validation"], dataset),
-                "gflops_per_text": round(gflops_per_text(engine, test.sample(FLOP_TEXTS).texts), 4),
+                "gflops_per_text": round(gflops_per_text(engine, test.texts), 4),
                 "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
                 "active_parameters": active_parameters(engine.model),
             }  # fmt: skip

@@ -168,6 +168,7 @@ def perform(
     predictions = engine.predict(test.texts)
     probabilities = predictions.probabilities
     labels = np.asarray(test.labels)
+    counted = test.texts if isinstance(engine, Engine) else test.sample(FLOP_TEXTS).texts
     scores = classification_metrics(labels, probabilities, dataset.label_names)
     record = {
         **head(run, outcome),
@@ -178,7 +179,7 @@ def perform(
             "trainable_parameters": outcome.trainable_parameters,
             "parameters": sum(p.numel() for p in engine.model.parameters()),
             "active_parameters": active_parameters(engine.model),
-            "gflops_per_text": round(gflops_per_text(engine, test.sample(FLOP_TEXTS).texts), 4),
+            "gflops_per_text": round(gflops_per_text(engine, counted), 4),
             "training_seconds": outcome.training_seconds,
         },
         "seconds": round(time.monotonic() - started, 1),

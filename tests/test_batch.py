@@ -23,7 +23,7 @@ from sentimoe.batch import Job, Predictor, files, job, predictor, run
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
 from sentimoe.batch.review import doubtful_rows, review_queue
-from sentimoe.data import characters
+from sentimoe.data import characters, text_chunks
 from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
 from sentimoe_cli.many import told
 from sentimoe_cli.stopping import stopped_by_signals
@@ -660,3 +660,13 @@ def test_standard_input_in_another_encoding_and_to_one_file(model, tmp_path):
     assert marked.returncode == 0 and pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the good"]
     refused = subprocess.run([*told, "--text-column", "text"], input=b"x", capture_output=True)
     assert refused.returncode == 2 and b"each line of standard input is a text" in refused.stderr
+
+
+def test_a_text_of_any_length_takes_a_bounded_memory(model, tmp_path):
+    """Kind: 4 MB of one cell take 600 MB, and a hundred of them the machine."""
+    texts = ["the good thing " * 70_000, "the bad thing", "the good thing " * 66_000]
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "in.csv", index=False)
+    told = ("predict", "--model", model, "--input", tmp_path / "in.csv", "--max-rejected", 1)
+    assert invoke(*told, "--output", tmp_path / "out.csv").exit_code == 0
+    assert pd.read_csv(tmp_path / "out.csv")["reason"].fillna("").tolist() == ["too long", "", ""]
+    assert [len(chunk) for chunk in text_chunks([texts[2]] * 9, 4096)] == [5, 4]

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import stat
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -213,6 +213,20 @@ def test_a_spreadsheet_reads_back(tmp_path):
     assert [row[3] for row in rows] == [0.5, "", 1.25, 0.1, 2] and [row[4] for row in rows] == frame["ok"].tolist()
     _, texts = read_texts(tmp_path / "out.xlsx")
     assert texts == ["=1+1", "https://x.y", "Café – “ok”", "", ""]
+
+
+def test_dates_of_a_spreadsheet_stay_dates(tmp_path):
+    """Kind: every column of it keeps its type, but a date becomes a text."""
+    days = [date(2024, 1, 2), None, date(1850, 1, 1)]
+    moments = [datetime(2024, 1, 2, 3, 4, 5), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), None]
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "day": days, "at": pd.Series(moments, dtype=object)})
+    write_table(frame.assign(of_pandas=pd.Timestamp(2024, 1, 2, 3, 4)), tmp_path / "in.xlsx")
+    first = read_texts(tmp_path / "in.xlsx")[0]
+    assert first["day"].tolist() == [date(2024, 1, 2), "", "1850-01-01"]  # no spreadsheet has a number for the last
+    assert first["at"].tolist() == [datetime(2024, 1, 2, 3, 4, 5), "2024-01-02T03:04:05+00:00", ""]
+    assert first["of_pandas"].tolist() == [datetime(2024, 1, 2, 3, 4)] * 3
+    write_table(first, tmp_path / "again.xlsx")
+    assert read_texts(tmp_path / "again.xlsx")[0].equals(first)
 
 
 def test_what_no_cell_holds_is_refused_and_nothing_stays(tmp_path):

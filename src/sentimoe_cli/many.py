@@ -29,6 +29,7 @@ NO_THRESHOLD = (
 )
 FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
 DRY_ROWS = 1000
+LONGEST = 1_000_000  # characters of a text, as of a long novel: more would take memory without a bound
 
 
 def label_many(
@@ -79,7 +80,11 @@ def label_many(
 
     prepare_process()
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
-    own: dict[str, Any] = {"max_characters": max_characters, "all_answers": all_answers, "probabilities": probabilities}
+    own: dict[str, Any] = {
+        "max_characters": max_characters or LONGEST,
+        "all_answers": all_answers,
+        "probabilities": probabilities,
+    }
     decide = settings | own
 
     where = None if cluster is None else Cluster(**cluster)

@@ -75,7 +75,9 @@ def predict(
         Path | None, Option(help="File for the doubtful rows, the most doubtful first, for review.")
     ] = None,
     limit: Annotated[int | None, Option(help="Label only that many rows.", min=1)] = None,
-    max_characters: Annotated[int | None, Option(help="Reject longer texts.", min=1)] = None,
+    max_characters: Annotated[
+        int | None, Option(help="Reject longer texts. [1,000,000 for any number of rows]", min=1)
+    ] = None,
     max_rejected: Annotated[float, Option(help="Share of the rows that may be rejected.", min=0, max=1)] = 0.01,
     dry_run: Annotated[bool, Option("--dry-run", help="Label 1,000 rows and say what the whole will take.")] = False,
     run_on: Annotated[

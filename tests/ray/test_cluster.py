@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import daft
 import numpy as np
 import pandas as pd
 import pytest
@@ -140,8 +141,6 @@ def test_ray_data_calls_a_predictor(model, cluster, tmp_path):
 
 
 def test_daft_calls_a_predictor(model):
-    daft = pytest.importorskip("daft")
-
     @daft.cls
     class Labels(Predictor):
         @daft.method.batch(return_dtype=daft.DataType.string())

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from ..data import clean_text
 from ..evaluation import count_flops
-from ..inference import Engine, make_windows
+from ..inference import Engine, Windows
 
-FLOP_TEXTS = 128
+FLOP_TEXTS = 128  # for what is no engine, and answers texts one by one
+TEXTS_AT_ONCE = 4096
 
 
-def gflops_per_text(engine: Any, texts: list[str]) -> float:
-    """Mean over texts answered one by one, so that no padding counts.
+def gflops_per_text(engine: Any, texts: Sequence[str]) -> float:
+    """Mean over all texts, as if they were answered one by one, so that no padding counts.
 
-    Of texts with equally many tokens a classifier reads one: every token meets `K` experts, so they cost the same.
+    Of windows with equally many tokens a classifier reads one: every token meets `K` experts, so they cost the same.
+    What is no `Engine`, such as a language model that is asked, reads each text.
     """
-    alike: dict[Any, list[str]] = defaultdict(list)
-    for row, text in enumerate(texts):
-        alike[_lengths(engine, text) if isinstance(engine, Engine) else row].append(text)
-    total = sum(
-        len(same) * count_flops(engine.model, partial(engine.predict_proba, same[:1])) for same in alike.values()
-    )
+    if not isinstance(engine, Engine):
+        return (
+            sum(count_flops(engine.model, partial(engine.predict_proba, [text])) for text in texts) / len(texts) / 1e9
+        )
+    counts: Counter[int] = Counter()
+    examples: dict[int, dict[str, list[int]]] = {}
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        for window in engine.windows([clean_text(text) for text in texts[start : start + TEXTS_AT_ONCE]]).encodings:
+            counts[len(window["input_ids"])] += 1
+            examples.setdefault(len(window["input_ids"]), window)
+    total = 0
+    for length, window in examples.items():
+        one = Windows([window], [0], [])
+        total += counts[length] * count_flops(engine.model, partial(engine.answers, one))
     return total / len(texts) / 1e9
-
-
-def _lengths(engine: Engine, text: str) -> tuple[int, ...]:
-    """Tokens of each window of a text."""
-    windows = make_windows([clean_text(text)], engine.tokenizer, engine.max_length, engine.long_texts)
-    return tuple(len(window["input_ids"]) for window in windows.encodings)

@@ -28,7 +28,7 @@ from ..machine import hardware, versions
 from ..model_folder import CONFIG, read_object
 from ..ready import is_ready
 from ..upcycle import moe_layers
-from .flops import FLOP_TEXTS, gflops_per_text
+from .flops import gflops_per_text
 
 Progress = Callable[[str], None]
 MEMORY_TEXTS = 1000
@@ -99,7 +99,7 @@ def compare(
     scores = {key: texts.scores(engine.predict_proba(texts.texts)) for key, engine in engines.items()}
     calls = {key: partial(engine.predict_proba, texts.texts) for key, engine in engines.items()}
     seconds = interleaved({f"{b} {n}": call for (b, n), call in calls.items()}, rounds, progress)
-    flops = {name: gflops_per_text(load(folder, "torch"), texts.sample(FLOP_TEXTS)) for name, folder in folders.items()}
+    flops = {name: gflops_per_text(load(folder, "torch"), texts.texts) for name, folder in folders.items()}
     rows, ratios = [], []
     for backend, name in engines:
         timed = throughput(seconds[f"{backend} {name}"], len(texts.texts))
@@ -126,7 +126,7 @@ def dial(
         {name: partial(e.predict_proba, texts.texts) for name, e in engines.items()}, rounds, progress
     )
     counted = {"dense": load(dense, "torch")} | {name: load(model, "torch", int(name)) for name in list(engines)[1:]}
-    flops = {name: gflops_per_text(each, texts.sample(FLOP_TEXTS)) for name, each in counted.items()}
+    flops = {name: gflops_per_text(each, texts.texts) for name, each in counted.items()}
     rows = [
         {
             "experts_per_token": name,

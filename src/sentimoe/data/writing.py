@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from datetime import date, time
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,8 +26,9 @@ def write_table(frame: pd.DataFrame, path: Path, overwrite: bool = True) -> None
     """Write a .csv, .jsonl, .parquet or .xlsx file, whole or not at all.
 
     What a format has no type for is written as text: outside Parquet bytes in base64, dates as ISO 8601 and decimals by
-    their digits; in CSV and .xlsx lists and objects as JSON. A missing value or NaN is null in JSONL and empty in CSV
-    and .xlsx, which holds whole numbers of more than 15 digits as text. overwrite: replace a file that exists.
+    their digits; a spreadsheet has dates from 1900 on, without a time zone; in CSV and .xlsx lists and objects as JSON.
+    A missing value or NaN is null in JSONL and empty in CSV and .xlsx, which holds whole numbers of more than 15 digits
+    as text. overwrite: replace a file that exists.
 
     Raises:
         DataError: the format cannot hold a column, which the message names, or there is such a file already.
@@ -144,11 +145,15 @@ def _write_excel(frame: pd.DataFrame, path: Path) -> None:
             f"({EXCEL_ROWS:,} rows with the header, {EXCEL_COLUMNS:,} columns); write .csv"
         )
     plain = {"strings_to_formulas": False, "strings_to_urls": False, "constant_memory": True}
+    columns = [frame.iloc[:, place].tolist() for place in range(len(frame.columns))]
     with path.open("wb") as stream, xlsxwriter.Workbook(stream, plain) as book:
         sheet = book.add_worksheet()
+        day, moment = (book.add_format({"num_format": f"yyyy-mm-dd{rest}"}) for rest in ("", " hh:mm:ss"))
         for number, row in enumerate([tuple(frame.columns), *_rows(frame)]):
             for place, value in enumerate(row):
-                if isinstance(value, bool):
+                if number and _is_date(given := columns[place][number - 1]):
+                    sheet.write_datetime(number, place, given, moment if isinstance(given, datetime) else day)
+                elif isinstance(value, bool):
                     sheet.write_boolean(number, place, value)
                 elif isinstance(value, int | float) and abs(value) < 10**15:
                     sheet.write_number(number, place, value)
@@ -159,6 +164,11 @@ def _write_excel(frame: pd.DataFrame, path: Path) -> None:
                     )
                 elif written:
                     sheet.write_string(number, place, written)
+
+
+def _is_date(value: Any) -> bool:
+    """Whether it is a date, with or without a time, that a spreadsheet has a number for."""
+    return isinstance(value, date) and value == value and value.year >= 1900 and getattr(value, "tzinfo", None) is None
 
 
 def arrow_table(frame: pd.DataFrame) -> pa.Table:

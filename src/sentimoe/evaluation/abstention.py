@@ -49,8 +49,9 @@ class Threshold:
         share = f"{self.n} texts are too few to estimate their share"
         if self.coverage is not None:
             share = f"{self.coverage:.1%} of {self.n} texts{right}"
+        which = "all answers" if self.coverage == 1 else f"answers of {self.value:g} confidence or more"
         return (
-            f"answers of {self.value:g} confidence or more:{by if self.coverage is not None else ''} {share}; among "
+            f"{which}:{by if self.coverage is not None else ''} {share}; among "
             f"further texts of this kind {self.lower_bound:.1%} or more are right, with 95% confidence"
         )
 
