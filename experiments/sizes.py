@@ -130,7 +130,7 @@ def run_cells(cells: list[Cell], results: Path, data_root: Path, progress: Calla
         started = time.perf_counter()
         predicted = WAYS[cell.way](train, test, cell.draw)
         seconds = time.perf_counter() - started
-        scores = label_scores(test.labels, predicted, len(dataset.label_names))
+        scores = label_scores(test.labels, predicted)
         path.parent.mkdir(parents=True, exist_ok=True)
         record = cell._asdict() | scores | {
             "seconds": round(seconds, 1), "train_sha256": content_hash({"train": train}), "test_texts": len(test),

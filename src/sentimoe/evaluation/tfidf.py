@@ -31,11 +31,10 @@ def fit_tfidf(train: Split, validation: Split) -> Pipeline:
     return pipelines[int(np.argmax(scores))]
 
 
-def label_scores(labels: list[int], predictions: NDArray[np.int64], num_classes: int) -> dict[str, float]:
+def label_scores(labels: list[int], predictions: NDArray[np.int64]) -> dict[str, float]:
     """``accuracy``, ``f1_weighted`` and ``f1_macro`` of predicted labels, as `classification_metrics` has them."""
-    classes = range(num_classes)
     averages = {
-        f"f1_{average}": float(f1_score(labels, predictions, labels=classes, average=average, zero_division=0))
+        f"f1_{average}": float(f1_score(labels, predictions, average=average, zero_division=0))
         for average in ("weighted", "macro")
     }
     return {"accuracy": float(accuracy_score(labels, predictions)), **averages}

@@ -189,9 +189,8 @@ def _selection_metrics(prediction) -> dict[str, float]:
     if not np.isfinite(logits).all():
         raise DivergedError("training diverged: answers to validation texts are not finite; try a lower learning_rate")
     predicted, labels = np.argmax(logits, axis=-1), prediction.label_ids
-    classes = list(range(logits.shape[-1]))
     return {
         "accuracy": accuracy_score(labels, predicted),
-        "f1_weighted": f1_score(labels, predicted, labels=classes, average="weighted", zero_division=0),
-        "f1_macro": f1_score(labels, predicted, labels=classes, average="macro", zero_division=0),
+        "f1_weighted": f1_score(labels, predicted, average="weighted", zero_division=0),
+        "f1_macro": f1_score(labels, predicted, average="macro", zero_division=0),
     }
