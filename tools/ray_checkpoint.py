@@ -93,7 +93,7 @@ def main() -> None:
     import ray
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, nargs="+", default=[3, 9, 15])
+    parser.add_argument("--kills", type=int, nargs="+", default=[3, 9])
     told = parser.parse_args()
     rows = []
     for kill_after in told.kills:
