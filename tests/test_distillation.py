@@ -232,7 +232,7 @@ def test_answers_of_several_teachers_are_their_softened_mean(teacher, tmp_path):
 def test_answers_reach_the_loss(teacher):
     """With the teachers' answers alone, a student agrees with them and not with the labels, which are wrong."""
     folder, told = teacher
-    rows, labels = labelled_texts(160)
+    rows, labels = labelled_texts(320)
     wrong = [{"negative": "positive", "positive": "negative"}[label] for label in labels]
     pd.DataFrame({"text": rows, "label": wrong}).to_csv(folder / "wrong.csv", index=False)
     config = TrainConfig(
