@@ -574,6 +574,17 @@ def test_a_job_that_is_killed_after_its_file_was_made_is_done(model, tmp_path, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "o.csv"]
 
 
+def test_a_file_that_came_meanwhile_stops_a_begun_job_before_work(model, tmp_path, monkeypatch):
+    """Kind: hours of work, and then `exists`, because the folder of the parts was there."""
+    out = stopped_after_two_parts(model, tmp_path, monkeypatch)
+    out.rename(tmp_path / "o.csv.partial")
+    (tmp_path / "o.csv").write_text("of somebody else")
+    with pytest.raises(ConfigError, match=r"o\.csv exists"):
+        label(model, [tmp_path / "in.csv"], tmp_path / "o.csv")
+    assert len(list((tmp_path / "o.csv.partial").glob("part-*"))) == 2
+    assert (tmp_path / "o.csv").read_text() == "of somebody else"
+
+
 def test_what_changed_is_named(model, tmp_path):
     """Kind: two lists that are cut at the same place, and read alike."""
     for number in range(6):

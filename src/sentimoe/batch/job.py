@@ -101,14 +101,18 @@ def run(
         check_one_type(sources)
     column = column_of_texts(sources, job.text_column, job.file_format.columns[0])
     empty = without_rows(sources[0])
-    if single and output.exists() and not (job.overwrite or folder.is_dir()):
-        raise ConfigError(f"{job.output} exists; choose another file or set overwrite")
+    in_the_way = single and output.exists() and not job.overwrite
+    there = ConfigError(f"{job.output} exists; choose another file or set overwrite")
+    if in_the_way and not folder.is_dir():
+        raise there
     with _locked(folder, job.output):
         predictor = make(column)
         with writes(folder):
             _try_writing(job, sources, folder, kind, predictor)
             about = _about(job, sources, column, kind, predictor, settings, cluster)
             journal = _journal(folder, about, job.overwrite, finished_too=not single)
+        if in_the_way and journal.joined is None:  # it is not what this job made
+            raise there
         report = _Run(job, sources, kind, predictor, journal, progress, cluster).finished(empty)
         if single:
             with writes(output):
