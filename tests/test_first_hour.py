@@ -124,6 +124,8 @@ def test_files_of_answers_are_compared(hour):
     other[::-1].to_csv(folder / "c.csv", index=False)
     refused = invoke("compare", folder / "a.csv", folder / "c.csv", "--data", folder / "more.csv")
     assert "row 1: another text than in the data" in refused.error
+    itself = invoke("compare", folder / "a.csv", folder / "more.csv", "--data", folder / "more.csv")
+    assert "is the labelled data" in itself.error
     other[:10].to_csv(folder / "d.csv", index=False)
     assert (
         "has 10 rows and the data 400"

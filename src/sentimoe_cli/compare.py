@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .messages import say
+from .messages import Mistake, say
 from .options import (
     AsJson,
     Delimiter,
@@ -49,6 +49,8 @@ def compare(
     check_standard_output()
     check_model(*(name for name in (model_a, model_b) if not FILE.search(name)))
     check_data(data, model_a, model_b)
+    if data in (model_a, model_b):
+        raise Mistake(f"{data} is the labelled data; give a model, or a file of answers that predict wrote")
     import numpy as np
 
     from sentimoe.evaluation import compare_predictions, ordinal_metrics, predicted_labels
