@@ -233,6 +233,7 @@ def test_the_report_from_disk_without_a_network(browser, run):
     page.set_viewport_size({"width": 1280, "height": 800})
     figures = ["experts: texts by class", "experts: texts by dominant expert", "dense: texts by class"]
     figures += ["expert outputs: texts by class", "expert outputs: texts by expert", "Reliability diagram"]
+    figures += ["Accuracy against the share of texts with an answer"]
     assert [
         page.locator("svg").nth(n).get_attribute("aria-label") for n in range(page.locator("svg").count())
     ] == figures
