@@ -1,7 +1,8 @@
 """What `compress` gains on real data: speed, agreement and F1 on test texts that neither search nor certificate saw.
 
-A dense model is trained on 8,000 labelled texts and compressed with other texts of the same kind. Its own bfloat16, on
-the same engine, is 1.00. Each case leaves a JSON in `results/compression/`; docs/performance.md is rendered from them.
+A dense model is trained on a few thousand labelled texts and compressed with other texts of the same kind. Its own
+bfloat16, on the same engine, is 1.00. Each case leaves a JSON in `results/compression/`, which docs/performance.md
+shows.
 """
 
 from __future__ import annotations
@@ -35,19 +36,28 @@ OTHER_TEXTS = 3000
 
 
 class Case(NamedTuple):
-    """A data set, its backbone, and how many tokens are read. unlabelled: a file of it; None: its training texts."""
+    """A data set, its backbone, and how many tokens are read.
+
+    unlabelled: a file beside the data; None: its training texts. texts: how many `compress` is given. train_texts,
+    epochs, eval_texts: how the dense model is trained, and on how many texts its best epoch is chosen.
+    """
 
     data: str
     backbone: str
     max_length: int
     unlabelled: str | None
     texts: int
+    train_texts: int = 8000
+    epochs: int = 3
+    eval_texts: int = 1500
 
 
 CASES = {
     "tweets": Case("tweets", "all-MiniLM-L6-v2", 64, None, 26_000),
-    "fdu-mtl": Case("fdu-mtl", "all-MiniLM-L6-v2", 128, "unlabelled.parquet", 16_000),
-    "tweets-mpnet": Case("tweets", "all-mpnet-base-v2", 64, None, 16_000),
+    "fdu-mtl": Case("fdu-mtl", "all-MiniLM-L6-v2", 128, "unlabelled.parquet", 16_000, epochs=2, eval_texts=500),
+    "imdb": Case("imdb", "all-MiniLM-L6-v2", 256, "unsupervised.parquet", 10_000, 5000, epochs=2, eval_texts=500),
+    "emotion": Case("tweeteval-emotion", "all-MiniLM-L6-v2", 64, "../tweets-unlabelled.parquet", 26_000),
+    "tweets-mpnet": Case("tweets", "all-mpnet-base-v2", 64, None, 12_000, 3000, epochs=2, eval_texts=500),
 }
 
 
@@ -61,8 +71,8 @@ def run_case(
     case, dense, fast = CASES[name], work / f"{name}-s{seed}", work / f"{name}-s{seed}-fast"
     source = data_root / case.data
     config = TrainConfig(
-        data=str(source) if source.is_dir() else case.data, model=case.backbone, method="full", epochs=3,
-        train_limit=8000, eval_limit=1500, max_length=case.max_length, seed=seed,
+        data=str(source) if source.is_dir() else case.data, model=case.backbone, method="full", epochs=case.epochs,
+        train_limit=case.train_texts, eval_limit=case.eval_texts, max_length=case.max_length, seed=seed,
     )  # fmt: skip
     if not (dense / "run.json").is_file():
         progress(f"{name}, seed {seed}: training")

@@ -73,6 +73,21 @@ def test_labels_differ_no_more_than_certified(made):
     assert set(main["by_class"]) == {"negative", "positive"} and main["doubtful"]["texts"] <= main["texts"] / 2
 
 
+def test_a_model_with_experts_is_compressed_too(made, tmp_path):
+    """At once in 8 bits, with exits, and experts that some batches do not choose."""
+    texts, labels = labelled_texts(240)
+    experts = {"num_experts": 3, "num_experts_per_tok": 1}
+    settings = {"model": made[0] / "backbone", "epochs": 6, "learning_rate": 5e-3, "batch_size": 16}
+    classifier = SentimentClassifier(method="moe-gated", max_length=32, method_settings=experts, **settings)
+    classifier.fit(texts, labels)
+    about = classifier.compress(unlabelled(1500), tmp_path / "fast", max_disagreement=0.1, minutes=0.1)
+    assert about["lever"]["int8"] and about["lever"]["cuts"]
+    fast = SentimentClassifier.from_pretrained(tmp_path / "fast")
+    rows = unlabelled(1700)[1500:]
+    differ = sum(a != b for a, b in zip(fast.predict(rows), classifier.predict(rows), strict=True))
+    assert differ <= 0.15 * len(rows)
+
+
 def test_where_labels_are_known_f1_stands_beside_the_certificate(made):
     folder, about = made
     found = about["quality"]

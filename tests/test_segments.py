@@ -5,6 +5,7 @@ import torch
 from tiny import CASES, batch, dense, sparse, texts
 
 from sentimoe.errors import ConfigError, NotSupportedError
+from sentimoe.inference.segment_networks import network_of, traced
 from sentimoe.inference.segments import check_segments, segments
 from sentimoe.methods import adapt
 from sentimoe.upcycle import transformer_layers
@@ -50,6 +51,19 @@ def test_segments_of_a_model_with_experts():
         first, last = segments(model, (2,))
         _, answer = last(first(given["input_ids"], given["attention_mask"])[0], given["attention_mask"])
         torch.testing.assert_close(answer, model(**given).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_segments_with_experts_as_openvino_networks():
+    """Kind: the fast loop over experts is no network; its sizes depend on the data."""
+    torch.manual_seed(0)
+    model = sparse("bert-mean", expert="plain", num_experts_per_tok=1, layers_to_transform=[0, 2])
+    given = batch(texts(9, 5, 2))
+    mask = given["attention_mask"].numpy()
+    tokens = given["input_ids"].numpy()
+    for segment in segments(model, (1, 2)):
+        tokens, logits = network_of(traced(segment, 32), torch.float32)(tokens, mask)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(logits), model(**given).logits, rtol=1e-3, atol=1e-3)
 
 
 def test_a_segment_holds_its_own_layers_only():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..inference import ExportWrapper, padded_probe
-from ..upcycle import moe_layers
+from ..inference import ExportWrapper, exportable, padded_probe
 
 NAMES = ("input_ids", "attention_mask")
 
@@ -30,9 +28,7 @@ class OnnxClassifier:
     def __init__(self, model: PreTrainedModel, calibration: Sequence[tuple[np.ndarray, np.ndarray]] | None = None):
         import onnxruntime
 
-        exported = copy.deepcopy(model).float().cpu().eval()
-        for layer in moe_layers(exported):
-            layer.base_experts.backend = "gathered"
+        exported = exportable(model)
         sizes = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens")}
         given = padded_probe(exported)
         with tempfile.TemporaryDirectory() as folder:

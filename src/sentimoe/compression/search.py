@@ -22,7 +22,7 @@ from .variants import TOKENS_PER_BATCH, Lever, Variant, averaged, build
 
 TOLERANCES = (0.005, 0.01, 0.02)
 MARGIN = 0.6  # share of the tolerance that a setting may use on the texts that choose: what they show is no promise
-TESTED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # shares of a tolerance at which settings are tried to certify it
+TESTED = tuple(step / 20 for step in range(6, 21))  # shares of a tolerance at which settings are tried to certify it
 TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 1024, 3, 9
 
 

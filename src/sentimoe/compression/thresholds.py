@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 NEVER = 2.0  # above every probability
-RATES = (0.0, *(step / 1000 for step in range(1, 21)), 0.025, 0.03, 0.04, 0.05)
+RATES = (0.0, *(step / 1000 for step in range(1, 21)), 0.025, 0.03, 0.04, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4)
 
 
 def settings(confidence: np.ndarray, differs: np.ndarray) -> list[tuple[float, ...]]:

@@ -1,7 +1,7 @@
 """Texts in, probabilities out."""
 
 from .compressed import certificate_of, is_compressed, load_compressed, save_compressed
-from .conversion import Comparison, ExportWrapper, padded_probe
+from .conversion import Comparison, ExportWrapper, exportable, padded_probe
 from .domain_folder import (
     about_domain,
     domain_names,
@@ -37,6 +37,7 @@ __all__ = [
     "compute_dtype",
     "domain_names",
     "export",
+    "exportable",
     "in_precision",
     "is_compressed",
     "is_exported",

@@ -101,13 +101,7 @@ def convert(model: PreTrainedModel, max_length: int, file: Path, dtypes: Sequenc
     were chosen whose router logits differ by more than 1e-3; in bfloat16 by more than four times what torch's do.
     Raises ConfigError when OpenVINO is not installed.
     """
-    exported = copy.deepcopy(model).float().cpu().eval()
-    exported.config.get_text_config().use_cache = False  # what a decoder keeps for the next token cannot be exported
-    for layer in moe_layers(exported):
-        layer.base_experts.backend = "gathered"
-    for module in exported.modules():
-        if hasattr(module, "chunk_size_feed_forward"):
-            module.chunk_size_feed_forward = 0  # the same result in one piece, whose routing is in text order
+    exported = exportable(model)
     probes = _probes(exported, max_length)
     found = []
     # a row that sees only masked positions, as padding does past a window, is NaN unless attention is eager
@@ -127,6 +121,18 @@ def convert(model: PreTrainedModel, max_length: int, file: Path, dtypes: Sequenc
         f"the exported {type(model).__name__} answers differently ({'; '.join(dict.fromkeys(found))}); use the torch "
         "backend for this model"
     )
+
+
+def exportable(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that a tracer can follow, in float32 on the processor: no size in it depends on the data."""
+    exported = copy.deepcopy(model).float().cpu().eval()
+    exported.config.get_text_config().use_cache = False  # what a decoder keeps for the next token cannot be exported
+    for layer in moe_layers(exported):
+        layer.base_experts.backend = "gathered"
+    for module in exported.modules():
+        if hasattr(module, "chunk_size_feed_forward"):
+            module.chunk_size_feed_forward = 0  # the same result in one piece, whose routing is in text order
+    return exported
 
 
 def compiled(model: PreTrainedModel, dtype: torch.dtype, max_length: int) -> OpenVINOClassifier:

@@ -7,7 +7,6 @@ Legend: B texts, L tokens, D hidden, C classes, N layers.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -18,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigError, NotSupportedError
 from ..upcycle import transformer_layers
-from .conversion import padded_probe
+from .conversion import exportable, padded_probe
 
 
 class Segment(nn.Module):
@@ -30,8 +29,7 @@ class Segment(nn.Module):
 
     def __init__(self, model: PreTrainedModel, start: int, stop: int):
         super().__init__()
-        self.model = copy.deepcopy(model).eval()
-        self.model.config.get_text_config().use_cache = False
+        self.model = exportable(model)
         layers = transformer_layers(self.model, self.model.config.get_text_config().num_hidden_layers)
         self._padding = self.model.config.get_text_config().pad_token_id or 0
         self._any_id = 1 if self._padding == 0 else 0
