@@ -182,6 +182,28 @@ def compression(
             run_case(name, number, data_root=data_root, work=work, results=results, progress=say)
 
 
+@app.command("levers")
+def levers(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    case: Annotated[str, Option(help="A case of `compression`.")] = "tweets",
+    seed: Annotated[int, Option(help="Its seed.")] = 0,
+    work: Annotated[Path, Option(help="Folder for the models, with those of `compression`.")] = Path(
+        "runs/compression"
+    ),
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/compression"),
+) -> None:
+    """Measure early exits, 8 bits and split experts, alone and together. The machine should be idle."""
+    check_folder(results)
+    from experiments.compression import CASES
+    from experiments.levers import measure
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    if case not in CASES:
+        raise Mistake(f"there is no case {case!r}; there are {', '.join(CASES)}")
+    measure(case, seed, data_root=data_root, work=work, results=results, progress=say)
+
+
 @app.command("students")
 def students(
     data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],

@@ -44,11 +44,8 @@ def compare(
     case, dense, fast = CASES[name], work / f"{name}-s{seed}", work / f"{name}-s{seed}-fast"
     source = data_root / case.data
     dataset = load_dataset(str(source) if source.is_dir() else case.data)
-    data = dense.with_name(f"{dense.name}-texts")
-    if not data.exists():
-        progress("the dense model answers the texts that its students learn from")
-        given, _ = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
-        _write_data(data, dense, given, dataset)
+    given, _ = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
+    data = write_texts(dense, given, dataset, progress)
     peers = [*named(TOOLS), Peer("model2vec + LR", "float32", model2vec, ("model2vec",)), compressed_peer(fast)]
     for layers in LAYERS:
         student = partial(student_of, dense, layers, data, case, seed, progress)
@@ -62,8 +59,12 @@ def compare(
     write_json(path, compare_peers(dense, None, test, progress, ROUNDS, peers))
 
 
-def _write_data(folder: Path, dense: Path, texts: Sequence[str], dataset: SentimentDataset) -> None:
+def write_texts(dense: Path, texts: Sequence[str], dataset: SentimentDataset, progress: Callable[[str], None]) -> Path:
     """A data set of the texts that `compress` was given, labelled by the dense model, and the true validation split."""
+    folder = dense.with_name(f"{dense.name}-texts")
+    if folder.exists():
+        return folder
+    progress("the dense model answers the texts that its students learn from")
     labels = SentimentClassifier.from_pretrained(dense, precision="float32").predict(texts)
     held = dataset.splits["validation"]
     known = [dataset.label_names[label] for label in held.labels]
@@ -71,7 +72,7 @@ def _write_data(folder: Path, dense: Path, texts: Sequence[str], dataset: Sentim
     aside.mkdir(exist_ok=True)
     pd.DataFrame({"text": texts, "label": labels}).to_parquet(aside / "train.parquet")
     pd.DataFrame({"text": held.texts, "label": known}).to_parquet(aside / "validation.parquet")
-    aside.replace(folder)
+    return aside.replace(folder)
 
 
 def student_of(

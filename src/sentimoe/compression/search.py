@@ -104,18 +104,16 @@ class Search:
         speed = self.timed(variant, main.thresholds, FINAL_ROUNDS)
         return Found(variant, certificates, main, trials, speed, self.original_disagreement())
 
-    def built(self, lever: Lever) -> Variant:
-        """The variant of a lever."""
+    def built(self, lever: Lever, model: PreTrainedModel | None = None) -> Variant:
+        """The variant of a lever. model: what is run faster, where it is another than the original."""
         return build(
-            self.model, lever, self.learn, self.taught,
+            model or self.model, lever, self.learn, self.taught,
             padding=self.tokenizer.pad_token_id, max_length=self.max_length, seed=self.seed, progress=self.progress,
         )  # fmt: skip
 
     def tried(self, variant: Variant) -> tuple[list[tuple[float, ...]], dict[str, Any]]:
         """Thresholds from the safest to the fastest, and what the variant does on the texts that choose."""
-        answers = variant.answers(self.choose)
-        own = self.chosen.argmax(axis=1)
-        steps = settings(answers.max(axis=2), answers.argmax(axis=2) != own)
+        steps = self.steps(variant)
         rates = self.rates(variant, steps)
         allowed = [index for index, rate in enumerate(rates) if rate <= MARGIN * self.tolerance]
         place = max(allowed, default=0)
@@ -126,6 +124,11 @@ class Search:
             "differ": float(rates[place]),
             "speed": self.timed(variant, steps[place], ROUNDS),
         }
+
+    def steps(self, variant: Variant) -> list[tuple[float, ...]]:
+        """Thresholds from the safest to the fastest."""
+        answers = variant.answers(self.choose)
+        return settings(answers.max(axis=2), answers.argmax(axis=2) != self.chosen.argmax(axis=1))
 
     def rates(self, variant: Variant, steps: Sequence[tuple[float, ...]]) -> list[float]:
         """The share of other answers under each setting, on the texts that choose."""

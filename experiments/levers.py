@@ -1,0 +1,96 @@
+"""Every way to make a classifier faster, alone and with the others: exits, 8 bits, and split experts.
+
+The experts divide the FFNs of the dense model; they learned its answers on the texts that `compress` is given. Heads
+are taught and thresholds are set as `compress` does. Speed and the share of other labels are measured on the texts that
+choose, at three tolerances, so that ways are compared where they change equally many labels. Each case and seed leaves
+a JSON in `results/compression/levers/`, which docs/performance.md shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForSequenceClassification
+
+from sentimoe import SentimentClassifier
+from sentimoe.compression import Lever, Search, default_levers, divided
+from sentimoe.compression.thresholds import leaves_after
+from sentimoe.data import load_dataset
+from sentimoe.machine import hardware, versions
+from sentimoe.model_folder import load_model
+from sentimoe.records import read_json, write_json
+from sentimoe.training import TrainConfig, train
+
+from .compression import CASES, Case, texts_of
+from .students import write_texts
+
+TOLERANCES, ROUNDS, EPOCHS = (0.02, 0.05, 0.1), 9, 2
+NONE = Lever((), False)  # the model as it is
+
+
+def measure(
+    name: str, seed: int, *, data_root: Path, work: Path, results: Path, progress: Callable[[str], None]
+) -> None:
+    """Divide the dense model among experts, distil it, and measure each way; a record that is there stays."""
+    path = results / "levers" / f"{name}__s{seed}.json"
+    if path.exists():
+        return
+    case, dense = CASES[name], work / f"{name}-s{seed}"
+    source = data_root / case.data
+    dataset = load_dataset(str(source) if source.is_dir() else case.data)
+    texts, _ = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
+    data = write_texts(dense, texts, dataset, progress)
+    run = divided_run(dense, data, case, seed, progress)
+    classifier = SentimentClassifier.from_pretrained(dense, precision="float32")
+    tokenizer = classifier.tokenizer
+    assert tokenizer is not None
+    assert classifier.seen_texts is not None
+    parts = divided(texts, classifier.seen_texts.mask(texts), max(TOLERANCES), seed)
+    search = Search(classifier.model, tokenizer, parts, seed=seed, progress=progress)
+    experts, _ = load_model(AutoModelForSequenceClassification, run)
+    levers = [NONE, *reversed(default_levers(classifier.model.config.get_text_config().num_hidden_layers))]
+    rows = []
+    for model, is_split in ((classifier.model, False), (experts, True)):
+        for lever in levers:
+            rows += _rows(search, model, lever, is_split)
+            progress(f"{'split experts, ' * is_split}{lever}: {rows[-1]}")
+    record = {"case": case._asdict(), "seed": seed, "rows": rows, "choose": len(parts.choose)}
+    record |= {"split": read_json(run / "run.json")["config"]["method_settings"] | {"epochs": EPOCHS}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record | {"versions": versions(), "hardware": hardware()})
+
+
+def divided_run(dense: Path, data: Path, case: Case, seed: int, progress: Callable[[str], None]) -> Path:
+    """The run folder of the dense model divided among experts, taught by itself."""
+    run = dense.with_name(f"{dense.name}-split")
+    if not (run / "run.json").is_file():
+        progress("dividing the dense model among experts")
+        told = {"data": str(data), "eval_limit": 500, "max_length": case.max_length, "epochs": EPOCHS, "seed": seed}
+        taught = {"teacher": [str(dense)], "distillation_weight": 1.0, "head": "native"}
+        train(TrainConfig.from_dict(told | taught | {"model": str(dense), "method": "moe-split"}), run, resume=True)
+    return run
+
+
+def _rows(search: Search, model: Any, lever: Lever, is_split: bool) -> list[dict[str, Any]]:
+    """A row for each tolerance: the fastest setting within it, or the safest where none is."""
+    variant = search.built(lever, model)
+    steps, confidence = search.steps(variant), variant.answers(search.choose).max(axis=2)
+    rates = search.rates(variant, steps)
+    found = []
+    for tolerance in TOLERANCES:
+        place = max((index for index, rate in enumerate(rates) if rate <= tolerance), default=0)
+        found.append(
+            {
+                "split": is_split,
+                "lever": asdict(lever),
+                "tolerance": tolerance,
+                "within": rates[place] <= tolerance,
+                "differ": rates[place],
+                "mean_layers": float(variant.classifier.layers[leaves_after(confidence, steps[place])].mean()),
+                "speed": search.timed(variant, steps[place], ROUNDS),
+            }
+        )
+    return found
