@@ -77,8 +77,7 @@ def divided_run(dense: Path, data: Path, case: Case, seed: int, progress: Callab
 def _rows(search: Search, model: Any, lever: Lever, is_split: bool) -> list[dict[str, Any]]:
     """A row for each tolerance: the fastest setting within it, or the safest where none is."""
     variant = search.built(lever, model)
-    steps, confidence = search.steps(variant), variant.answers(search.choose).max(axis=2)
-    rates = search.rates(variant, steps)
+    (steps, rates), confidence = search.steps(variant), variant.answers(search.choose).max(axis=2)
     found = []
     for tolerance in TOLERANCES:
         place = max((index for index, rate in enumerate(rates) if rate <= tolerance), default=0)

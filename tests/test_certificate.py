@@ -41,7 +41,7 @@ def test_the_search_ends_at_the_first_failure():
 
 def test_settings_that_are_tested_lie_about_the_tolerance():
     rates = [0.0, 0.001, 0.002, 0.0035, 0.0055, 0.0058, 0.0075, 0.009, 0.02]
-    assert candidates(rates, 0.01) == [2, 3, 5, 6, 7]  # the fastest within each part of 1%, once
+    assert candidates(rates, 0.01) == [2, 3, 4, 5, 6, 7]  # the fastest within each part of 1%, once
     assert candidates([0.004, 0.02], 0.01) == [0] and candidates([0.02], 0.01) == []
 
 
@@ -53,7 +53,7 @@ def test_thresholds_go_from_nobody_leaves_to_many_and_each_exit_keeps_its_part()
     assert steps[0] == (NEVER, NEVER)
     left = [(leaves_after(confidence, step) < 2).sum() for step in steps]
     assert left == sorted(left) and left[0] == 0 and left[-1] > 200
-    for step, rate in zip(steps[-2:], (0.04, 0.05), strict=True):
+    for step, rate in zip(steps[-2:], (0.28, 0.4), strict=True):
         stage = leaves_after(confidence, step)
         wrong = differs[stage, np.arange(2000)] & (stage < 2)
         assert wrong[stage == 0].sum() <= rate * 1000 and wrong.sum() <= rate * 2000
@@ -94,9 +94,12 @@ def test_at_most_5_percent_of_the_certificates_are_broken(share):
     """Choosing, ordering and stopping whole, 1,000 times, in worlds where many settings lie just above 1%."""
     generator = np.random.default_rng(int(1000 * share))
     everything = world(generator, 100_000, share)
-    columns = np.arange(100_000)
-    broken = certified = 0
-    for _ in range(1000):
+
+    def rate_of(step):
+        return everything[1][leaves_after(everything[0], step), np.arange(100_000)].mean()
+
+    broken = certified = risky = 0
+    for number in range(1000):
         confidence, differs = world(generator, 400, share)
         steps = settings(confidence, differs)
         sure, other = world(generator, 1200, share)
@@ -106,9 +109,10 @@ def test_at_most_5_percent_of_the_certificates_are_broken(share):
         last = last_within(((int(count), 1200) for count in tested), 0.01)
         if last is not None:
             certified += 1
-            stage = leaves_after(everything[0], steps[order[last]])
-            broken += everything[1][stage, columns].mean() > 0.01
-    assert certified > 200
+            broken += rate_of(steps[order[last]]) > 0.01
+        if number < 50:
+            risky += any(0.01 < rate_of(steps[place]) < 0.013 for place in order)
+    assert certified > 200 and risky > 10
     assert broken <= binom.ppf(0.99, 1000, 0.05)
 
 

@@ -80,7 +80,8 @@ def test_a_network_that_is_wrong_in_bfloat16_alone_is_refused():
     exported = windowed("mistral")
     exported.config.use_cache = False
     exported.set_attn_implementation("eager")
-    network, probes = conversion._trace(exported), conversion._probes(exported, LONG)
+    network = conversion._trace(exported)
+    probes = [conversion.padded_probe(exported, *each) for each in conversion.probe_lengths(exported, LONG)]
     for dtype, expected in ((torch.float32, ""), (torch.bfloat16, "in bfloat16 its logits moved by")):
         _, reason = conversion._compared(exported, OpenVINOClassifier(network, dtype), probes, dtype)
         assert reason.startswith(expected) and bool(reason) == bool(expected)
@@ -94,8 +95,8 @@ def test_the_longest_probe_is_bounded():
         ("mistral", {"sliding_window": 1000}, 1500, 1500),
         ("qwen2", {"sliding_window": 4096, "use_sliding_window": False}, 8192, 1024),
     ):
-        *_, longest = conversion._probes(windowed(case, **changes), length)
-        assert longest["attention_mask"].sum(dim=1).tolist() == [expected, 1]
+        *_, longest = conversion.probe_lengths(windowed(case, **changes), length)
+        assert longest == (expected, 1)
 
 
 ROPE = {"rope_theta": 10_000.0, "factor": 4.0}
@@ -162,5 +163,6 @@ def test_another_choice_of_experts_is_no_tie():
     for layer in moe_layers(other):
         layer.base_experts.backend = "gathered"
     network = OpenVINOClassifier(conversion._trace(other), torch.float32)
-    _, reason = conversion._compared(model, network, conversion._probes(model, 60), torch.float32)
+    probes = [conversion.padded_probe(model, *each) for each in conversion.probe_lengths(model, 60)]
+    _, reason = conversion._compared(model, network, probes, torch.float32)
     assert "which is no tie" in reason

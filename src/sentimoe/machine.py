@@ -19,12 +19,13 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, what it multiplies bfloat16 matrices with, cores and accelerator of this machine."""
+    """Processor, what it multiplies bfloat16 and 8-bit matrices with, cores and accelerator of this machine."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
     return {
         "processor": names[0] if names else platform.processor(),
         "bfloat16": [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags],
+        "int8": [flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in flags],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -23,17 +23,24 @@ def certificate_for(
     from sentimoe.inference import certificate_of, compute_dtype, is_compressed
 
     folder = Path(model)
-    if not is_compressed(folder) or max_disagreement == 0:
+    if not is_compressed(folder):
         return None
-    from sentimoe.machine import hardware
+    from sentimoe.machine import hardware, versions
     from sentimoe.model_folder import COMPRESSED
 
     from .models import beside_model
 
     about = beside_model(folder, COMPRESSED)
-    here = hardware()
-    if other := [name for name in ("processor", "bfloat16") if here[name] != about["hardware"][name]]:
-        told = ", ".join(f"{name} {about['hardware'][name]!r}, here {here[name]!r}" for name in other)
+    if max_disagreement == 0:
+        differ = about.get("all_layers")
+        counted = f": {differ['differ']} of {differ['texts']} labels differed where it was made" if differ else ""
+        say(f"note: all layers read every text; what rounding changes is not certified{counted}")
+        return None
+    here = hardware() | {"openvino": versions("openvino")["openvino"]}
+    made_on = about["hardware"] | {name: each for name, each in about["versions"].items() if name == "openvino"}
+    decisive = [name for name in ("processor", "bfloat16", "int8", "openvino") if name in made_on]
+    if other := [name for name in decisive if here[name] != made_on[name]]:
+        told = ", ".join(f"{name} {made_on[name]!r}, here {here[name]!r}" for name in other)
         say(f"warning: the certificate of {model} was made on another machine ({told}); it may not hold here")
     dtype = str(compute_dtype(precision, torch.device("cpu"))).removeprefix("torch.")
     if dtype != (made := about["original"]["precision"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,9 @@ def compress(
     if no_exits and no_int8:
         raise Mistake("--no-exits and --no-int8 leave nothing to try; leave one out")
     check_model(model)
+    for package in ("openvino", *(() if no_int8 else ("nncf",))):
+        if find_spec(package) is None:
+            raise Mistake(f"compress needs {package}: pip install 'sentimoe[compress]'")
     from sentimoe import SentimentClassifier
     from sentimoe.compression import certificate_lines
     from sentimoe.data import labels_of, read_texts

@@ -19,6 +19,7 @@ from .options import (
     LabelColumn,
     LongTexts,
     MapLabels,
+    MaxDisagreement,
     Mode,
     NoVerify,
     Precision,
@@ -66,6 +67,7 @@ def evaluate(
     precision: Precision = "auto",
     backend: Backend = "torch",
     experts_per_token: ExpertsPerToken = None,
+    max_disagreement: MaxDisagreement = None,
     domain: Domain = None,
     trust_remote_code: TrustRemoteCode = False,
     no_verify: NoVerify = False,
@@ -78,8 +80,11 @@ def evaluate(
     check_standard_output()
     if save and target_accuracy is None:
         raise Mistake("--save keeps the threshold of --target-accuracy; give that too")
-    if save and (method is not None or experts_per_token is not None):
-        raise Mistake("--save is for a trained model as `predict` runs it; leave out --method and --experts-per-token")
+    if save and any(each is not None for each in (method, experts_per_token, max_disagreement, domain)):
+        raise Mistake(
+            "--save is for a trained model as `predict` runs it; leave out --method, --experts-per-token, "
+            "--max-disagreement and --domain"
+        )
     if save:
         if not Path(model).is_dir():
             from sentimoe_ready import ready_models
@@ -127,7 +132,7 @@ def evaluate(
     )
     dataset, split, whole = found.dataset, found.split, found.whole
     settings: dict[str, Any] = {"long_texts": long_texts, "backend": backend, "num_experts_per_tok": experts_per_token}
-    settings |= {"domain": domain, "precision": precision}
+    settings |= {"domain": domain, "precision": precision, "max_disagreement": max_disagreement}
     options = (mode, Path(data).name, trust_remote_code, not no_verify)
     classifier = load_model(model, method, dataset.label_names, *options, **settings)
     dataset = dataset.with_labels_of(classifier.label_names)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .many import FEWER_EXPERTS, NO_THRESHOLD
+from .many import NO_THRESHOLD, warn_of_dials
 from .messages import Mistake, say, takes_unicode
 from .places import WRITTEN, check_file, check_model, check_standard_output
 
@@ -83,8 +83,8 @@ def label_few(
     classifier = load_model(model, method, names, mode, "", trust_remote_code, verify, **settings)
     engine, classes = classifier.engine, classifier.classes_.tolist()
     threshold = None if method is not None or all_answers else _threshold_of(Path(model))
-    if threshold is not None and settings["num_experts_per_tok"] is not None:
-        say(FEWER_EXPERTS)
+    if threshold is not None:
+        warn_of_dials(settings)
     if doubtful is not None and threshold is None:
         raise ConfigError(NO_THRESHOLD.format(model))
     cut: list[int] | None = [] if settings["long_texts"] == "truncate" else None

@@ -20,9 +20,8 @@ from .stream import Update, counted
 if TYPE_CHECKING:
     from sentimoe.batch import Report
 
-FEWER_EXPERTS = (
-    "warning: the threshold was found with the model's own number of experts; its guarantee does not hold here"
-)
+OTHER_DIAL = "warning: the threshold was found without {}; its guarantee does not hold here"
+DIALS = {"num_experts_per_tok": "--experts-per-token", "max_disagreement": "--max-disagreement"}
 NO_THRESHOLD = (
     "--doubtful writes the rows below the threshold of {0}, which has none: sentimoe evaluate {0} --data LABELLED "
     "--target-accuracy 0.95 --save"
@@ -30,6 +29,13 @@ NO_THRESHOLD = (
 FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
 DRY_ROWS = 1000
 LONGEST = 1_000_000  # characters of a text, as of a long novel: more would take memory without a bound
+
+
+def warn_of_dials(settings: dict[str, Any]) -> None:
+    """Say it where a model answers under another setting than the one that its threshold was found with."""
+    for name, option in DIALS.items():
+        if settings[name] is not None:
+            say(OTHER_DIAL.format(option))
 
 
 def label_many(
@@ -92,8 +98,8 @@ def label_many(
 
     def make(column: str) -> Predictor:
         predictor = Predictor(model, text_column=column, **own, **settings, **how)
-        if predictor.threshold is not None and settings["num_experts_per_tok"] is not None:
-            say(FEWER_EXPERTS)
+        if predictor.threshold is not None:
+            warn_of_dials(settings)
         if predictor.threshold is None and doubtful is not None:
             raise ConfigError(NO_THRESHOLD.format(model))
         made.append(predictor)

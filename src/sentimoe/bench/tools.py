@@ -53,7 +53,8 @@ def compressed_peer(folder: Path) -> Peer:
 
     def build(task: Task) -> Built:
         engine = load(folder, "torch")
-        return Built(engine.predict_proba, megabytes=weights(folder))
+        seconds = 60 * read_object(folder / COMPRESSED).get("minutes", 0)
+        return Built(engine.predict_proba, megabytes=weights(folder), seconds=seconds)
 
     return Peer(f"sentimoe, {folder.name}", _precision(folder), build, ("openvino",), ours=True)
 

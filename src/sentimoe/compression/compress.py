@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -16,14 +17,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..config import check_whole
 from ..data import SeenTexts
 from ..errors import ConfigError
-from ..inference import compute_dtype
+from ..inference import compute_dtype, make_windows
 from ..inference.compressed import save_compressed
+from ..inference.lengths import position_limit, window_length
 from ..inference.segments import check_segments
 from ..machine import hardware, versions
 from ..model_card import model_facts
 from .quality import label_indices, quality
 from .search import Search, default_levers
-from .texts import divided
+from .texts import divided, promises
 from .words import certificate_lines
 
 SUMMARY = (
@@ -58,9 +60,9 @@ def compress(
 
     texts: of the kind that the model will read. labels: of these texts, where they are known, None for each that has
     none: then F1 of both models stands beside the certificate. seen: those that the model was trained or selected
-    on. max_disagreement: the share of texts whose label may be another. exits, int8: which levers
-    may be used. minutes: that the search takes, about. card: what the model card says beside what the model says of
-    itself. Returns what `sentimoe_compressed.json` says.
+    on; None where nobody knows. max_disagreement: the share of texts whose label may be another. exits, int8: which
+    levers may be used. minutes: that the search takes, about. card: what the model card says beside what the model
+    says of itself. Returns what `sentimoe_compressed.json` says.
 
     Raises ConfigError for a setting outside what is allowed, DataError where the texts are too few for any promise, and
     NotSupportedError where no lever keeps the promise.
@@ -72,6 +74,9 @@ def compress(
     check_whole("seed", seed, 0)
     if not minutes > 0:
         raise ConfigError(f"minutes={minutes!r} must be above 0, such as 10")
+    if labels is not None and len(labels) != len(texts):
+        raise ConfigError(f"{len(labels)} labels and {len(texts)} texts; give as many, and None for a text without one")
+    started = time.monotonic()
     layers = model.config.get_text_config().num_hidden_layers
     levers = default_levers(layers, exits, int8)
     if not levers:
@@ -84,9 +89,16 @@ def compress(
             raise ConfigError(f"compress needs {package}: pip install 'sentimoe[compress]'")
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; choose another folder")
-    check_segments(model, max((lever.cuts for lever in levers), key=len))
+    length = window_length(None, tokenizer, position_limit(model))
+    check_segments(model, max((lever.cuts for lever in levers), key=len), length)
+    if seen is None:
+        progress("warning: the model keeps no list of its training texts; if some are here, too much is certified")
     known = np.zeros(len(texts), dtype=bool) if seen is None else seen.mask(texts)
+    read = set(make_windows(texts, tokenizer, length, "truncate").owner)  # a lone U+FE0F has no token
+    texts = [text if row in read else "" for row, text in enumerate(texts)]
     parts = divided(texts, known, max_disagreement, seed)
+    for line in (str(parts), *promises(len(parts.certify), max_disagreement)):
+        progress(line)
     true = None if labels is None else label_indices(labels, _names(model))[parts.certify_rows]
     search = Search(model, tokenizer, parts, tolerance=max_disagreement, minutes=minutes, seed=seed, progress=progress)
     found = search.run(levers)
@@ -96,6 +108,7 @@ def compress(
         "lever": asdict(found.variant.lever),
         "speed": found.speed,
         "quality": None if true is None else quality(true, search.true, search.answers(found), seed),
+        "all_layers": found.all_layers,
         "original": found.original | {"precision": _dtype_name(), "weights_sha256": _hash_of(model)},
         "trials": found.trials,
         "texts": {
@@ -104,16 +117,18 @@ def compress(
             "certify": len(parts.certify),
             "repeats_left_out": parts.repeats,
             "blank_left_out": parts.blank,
-            "seen_in_training": parts.seen,
+            "seen_in_training": None if seen is None else parts.seen,
             "certify_sha256": hashlib.sha256("\0".join(parts.certify).encode()).hexdigest(),
         },
         "seed": seed,
+        "minutes": (time.monotonic() - started) / 60,
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": versions("openvino", *(("nncf",) if int8 else ())),
     }
     told = {"model": model_facts(model, tokenizer.model_max_length), "summary": SUMMARY, "limits": LIMITS}
     told |= {"certificate": certificate_lines(about)} | dict(card or {})
-    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about, seen, told)
+    learned = seen and seen | SeenTexts.of([*parts.learn, *parts.choose])  # its accuracy on these promises nothing
+    save_compressed(output, found.variant.networks, found.variant.classifier, tokenizer, about, learned, told)
     return about
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.text import is_missing
 from ..errors import DataError
 from ..evaluation import paired_bootstrap
 
@@ -15,9 +16,9 @@ LEAST_LABELLED = 100
 
 
 def label_indices(labels: Sequence[Any], names: Sequence[str]) -> np.ndarray:
-    """The place of each label among the names, `[B]`; -1 for None. Raises DataError for another label."""
+    """The place of each label among the names, `[B]`; -1 for a missing one. Raises DataError for another label."""
     places = {name: index for index, name in enumerate(names)} | {None: -1}
-    given = [None if label is None else str(label) for label in labels]
+    given = [None if is_missing(label) else str(label) for label in labels]
     if other := sorted({str(label) for label in given} - {str(name) for name in places}):
         raise DataError(f"the labels {', '.join(other[:5])} are not of the model, which has {', '.join(names)}")
     return np.array([places[label] for label in given])

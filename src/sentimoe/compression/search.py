@@ -16,11 +16,10 @@ from ..errors import NotSupportedError
 from ..evaluation import interleaved, last_within, predicted_labels, ratio, upper_bound
 from ..inference import Engine, Windows, make_windows
 from .certificate import Certificate
-from .texts import Parts
-from .thresholds import settings
+from .texts import TOLERANCES, Parts
+from .thresholds import NEVER, settings
 from .variants import TOKENS_PER_BATCH, Lever, Variant, averaged, build
 
-TOLERANCES = (0.005, 0.01, 0.02)
 MARGIN = 0.6  # share of the tolerance that a setting may use on the texts that choose: what they show is no promise
 TESTED = tuple(step / 20 for step in range(6, 21))  # shares of a tolerance at which settings are tried to certify it
 TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 1024, 3, 9
@@ -29,11 +28,13 @@ TIMED_TEXTS, ROUNDS, FINAL_ROUNDS = 1024, 3, 9
 @dataclass(frozen=True)
 class Found:
     """The result of a search. main: the certificate of the tolerance that was asked for. trials: what each lever showed
-    on the texts that choose. speed: under `main`."""
+    on the texts that choose. speed: under `main`. all_layers: how many labels of the texts that certify differ where
+    nobody leaves."""
 
     variant: Variant
     certificates: list[Certificate]
     main: Certificate
+    all_layers: dict[str, int]
     trials: list[dict[str, Any]]
     speed: dict[str, Any]
     original: dict[str, Any]
@@ -54,7 +55,7 @@ class Search:
         progress: Callable[[str], None] = lambda line: None,
     ):
         self.model, self.tokenizer, self.parts, self.tolerance, self.seed = model, tokenizer, parts, tolerance, seed
-        self.progress, self.minutes = progress, minutes
+        self.progress, self.minutes, self.started = progress, minutes, time.monotonic()
         exact = Engine(model, tokenizer, precision="float32")
         self.max_length = exact.max_length
         progress(f"the original answers {len(parts.learn) + len(parts.choose) + len(parts.certify)} texts in float32")
@@ -72,37 +73,38 @@ class Search:
 
         Raises NotSupportedError where nothing that was tried could be certified.
         """
-        started = time.monotonic()
         trials: list[dict[str, Any]] = []
-        best: tuple[float, Variant, list[tuple[float, ...]]] | None = None
+        best: tuple[float, Variant, list[tuple[float, ...]], list[float]] | None = None
+        began = time.monotonic()
         for lever in levers:
-            used, done = (time.monotonic() - started) / 60, sum(trial["tried"] for trial in trials)
-            if done and used + used / done > self.minutes:
+            used, done = (time.monotonic() - began) / 60, sum(trial["tried"] for trial in trials)
+            if done and (time.monotonic() - self.started) / 60 + used / done > self.minutes:
                 trials.append({"lever": asdict(lever), "tried": False})
                 self.progress(f"{lever}: left out, it does not fit into {self.minutes:g} minutes")
                 continue
             variant = self.built(lever)
-            steps, trial = self.tried(variant)
+            steps, rates, trial = self.tried(variant)
             trials.append(trial)
             self.progress(f"{lever}: {trial['speed']['ratio']:.2f} times as fast, {trial['differ']:.2%} other answers")
             if trial["within"] and (best is None or trial["speed"]["ratio"] > best[0]):
-                best = trial["speed"]["ratio"], variant, steps
+                best = trial["speed"]["ratio"], variant, steps, rates
         if best is None:
             raise NotSupportedError(
                 f"nothing that was tried changes few enough labels of the texts held out for tuning "
                 f"(max_disagreement={self.tolerance:g}); raise it, or give more texts of the kind to be read"
             )
-        _, variant, steps = best
-        certificates = self.certified(variant, steps)
+        _, variant, steps, rates = best
+        certificates, all_layers = self.certified(variant, steps, rates)
         if not any(each.tolerance == self.tolerance for each in certificates):
+            others = " and ".join(f"{each.tolerance:g}" for each in certificates)
             raise NotSupportedError(
-                f"{len(self.parts.certify)} texts do not certify a tolerance of {self.tolerance:g} for "
-                f"{variant.lever}; give more texts, or raise --max-disagreement"
+                f"{len(self.parts.certify)} texts do not certify max_disagreement={self.tolerance:g} for "
+                f"{variant.lever}{f', but {others}' if others else ''}; give more texts, or raise it"
             )
         main = next(each for each in certificates if each.tolerance == self.tolerance)
         self.progress("timing the result beside the original")
         speed = self.timed(variant, main.thresholds, FINAL_ROUNDS)
-        return Found(variant, certificates, main, trials, speed, self.original_disagreement())
+        return Found(variant, certificates, main, all_layers, trials, speed, self.original_disagreement())
 
     def built(self, lever: Lever, model: PreTrainedModel | None = None) -> Variant:
         """The variant of a lever. model: what is run faster, where it is another than the original."""
@@ -111,37 +113,38 @@ class Search:
             padding=self.tokenizer.pad_token_id, max_length=self.max_length, seed=self.seed, progress=self.progress,
         )  # fmt: skip
 
-    def tried(self, variant: Variant) -> tuple[list[tuple[float, ...]], dict[str, Any]]:
-        """Thresholds from the safest to the fastest, and what the variant does on the texts that choose."""
-        steps = self.steps(variant)
-        rates = self.rates(variant, steps)
+    def tried(self, variant: Variant) -> tuple[list[tuple[float, ...]], list[float], dict[str, Any]]:
+        """Thresholds from the safest to the fastest, the share of other answers under each, and what a trial shows."""
+        steps, rates = self.steps(variant)
         allowed = [index for index, rate in enumerate(rates) if rate <= MARGIN * self.tolerance]
         place = max(allowed, default=0)
-        return steps, {
-            "lever": asdict(variant.lever),
-            "tried": True,
-            "within": bool(allowed),
-            "differ": float(rates[place]),
-            "speed": self.timed(variant, steps[place], ROUNDS),
-        }
+        return (
+            steps,
+            rates,
+            {
+                "lever": asdict(variant.lever),
+                "tried": True,
+                "within": bool(allowed),
+                "differ": float(rates[place]),
+                "speed": self.timed(variant, steps[place], ROUNDS),
+            },
+        )
 
-    def steps(self, variant: Variant) -> list[tuple[float, ...]]:
-        """Thresholds from the safest to the fastest."""
-        answers = variant.answers(self.choose)
-        return settings(answers.max(axis=2), answers.argmax(axis=2) != self.chosen.argmax(axis=1))
-
-    def rates(self, variant: Variant, steps: Sequence[tuple[float, ...]]) -> list[float]:
-        """The share of other answers under each setting, on the texts that choose."""
+    def steps(self, variant: Variant) -> tuple[list[tuple[float, ...]], list[float]]:
+        """Thresholds from the safest to the fastest, and the share of other answers on the texts that choose."""
         answers, count = variant.answers(self.choose), len(self.parts.choose)
+        steps = settings(answers.max(axis=2), answers.argmax(axis=2) != self.chosen.argmax(axis=1))
         labels = predicted_labels(self.choose.averaged(self.chosen, count))
-        return [float(self._differ(answers, step, self.choose, count, labels).mean()) for step in steps]
+        return steps, [float(self._differ(answers, step, self.choose, count, labels).mean()) for step in steps]
 
-    def certified(self, variant: Variant, steps: Sequence[tuple[float, ...]]) -> list[Certificate]:
-        """The fastest certified setting for each tolerance; of those that none holds, no certificate.
+    def certified(
+        self, variant: Variant, steps: Sequence[tuple[float, ...]], rates: Sequence[float]
+    ) -> tuple[list[Certificate], dict[str, int]]:
+        """The fastest certified setting for each tolerance, and the labels that differ where all layers read.
 
-        Which settings are tested for a tolerance, and in which order, the texts that choose have fixed.
+        rates: on the texts that choose. They fix which settings are tested for a tolerance, and in which order. A
+        tolerance that no setting keeps has no certificate.
         """
-        rates = self.rates(variant, steps)
         answers = variant.answers(self.certify)
 
         @cache
@@ -159,7 +162,10 @@ class Search:
             last = last_within(((int(result(place)[0].sum()), len(self.true)) for place in order), tolerance)
             if last is not None:
                 found.append(self._certificate(variant, steps[order[last]], tolerance, *result(order[last])))
-        return found
+        nobody = self._differ(
+            answers, (NEVER,) * (len(variant.classifier.layers) - 1), self.certify, len(self.true), self.true
+        )
+        return found, {"differ": int(nobody.sum()), "texts": len(self.true)}
 
     def _certificate(
         self, variant: Variant, thresholds: tuple[float, ...], tolerance: float, differs: np.ndarray, layers: np.ndarray

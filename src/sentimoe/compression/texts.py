@@ -10,10 +10,11 @@ import numpy as np
 
 from ..data.splitting import normalise
 from ..errors import DataError
-from ..evaluation import least_trials, needed_trials
+from ..evaluation import least_trials, most_events, needed_trials
 
 LEAST_TO_LEARN = 200
 LEARN, CHOOSE = 0.45, 0.15  # the rest certifies
+TOLERANCES = (0.005, 0.01, 0.02)  # that are certified beside the one that is asked for
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,24 @@ class Parts:
     repeats: int
     blank: int
     seen: int
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.learn):,} texts teach ({self.seen:,} of them the model was trained on), {len(self.choose):,} "
+            f"choose and {len(self.certify):,} certify; left out: {self.repeats:,} repeated, {self.blank:,} blank"
+        )
+
+
+def promises(count: int, tolerance: float) -> list[str]:
+    """What so many texts can certify, a sentence for each tolerance."""
+    told = []
+    for each in sorted({*TOLERANCES, tolerance}):
+        most = most_events(each, count)
+        what = (
+            f"if at most {most:,} of their labels differ" if most >= 0 else f"by {least_trials(each):,} texts or more"
+        )
+        told.append(f"a disagreement of {each:g} can be certified {what}")
+    return told
 
 
 def divided(texts: Sequence[str], seen: np.ndarray, tolerance: float, seed: int) -> Parts:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..inference import StagedClassifier, Windows, compute_dtype, softmax
 from ..inference.exits import Network, batches
 from ..inference.quantising import calibration_batches, quantised
-from ..inference.segment_networks import network_of, traced
+from ..inference.segment_networks import network_of, reread, traced
 from ..inference.segments import segments
 from ..upcycle import is_ordinal, label_type
 from .heads import taught_head
@@ -72,14 +72,14 @@ def build(
     hidden_size = model.config.get_text_config().hidden_size
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     parts = segments(model, lever.cuts)
-    networks = [traced(part, hidden_size) for part in parts]
+    networks = [traced(part, hidden_size, max_length) for part in parts]
     dtype = compute_dtype("auto", torch.device("cpu"))
     if lever.int8:
         progress(f"{lever}: quantising")
         given = calibration_batches(ids_of(windows), padding, seed)
         for index, network in enumerate(networks):
             following = [(network_of(network, torch.float32)(*batch)[0], batch[1]) for batch in given]
-            networks[index] = quantised(network, given)
+            networks[index] = reread(quantised(network, given))
             given = following
     progress(f"{lever}: teaching the heads")
     count = model.config.get_text_config().num_hidden_layers

@@ -22,6 +22,7 @@ from ..data import SeenTexts, SentimentDataset
 from ..errors import ConfigError, DataError
 from ..inference import BASE, Engine, RoutedClassifier, compute_dtype, domain_names, load_routed
 from ..inference.domain_folder import save_domain, save_kept, tidy
+from ..inference.lengths import position_limit, window_length
 from ..inference.segments import check_segments
 from ..loading import Loaded, load
 from ..machine import hardware, versions
@@ -93,7 +94,7 @@ def add_domain(
     if recipe.layers >= count:
         raise ConfigError(f"layers={recipe.layers} must be fewer than the {count} layers of {folder}")
     cut = count - recipe.layers
-    check_segments(model, (cut,))
+    check_segments(model, (cut,), window_length(None, loaded.tokenizer, position_limit(model)))
     dtype = compute_dtype(recipe.precision, model.device)
     present = load_routed(folder, model, dtype, None, recipe.verify) if there else None
     if present is not None and present.cut != cut:

@@ -1,7 +1,7 @@
 """Metrics on arrays of labels, predictions and probabilities, and how much to trust them."""
 
 from .abstention import Threshold, find_threshold, risk_coverage, why_no_threshold
-from .binomial import last_within, least_trials, lower_bound, needed_trials, upper_bound
+from .binomial import last_within, least_trials, lower_bound, most_events, needed_trials, upper_bound
 from .calibration import calibration, fit_temperature
 from .comparison import compare_predictions
 from .confusion import ORDERED
@@ -47,6 +47,7 @@ __all__ = [
     "least_trials",
     "lower_bound",
     "mcnemar",
+    "most_events",
     "most_frequent",
     "needed_trials",
     "ordinal_metrics",

@@ -31,6 +31,14 @@ def least_trials(rate: float) -> int:
     return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate))
 
 
+def most_events(rate: float, trials: int) -> int:
+    """The largest number of events that shows that their rate is at most this; -1 where even none does not."""
+    events = -1
+    while upper_bound(events + 1, trials) <= rate:
+        events += 1
+    return events
+
+
 def needed_trials(rate: float, share: float) -> int:
     """How many trials show that a rate is at most this where it is that share of it: about 1,800 for 0.01 and 0.6."""
     trials = least_trials(rate)

@@ -7,6 +7,7 @@ A folder holds `segment-1.xml` and `.bin`, and so on, `exit_heads.safetensors`, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def load_compressed(
                 raise ModelFolderError(f"{name} in {folder} is missing, or not the one that was saved; copy it again")
         weights = load_file(folder / HEADS)
         heads = [_head(weights, index) for index in range(len(about["layers"]))]
+        if find_spec("openvino") is None:
+            raise ConfigError(f"{folder} is a compressed model, which needs OpenVINO: pip install 'sentimoe[compress]'")
         core = import_openvino().Core()
         networks = [
             network_of(core.read_model(folder / f"segment-{number}.xml"), dtype) for number in range(1, len(heads) + 1)

@@ -102,11 +102,9 @@ def convert(model: PreTrainedModel, max_length: int, file: Path, dtypes: Sequenc
     Raises ConfigError when OpenVINO is not installed.
     """
     exported = exportable(model)
-    probes = _probes(exported, max_length)
+    probes = [padded_probe(exported, *lengths) for lengths in probe_lengths(exported, max_length)]
     found = []
-    # a row that sees only masked positions, as padding does past a window, is NaN unless attention is eager
-    own = "eager" if _windows(exported) else exported.config._attn_implementation
-    for attention in dict.fromkeys((own, "eager")):
+    for attention in dict.fromkeys((exported.config._attn_implementation, "eager")):
         exported.set_attn_implementation(attention)
         network = _trace(exported)
         network.set_rt_info(str(max_length), ["sentimoe", "max_length"])
@@ -132,6 +130,8 @@ def exportable(model: PreTrainedModel) -> PreTrainedModel:
     for module in exported.modules():
         if hasattr(module, "chunk_size_feed_forward"):
             module.chunk_size_feed_forward = 0  # the same result in one piece, whose routing is in text order
+    if _windows(exported):  # a row that sees only masked positions, as padding does past a window, would be NaN
+        exported.set_attn_implementation("eager")
     return exported
 
 
@@ -157,10 +157,10 @@ def padded_probe(model: PreTrainedModel, *lengths: int) -> dict[str, torch.Tenso
     return {"input_ids": ids.where(mask.bool(), torch.tensor(padding)), "attention_mask": mask}
 
 
-def _probes(model: PreTrainedModel, max_length: int) -> list[dict[str, torch.Tensor]]:
-    """Sizes that the tracer saw and others: one that it fixed is wrong there; then the full length."""
+def probe_lengths(model: PreTrainedModel, max_length: int) -> list[tuple[int, ...]]:
+    """Of texts that probe: sizes that the tracer saw, others, where one that it fixed is wrong, and the full length."""
     width = min(max_length, max([PROBE_TOKENS, *(2 * size for size in _windows(model))]))
-    return [padded_probe(model, *lengths) for lengths in ((), (7,), (3, 2, 1), (width, 1))]
+    return [(), (7,), (3, 2, 1), (width, 1)]
 
 
 def _windows(model: PreTrainedModel) -> list[int]:

@@ -114,7 +114,7 @@ class StagedClassifier:
         left = np.empty(len(ids), dtype=np.int64)
 
         def leaves(stage: int, rows: list[int], answer: np.ndarray) -> np.ndarray:
-            sure = softmax(answer).max(axis=1) >= self.thresholds[stage]
+            sure = ~(softmax(answer).max(axis=1) < self.thresholds[stage])  # an answer that is no number leaves too
             going = np.asarray(rows)[sure]
             logits[going], left[going] = answer[sure], self.layers[stage]
             return sure

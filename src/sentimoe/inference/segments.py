@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigError, NotSupportedError
 from ..upcycle import transformer_layers
-from .conversion import exportable, padded_probe
+from .conversion import exportable, padded_probe, probe_lengths
 
 
 class Segment(nn.Module):
@@ -107,14 +107,19 @@ def segments(model: PreTrainedModel, cuts: Sequence[int]) -> list[Segment]:
 
 
 @torch.no_grad()
-def check_segments(model: PreTrainedModel, cuts: Sequence[int]) -> None:
-    """Raises NotSupportedError where the model cut after these numbers of layers does not answer as it does whole."""
-    probe = padded_probe(model)
-    whole, states = model(**probe).logits, probe["input_ids"]
-    for segment in segments(model, cuts):
-        states, *logits = segment(states, probe["attention_mask"])
-    if not torch.allclose(logits[0], whole, rtol=1e-3, atol=1e-3):
-        raise NotSupportedError(
-            f"a {type(model).__name__} cannot be cut between its layers: its answers move by "
-            f"{float((logits[0] - whole).abs().max()):.2g}. Models that read learned tokens before each text are such"
-        )
+def check_segments(model: PreTrainedModel, cuts: Sequence[int], max_length: int) -> None:
+    """Raises NotSupportedError where the model cut after these numbers of layers does not answer as it does whole.
+
+    max_length: tokens that it reads at most.
+    """
+    parts, exact = segments(model, cuts), exportable(model)
+    for lengths in probe_lengths(model, max_length):
+        probe = padded_probe(model, *lengths)
+        whole, states = exact(**probe).logits, probe["input_ids"]
+        for segment in parts:
+            states, *logits = segment(states, probe["attention_mask"])
+        if not torch.allclose(logits[0], whole, rtol=1e-3, atol=1e-3):
+            raise NotSupportedError(
+                f"a {type(model).__name__} cannot be cut between its layers: its answers move by "
+                f"{float((logits[0] - whole).abs().max()):.2g}. Models that read learned tokens before a text are such"
+            )
