@@ -19,7 +19,8 @@ from command import invoke
 from filelock import FileLock
 
 from sentimoe import SentimentClassifier
-from sentimoe.batch import Job, Predictor, files, job, predictor, run
+from sentimoe.batch import Job, Predictor, files, job, predictor, run, running
+from sentimoe.batch import folder as job_folder
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
 from sentimoe.batch.review import doubtful_rows, review_queue
@@ -115,7 +116,7 @@ def test_a_killed_job_goes_on_to_the_same_bytes(model, tmp_path, output):
 def test_freed_memory_goes_back_after_every_part(model, tmp_path, monkeypatch):
     """It lay in holes between what is kept, and more with every part."""
     returned = []
-    monkeypatch.setattr("sentimoe.batch.job.return_freed_memory", lambda: returned.append(True))
+    monkeypatch.setattr("sentimoe.batch.running.return_freed_memory", lambda: returned.append(True))
     rows(50).to_csv(tmp_path / "in.csv", index=False)
     label(model, [tmp_path / "in.csv"], tmp_path / "out")
     assert len(returned) == 3
@@ -124,17 +125,17 @@ def test_freed_memory_goes_back_after_every_part(model, tmp_path, monkeypatch):
 def stopped_after_two_parts(model, tmp_path, monkeypatch):
     """A folder with two finished parts of a job whose third write failed."""
     rows(80).to_csv(tmp_path / "in.csv", index=False)
-    real = job.write_part
+    real = running.write_part
 
     def full(frame, path, schema):
         if path.name == "part-00002.csv":
             raise OSError(errno.ENOSPC, "No space left on device")
         real(frame, path, schema)
 
-    monkeypatch.setattr(job, "write_part", full)
+    monkeypatch.setattr(running, "write_part", full)
     with pytest.raises(StoppedError, match=r"cannot be written to .*No space left"):
         label(model, [tmp_path / "in.csv"], tmp_path / "out")
-    monkeypatch.setattr(job, "write_part", real)
+    monkeypatch.setattr(running, "write_part", real)
     return tmp_path / "out"
 
 
@@ -198,11 +199,11 @@ def test_two_processes_do_not_write_one_output(model, tmp_path):
     rows(10).to_csv(tmp_path / "in.csv", index=False)
     (tmp_path / "out").mkdir()
     with (
-        FileLock(tmp_path / "out" / job.LOCK),
+        FileLock(tmp_path / "out" / job_folder.LOCK),
         pytest.raises(ConfigError, match="another process is writing"),
     ):
         label(model, [tmp_path / "in.csv"], tmp_path / "out")
-    with FileLock(tmp_path / "out" / job.LOCK):
+    with FileLock(tmp_path / "out" / job_folder.LOCK):
         for _ in range(2):  # the one that was refused leaves the lock to its owner
             with pytest.raises(ConfigError, match="another process is writing"):
                 label(model, [tmp_path / "in.csv"], tmp_path / "out")
@@ -559,7 +560,7 @@ def test_a_job_that_is_killed_after_its_file_was_made_is_done(model, tmp_path, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Path, "rename") if where == "rename" else (job.shutil, "rmtree")), killed)
+        patch.setattr(*((Path, "rename") if where == "rename" else (job_folder.shutil, "rmtree")), killed)
         with pytest.raises(KeyboardInterrupt):
             label(model, [tmp_path / "in.csv"], tmp_path / "o.csv")
     made = (tmp_path / "o.csv").read_bytes()
@@ -644,7 +645,7 @@ def test_it_is_said_that_memory_ran_out(model, tmp_path):
 
     report = run(Job([tmp_path / "in.csv"], tmp_path / "out", part_rows=10), make, {}, lambda *told: None)
     assert report.halved == 2 and report.scored == 20
-    assert any("memory ran out 2 times" in line for line in told(report, tmp_path / "out", 8))
+    assert any("memory ran out or a process died 2 times" in line for line in told(report, tmp_path / "out", 8))
 
 
 def test_types_of_parquet_are_kept_without_rows_and_in_views(model, tmp_path):

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -141,8 +142,8 @@ def told(report: Report, output: Path, max_length: int) -> list[str]:
         lines.append(f"warning: {report.truncated:,} texts were cut at {max_length} tokens")
     if report.halved:
         lines.append(
-            f"warning: memory ran out {report.halved:,} times, and smaller batches were read: the last digits of a "
-            "score may differ from those of another run"
+            f"warning: memory ran out or a process died {report.halved:,} times, and smaller batches were read: the last "
+            "digits of a score may differ from those of another run"
         )
     if report.replaced:
         counts = ", ".join(f"{count:,} in {visible(name)}" for name, count in report.replaced.most_common())
@@ -163,7 +164,8 @@ def say_what_it_takes(job: Any, make: Any, cluster: bool) -> None:
     from sentimoe.batch.files import KINDS
     from sentimoe.batch.inputs import column_of_texts, input_files, looked_at, parts
 
-    sources = looked_at(input_files(job.inputs, (job.output,)), job.file_format, job.text_column)
+    parts_of = job.output.with_name(f"{job.output.name}.partial")
+    sources = looked_at(input_files(job.inputs, (job.output, parts_of)), job.file_format, job.text_column)
     for source in sources:
         form = f", delimiter {source.delimiter!r}" if source.delimiter else ""
         say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
@@ -223,11 +225,13 @@ def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard-input.jsonl"
         with path.open("wb") as file:
-            for number, line in enumerate(stream):
-                text = line.removesuffix(b"\n").removesuffix(b"\r").decode(encoding or "utf-8", "surrogateescape")
+            lines = TextIOWrapper(stream, encoding or "utf-8", "surrogateescape", newline="\n")
+            for number, line in enumerate(lines):
+                text = line.removesuffix("\n").removesuffix("\r")
                 text = text.removeprefix("\ufeff") if number == 0 else text
                 record = json.dumps({"text": text}, ensure_ascii=False)
                 file.write(record.encode("utf-8", "surrogateescape") + b"\n")
+            lines.detach()
         yield path
 
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .messages import say, visible
 
-SECONDS = 30.0
+SECONDS, SPEED_SECONDS = 30.0, 600.0  # between two lines of a log; over which time left is estimated
 Update = Callable[[int, str], None]
 
 if TYPE_CHECKING:
@@ -56,10 +56,25 @@ def counted(total: int, what: str, done: int = 0) -> Iterator[Update]:
 
 @contextmanager
 def _bar(total: int, what: str, before: int) -> Iterator[Update]:
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total, completed=before)
-        yield lambda count, now: progress.update(task, advance=count, description=now)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, speed_estimate_period=SPEED_SECONDS) as progress:
+        task = progress.add_task(what, total=total, completed=before, rate="")
+        started, done = time.monotonic(), 0
+
+        def update(count: int, now: str) -> None:
+            nonlocal done
+            done += count
+            rate = f"{done / max(time.monotonic() - started, 1e-9):.0f} rows/s" if done else ""
+            progress.update(task, advance=count, description=now, rate=rate)
+
+        yield update
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
         column = table.column(field.name)
         empty = bool(field.metadata and field.metadata.get(b"empty"))
         try:
-            if _loses(column.type, field.type) or (empty and not _is_text(column.type)):
+            if not _fits(column.type, field.type) or (empty and not _is_text(column.type)):
                 raise pa.ArrowInvalid("values would be lost or changed")
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
@@ -59,15 +59,21 @@ def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _loses(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether a cast would drop fields of an object, without a word."""
+def _fits(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a cast keeps every value what it is: "00501" must not become 501, nor an object lose a field."""
+    if pa.types.is_null(given) or given == wanted:
+        return True
     if pa.types.is_struct(given) and pa.types.is_struct(wanted):
         kept = {wanted.field(index).name: wanted.field(index).type for index in range(wanted.num_fields)}
         fields = [given.field(index) for index in range(given.num_fields)]
-        return any(field.name not in kept or _loses(field.type, kept[field.name]) for field in fields)
+        return all(field.name in kept and _fits(field.type, kept[field.name]) for field in fields)
     if pa.types.is_nested(given) and pa.types.is_nested(wanted) and given.num_fields == wanted.num_fields == 1:
-        return _loses(given.field(0).type, wanted.field(0).type)
-    return False
+        return _fits(given.field(0).type, wanted.field(0).type)
+    return (_is_text(given) and _is_text(wanted)) or (_is_number(given) and _is_number(wanted))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,11 @@ import pandas as pd
 
 from ..data.reading import READERS, FileFormat, kind_of
 from ..data.rows import find_column
-from ..data.streaming import Source, frames, inspected
+from ..data.streaming import ROWS_AT_ONCE, Source, frames, inspected
 from ..errors import DataError
 from .schemas import unified
 
-ROWS_AT_ONCE = 256
+logger = logging.getLogger(__name__)
 PART_BYTES = 256_000_000  # of a part in memory, however few its rows are
 
 
@@ -37,8 +38,14 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
         name = os.path.expanduser(each)
         if os.path.isdir(name):
             below = sorted(path for path in Path(name).rglob("*") if read(path, Path(name)))
+            if passed_by := [path for path in Path(name).rglob("*") if path.is_file() and kind_of(path) not in READERS]:
+                logger.warning(
+                    "%s: %d files are no tables and are not read, such as %s", each, len(passed_by), passed_by[0]
+                )
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
+            if not written.isdisjoint((below[0].resolve(), *below[0].resolve().parents)):
+                raise DataError(f"{each} lies where the output is written; choose another output")
         else:
             below = sorted(path for path in map(Path, glob.glob(name, recursive=True)) if read(path, path.parent))
         if not below:
@@ -53,8 +60,10 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
 
 
 def _readable(path: Path, folder: Path) -> bool:
-    """Whether its name is that of a table, and nothing on the way from the folder is hidden."""
-    return kind_of(path) in READERS and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    """Whether its name is that of a table, and nothing on the way from the folder is hidden or parts of a job."""
+    way = path.relative_to(folder).parts
+    passed_by = any(part.startswith((".", "_")) for part in way) or any(part.endswith(".partial") for part in way[:-1])
+    return kind_of(path) in READERS and not passed_by
 
 
 def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str | None = None) -> list[Source]:
@@ -135,5 +144,10 @@ def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     frames = [frame[columns] for frame in frames]
     for name in columns:
         if len({frame[name].dtype for frame in frames}) > 1:  # of two files: an integer must not become a float
-            frames = [frame.assign(**{name: frame[name].astype(object)}) for frame in frames]
+            frames = [frame.assign(**{name: _objects(frame[name])}) for frame in frames]
     return pd.concat(frames, ignore_index=True)
+
+
+def _objects(column: pd.Series) -> pd.Series:
+    """The values by themselves, with None where there is none."""
+    return column.astype(object).where(column.notna(), None)

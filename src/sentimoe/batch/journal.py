@@ -10,8 +10,8 @@ from typing import Any
 from ..errors import ConfigError
 from ..records import sync, write_text
 
-JOURNAL = "journal.jsonl"
-FORMAT = 2
+JOURNAL = "_journal.jsonl"  # readers of whole folders pass by names that begin so
+FORMAT = 3
 
 
 class Journal:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.data.exceptions import SystemException
 
 from ..data.streaming import Source
 from ..errors import ConfigError, SentiMoEError
@@ -56,10 +58,10 @@ class Parts(Datasource):
 class Worker:
     """An actor: it holds the model, and answers a part at a time."""
 
-    def __init__(self, predictor: bytes, hashes: dict[str, str], attempts: Any):
+    def __init__(self, predictor: bytes, hashes: dict[str, str], written: Sequence[Path], attempts: Any):
         self.predictor: Predictor = pickle.loads(predictor)
         self.attempts = attempts
-        if self.predictor.hashes() != hashes:
+        if self.predictor.hashes(written) != hashes:
             raise ConfigError(
                 f"{self.predictor.folder} on {ray.util.get_node_ip_address()} is not the model of the machine where "
                 "the job was started; copy it there"
@@ -75,16 +77,26 @@ class Worker:
             rows = frame.iloc[piece.start : piece.stop]
             labelled.append(self.predictor.labelled(rows, DIED if piece.rejected else None))
         whole = labelled[0] if len(labelled) == 1 else pd.concat(labelled)
-        whole.attrs[HALVED] = sum(piece.attrs.get(HALVED, 0) for piece in labelled)
+        whole.attrs[HALVED] = sum(piece.attrs.get(HALVED, 0) for piece in labelled) + len(labelled) - 1
         return_freed_memory()  # as in a job without Ray
         ray.get(self.attempts.end.remote(part))
         return pa.table({"part": [part], "rows": [pickle.dumps(whole)]})
 
 
 def labelled_on_ray(
-    cluster: Cluster, predictor: Predictor, sources: Sequence[Source], rows: int, limit: int | None, done: int
+    cluster: Cluster,
+    predictor: Predictor,
+    model: dict[str, str],
+    written: Sequence[Path],
+    sources: Sequence[Source],
+    rows: int,
+    limit: int | None,
+    done: int,
 ) -> Iterator[pd.DataFrame]:
-    """The labelled parts, in order. rows: of a part. limit: rows of all. done: parts that are left out.
+    """The labelled parts, in order.
+
+    model: hashes of its files, but for those `written`. rows: of a part. limit: rows of all. done: parts that are left
+    out.
 
     Raises what `Cluster.connected` raises, and what reading or answering raises.
     """
@@ -97,7 +109,7 @@ def labelled_on_ray(
         )
         found = given.map_batches(
             Worker,
-            fn_constructor_args=(pickle.dumps(predictor), predictor.hashes(), attempts),
+            fn_constructor_args=(pickle.dumps(predictor), model, list(written), attempts),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=actors),
@@ -105,7 +117,9 @@ def labelled_on_ray(
             num_gpus=cluster.gpus or None,
         )
         try:
-            for row in found.iter_rows():
+            for expected, row in enumerate(found.iter_rows(), done):
+                if row["part"] != expected:
+                    raise RuntimeError(f"Ray gave part {row['part']} where part {expected} was due; report this")
                 yield pickle.loads(row["rows"])
         except ray.exceptions.RayTaskError as error:
             raise _own(error) from error
@@ -117,15 +131,19 @@ def _context() -> DataContext:
     context.target_max_block_size = context.target_min_block_size = 1
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.checkpoint_config, context.max_errored_blocks = None, 0  # the journal knows what is done
     context.issue_detectors_config.detectors = []
     return context
 
 
 def _own(error: BaseException) -> BaseException:
-    """The error of ours that was raised in another process, or the one that Ray raised for it."""
+    """The error that was raised in another process, ours or any other; Ray's own where a process or machine failed."""
     cause: Any = error
-    while cause is not None:
+    found = error
+    while isinstance(cause, BaseException):
         if isinstance(cause, SentiMoEError):
             return type(cause)(*cause.args)
+        if not isinstance(cause, ray.exceptions.RayError | SystemException):
+            found = cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return error
+    return found

@@ -18,7 +18,7 @@ from ..data import clean_text
 from ..data.characters import UNDECODABLE, is_marked
 from ..data.predicted import STRING, made_up, named_domains, with_predictions
 from ..data.rows import cells
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, PredictionError
 from ..inference import Engine, OpenVINOClassifier, RoutedClassifier, StagedClassifier
 from ..manifest import sha256
 from ..model_folder import THRESHOLD, find_folder
@@ -26,9 +26,9 @@ from ..predictions import Predictions, joined
 
 BLANK, DOUBTFUL = "blank", "doubtful"
 UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY = "undecodable", "not a text", "too long", "out of memory"
-DIED = "process died"
+NO_ANSWER, DIED = "no finite answer", "process died"
 HALVED = "halved"  # in the `attrs` of a labelled frame: how often memory ran out
-REJECTED = (UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY, DIED)
+REJECTED = (UNREADABLE, NO_TEXT, TOO_LONG, NO_MEMORY, NO_ANSWER, DIED)
 OUT_OF_MEMORY = ("can't allocate memory", "bad allocation", "bad_alloc", "out of memory")
 
 
@@ -40,8 +40,9 @@ class Predictor:
     add the probability of each class, in columns `prob_CLASS`. settings: of `SentimentClassifier.from_pretrained`.
 
     A row without an answer has a null as its label, and the reason: `blank`; `doubtful` (below the model's threshold);
-    or, if it was rejected, `undecodable`, `not a text`, `too long`, `out of memory`, or `process died` (on Ray, where
-    it ended three processes). Threads may share one. It is pickled without its model, which is loaded on arrival.
+    or, if it was rejected, `undecodable`, `not a text`, `too long`, `out of memory`, `no finite answer`, or `process
+    died` (on Ray, where it ended three processes). Threads may share one. It is pickled without its model, which is
+    loaded on arrival.
 
     Example:
         >>> reviews.map_batches(Predictor, fn_constructor_kwargs={"model": "stars"}, num_cpus=1)  # Ray Data
@@ -88,9 +89,11 @@ class Predictor:
         arguments: dict[str, Any] = {name: getattr(self, name) for name in names} | self.settings
         return partial(type(self), self.folder.resolve(), **arguments), ()
 
-    def hashes(self) -> dict[str, str]:
-        """Of every file of the model, by its path in the folder."""
+    def hashes(self, leave_out: Sequence[Path] = ()) -> dict[str, str]:
+        """Of every file of the model, by its path in the folder. leave_out: files and folders that are not of it."""
+        others = {path.resolve() for path in leave_out}
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        files = [path for path in files if others.isdisjoint((path.resolve(), *path.resolve().parents))]
         return {path.relative_to(self.folder).as_posix(): sha256(path) for path in files}
 
     def labelled(self, frame: pd.DataFrame, unread: str | None = None) -> pd.DataFrame:
@@ -107,8 +110,8 @@ class Predictor:
         texts, reasons = self._checked(values) if unread is None else ([], [unread] * len(values))
         readable = [row for row, reason in enumerate(reasons) if reason is None]
         found, failed, halved = answered(self.engine, [texts[row] for row in readable])
-        for place in failed:
-            reasons[readable[place]] = NO_MEMORY
+        for place, why in failed.items():
+            reasons[readable[place]] = why
         probabilities = np.full((len(frame), self.engine.num_labels), np.nan, dtype=np.float32)
         probabilities[readable] = found.probabilities
         for row in np.flatnonzero(np.isnan(probabilities[:, 0])):
@@ -187,32 +190,36 @@ def _threshold_of(folder: Path) -> float | None:
 
 
 class Answered(NamedTuple):
-    """predictions: B. failed: the places of texts that fail alone. halved: how often memory ran out before."""
+    """predictions: B. failed: why texts fail alone, by their places. halved: how often memory ran out before."""
 
     predictions: Predictions
-    failed: list[int]
+    failed: dict[int, str]
     halved: int
 
 
 def answered(engine: Any, texts: Sequence[str]) -> Answered:
-    """The answers; where memory runs out, halves are tried again."""
+    """The answers; where memory runs out, or an answer is no number, halves are tried again."""
     try:
-        return Answered(engine.predict(texts), [], 0)
+        return Answered(engine.predict(texts), {}, 0)
+    except PredictionError:
+        why, ran_out = NO_ANSWER, 0
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise
+        why, ran_out = NO_MEMORY, 1
     if len(texts) == 1:
         told: dict[str, Any] = {}
         if isinstance(engine.model, StagedClassifier):
             told = {"layers": np.zeros(1, dtype=np.int64)}
         elif isinstance(engine.model, RoutedClassifier):
             told = {"domains": np.full(1, -1), "domain_scores": np.full(1, np.nan, dtype=np.float32)}
-        return Answered(Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), **told), [0], 0)
+        return Answered(Predictions(np.full((1, engine.num_labels), np.nan, dtype=np.float32), **told), {0: why}, 0)
     half = len(texts) // 2
     first, second = answered(engine, texts[:half]), answered(engine, texts[half:])
     shifted = replace(second.predictions, truncated=[half + row for row in second.predictions.truncated])
-    failed = first.failed + [half + place for place in second.failed]
-    return Answered(joined([first.predictions, shifted], engine.num_labels), failed, first.halved + second.halved + 1)
+    failed = first.failed | {half + place: each for place, each in second.failed.items()}
+    halved = first.halved + second.halved + ran_out
+    return Answered(joined([first.predictions, shifted], engine.num_labels), failed, halved)
 
 
 def _is_memory(error: Exception) -> bool:

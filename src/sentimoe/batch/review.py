@@ -20,12 +20,14 @@ def doubtful_rows(output: Path) -> pd.DataFrame:
     output: the file or the folder of parts that a job wrote. Only these rows are kept in memory.
     """
     files = sorted(output.glob("part-*")) if output.is_dir() else [output]
+    sources = [inspected(file, FileFormat("utf-8", ",") if file.suffix == ".csv" else FileFormat()) for file in files]
     found, read = [], 0
-    for file in files:
-        source = inspected(file, FileFormat("utf-8", ",") if file.suffix == ".csv" else FileFormat())
+    for source in sources:
         for frame in frames(source, AT_ONCE):
             found.append(_numbered(frame, read))
             read += len(frame)
+    if not found:
+        return pd.DataFrame(columns=[ROW, *sources[0].columns])
     rows = pd.concat(found, ignore_index=True)
     numbers = [name for name in rows.columns if name == "score" or name.startswith("prob_")]
     rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in numbers})

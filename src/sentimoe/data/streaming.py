@@ -31,7 +31,11 @@ from .reading import FileFormat, distinct, kind_of, parsed_line, read_table
 from .text import one_line
 
 HEAD = 1 << 20
-ROWS_CHECKED = 8192
+ROWS_CHECKED, ROWS_AT_ONCE = 8192, 256
+MOST_AT_ONCE = 64_000_000  # characters of the rows that are checked at once, about
+LONGEST_LINE = 256_000_000  # characters
+# what is read ahead of a file would be kept to its end
+PARQUET: dict[str, Any] = {"page_checksum_verification": True, "pre_buffer": False, "buffer_size": 1 << 20}
 STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
 PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOSPC, errno.EDQUOT}
 
@@ -67,7 +71,8 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raises DataError where the file has been written to since it was looked at."""
-        now = self.path.stat()
+        with _readable(self.path):
+            now = self.path.stat()
         if (now.st_size, now.st_mtime_ns) != (self.size, self.changed):
             raise DataError(
                 f"{self.path} was changed while it was read. What is finished is of the version before: put that back "
@@ -96,6 +101,8 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
         if kind == ".parquet":
             with _parquet(path) as file:
                 schema = pa.schema([each.with_type(_without_views(each.type)) for each in file.schema_arrow])
+                for batch in file.iter_batches(ROWS_AT_ONCE):  # damage shows before any work
+                    batch.validate(full=True)
                 return replace(found, names=tuple(schema.names), schema=schema, rows=file.metadata.num_rows)
         found = replace(found, encoding=encoding_of(path, file_format.encoding))
         if kind == ".jsonl":
@@ -114,7 +121,8 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
             logger.warning("%s: columns are separated by %r", path, found.delimiter)
         columns: list[str] = []
         count = 0
-        for frame in _delimited(found, ROWS_CHECKED):  # to the end: a malformed row shows before any work
+        rows = max(1, min(ROWS_CHECKED, MOST_AT_ONCE * (head.count("\n") + 1) // (len(head) + 1)))
+        for frame in _delimited(found, rows):  # to the end: a malformed row shows before any work
             columns, count = list(frame.columns), count + len(frame)
             for name, (_, cells) in zip(distinct(columns), frame.items(), strict=True):
                 if marked := int(cells.str.contains(UNDECODABLE, regex=False).sum()):
@@ -263,6 +271,10 @@ def _records(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
         while block := text.read(HEAD):
             first, *others = block.split("\n")
             begun.append(first)
+            if len(begun) * HEAD > LONGEST_LINE:
+                raise DataError(
+                    f"{path}: line {number + 1} has more than {LONGEST_LINE:,} characters; a JSON array ends in .json"
+                )
             for following in others:
                 number += 1
                 yield parsed_line("".join(begun), path, number)
@@ -277,12 +289,12 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     with path.open("rb") as raw:
         packed = raw.read(4).startswith((GZIP, ZSTD))
     if not packed:
-        with pq.ParquetFile(path, page_checksum_verification=True, memory_map=False) as file:
+        with pq.ParquetFile(path, memory_map=False, **PARQUET) as file:
             yield file
         return
     with tempfile.TemporaryFile() as plain, unpacked(path) as stream:
         for block in iter(lambda: stream.read(BLOCK), b""):
             plain.write(block)
         plain.seek(0)
-        with pq.ParquetFile(plain, page_checksum_verification=True) as file:
+        with pq.ParquetFile(plain, **PARQUET) as file:
             yield file

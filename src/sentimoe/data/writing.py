@@ -121,6 +121,8 @@ def _values(column: pd.Series, name: str) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
+    if value is pd.NA:
+        return None
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):
