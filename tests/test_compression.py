@@ -3,7 +3,10 @@
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -185,6 +188,24 @@ def test_info_and_predict_tell_what_the_folder_is(made, tmp_path):
     assert found["layers"].isin([1, 2]).all()
     moved = drift(about["certificates"][-1], found["layers"]).found
     assert ("of another kind" in result.stderr) == moved
+
+
+def test_an_export_runs_without_this_package_and_texts_leave_early(made, tmp_path):
+    """Kind: a compressed model that only this package can run."""
+    assert invoke("export", made[0] / "fast", tmp_path / "out").exit_code == 0
+    texts = [*unlabelled(20), "good " * 20]
+    example = str(Path(__file__).parents[1] / "examples" / "run_a_compressed_export.py")
+    program = f"import runpy, sys; sys.modules['sentimoe'] = None; runpy.run_path({example!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "out"), *texts], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for folder in (made[0] / "fast", tmp_path / "out"):
+        expected = SentimentClassifier.from_pretrained(folder).engine.predict(texts)
+        np.testing.assert_allclose([list(row["scores"].values()) for row in found], expected.probabilities, atol=0.05)
+        assert (np.array([row["layers"] for row in found]) == expected.layers).mean() > 0.9
+    assert "is not empty" in invoke("export", made[0] / "fast", tmp_path / "out").error
 
 
 def test_a_damaged_folder_is_refused(made, tmp_path):

@@ -87,5 +87,7 @@ def test_an_export_runs_without_this_package(tmp_path):
 
 
 def test_all_examples_are_run():
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(
+        Path(__file__).with_name(f"test_{name}.py").read_text("utf-8") for name in ("examples", "compression")
+    )
     assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))

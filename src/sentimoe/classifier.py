@@ -18,7 +18,7 @@ from sentimoe_settings import TrainConfig
 
 from .data import SeenTexts, dataset_from_texts, text_chunks, values_of
 from .errors import ConfigError
-from .inference import Comparison, Engine, compute_dtype, export
+from .inference import Comparison, Engine, compute_dtype, export, export_compressed, is_compressed
 from .loading import load
 from .model_card import CARD, is_somebodys, made_from
 from .model_folder import THRESHOLD, same_weights
@@ -171,9 +171,13 @@ class SentimentClassifier:
     def export(self, folder: str | Path) -> list[Comparison]:
         """Write an OpenVINO folder, with a model card, that `from_pretrained` and programs without this package run.
 
-        Returns how it compares with the model, in each precision that this processor has. Raises ConfigError when the
-        folder is not empty or OpenVINO is not installed, and ConversionError when it would answer differently.
+        Returns how it compares with the model, in each precision that this processor has; of a compressed one, whose
+        networks stay as they are, nothing. Raises ConfigError when the folder is not empty or OpenVINO is not
+        installed, and ConversionError when it would answer differently.
         """
+        if self._folder is not None and is_compressed(self._folder):
+            export_compressed(self._folder, Path(folder))
+            return []
         return export(*self._trained("export"), Path(folder), self.seen_texts, self._made_from)
 
     def compress(

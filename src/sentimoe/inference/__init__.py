@@ -1,6 +1,7 @@
 """Texts in, probabilities out."""
 
 from .compressed import certificate_of, is_compressed, load_compressed, save_compressed
+from .compressed_export import export_compressed
 from .conversion import Comparison, ExportWrapper, exportable, padded_probe
 from .domain_folder import (
     about_domain,
@@ -37,6 +38,7 @@ __all__ = [
     "compute_dtype",
     "domain_names",
     "export",
+    "export_compressed",
     "exportable",
     "in_precision",
     "is_compressed",

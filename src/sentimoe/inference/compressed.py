@@ -95,8 +95,7 @@ def load_compressed(
         for name, known in about["files_sha256"].items():
             if not (folder / name).is_file() or sha256(folder / name) != known:
                 raise ModelFolderError(f"{name} in {folder} is missing, or not the one that was saved; copy it again")
-        weights = load_file(folder / HEADS)
-        heads = [_head(weights, index) for index in range(len(about["layers"]))]
+        heads = read_heads(folder)
         if find_spec("openvino") is None:
             raise ConfigError(f"{folder} is a compressed model, which needs OpenVINO: pip install 'sentimoe[compress]'")
         core = import_openvino().Core()
@@ -130,6 +129,12 @@ def _thresholds(folder: Path, about: dict[str, Any], max_disagreement: float | N
     if max_disagreement == 0:
         return [2.0] * (len(about["layers"]) - 1)  # above every probability
     return certificate_of(about, max_disagreement)["thresholds"]
+
+
+def read_heads(folder: Path) -> list[ExitHead]:
+    """The head after each segment of a folder."""
+    weights = load_file(folder / HEADS)
+    return [_head(weights, index) for index in range(len({name.partition(".")[0] for name in weights}))]
 
 
 def _head(weights: dict[str, torch.Tensor], index: int) -> ExitHead:
