@@ -21,11 +21,14 @@ from sentimoe.domains.receipt import identical
 from sentimoe.domains.router import fit_router
 from sentimoe.domains.updates import KINDS, start, updates_of
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
+from sentimoe.evaluation import Threshold
 from sentimoe.inference import domain_names, remove_domain
 from sentimoe.inference.domain_folder import kept_vectors
 from sentimoe.inference.routed import Domain, RoutedClassifier, changed_weights, routed
 from sentimoe.inference.segments import Segment
+from sentimoe.model_folder import SEEN
 from sentimoe.upcycle import head_modules, mean_over_real_tokens
+from sentimoe_cli.domains import told
 
 WORDS = {"late": ["delayed", "waited"], "lost": ["luggage", "suitcase"], "good": ["smooth", "quick"]}
 QUICK = {"layers": 1, "epochs": 12, "learning_rate": 5e-3, "max_moved": 0.1, "precision": "float32"}
@@ -399,3 +402,42 @@ def test_old_texts_come_from_the_data_of_the_run(base, tmp_path):
     assert f"from {trained_on} training texts of the model" in told[0]
     (kept,) = [each for each in kept_vectors(tmp_path / "model") if each.of == "base"]
     assert kept.vectors.shape == (trained_on, 32)
+
+
+def test_what_others_use_too_is_not_changed(base, monkeypatch, tmp_path):
+    """Kind: a ready model, which lies where the package is installed, gets a domain for all who use it."""
+    classifier = SentimentClassifier.from_pretrained(base, precision="float32")
+    classifier._is_own = False  # as of a name or a hub id
+    with pytest.raises(ConfigError, match="which other programs use too; give output=FOLDER"):
+        classifier.add_domain("airlines", *flights(90))
+    with pytest.raises(ConfigError, match="remove_domain would change"):
+        classifier.remove_domain("airlines")
+    assert not domain_names(base)
+
+
+def test_a_threshold_that_was_found_with_other_domains_is_told(copied, caplog):
+    Threshold(0.5, 0.9, 0.95, 1.0, 0.9, 1000, False).save(copied, "x", "0")
+    assert Threshold.load(copied).value == 0.5 and not caplog.text
+    remove_domain(copied, "airlines")
+    assert Threshold.load(copied).value == 0.5 and "was found with other domains" in caplog.text
+
+
+def test_domains_that_begin_after_unlike_numbers_of_layers_are_refused(copied):
+    """Kind: another copy's domain is put in, and layers of it are dropped without a word."""
+    shutil.copytree(copied / "domains/airlines", copied / "domains/trains")
+    about = json.loads((copied / "domains/trains/domain.json").read_text())
+    (copied / "domains/trains/domain.json").write_text(json.dumps(about | {"cut": 1, "number": 2}))
+    with pytest.raises(ModelFolderError, match="begin after unlike numbers of layers"):
+        SentimentClassifier.from_pretrained(copied, verify=False)
+
+
+def test_texts_of_a_base_that_nobody_knows_stay_unknown(copied):
+    (copied / SEEN).unlink()
+    assert SentimentClassifier.from_pretrained(copied, verify=False).seen_texts is None
+
+
+def test_a_domain_that_makes_its_texts_worse_is_told(added):
+    receipt = json.loads(json.dumps(added[1]))
+    receipt["domain"]["before"] = {"accuracy": 2.0}
+    lines = "\n".join(told(receipt))
+    assert "its own texts were answered better before" in lines and "all domains together take 0.00%" in lines

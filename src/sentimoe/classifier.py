@@ -49,6 +49,7 @@ class SentimentClassifier:
         self.seen_texts: SeenTexts | None = None
         self._engine: Engine | ZeroShot | None = None
         self._folder: Path | None = None  # from which it was loaded
+        self._is_own = False  # not that of an installed ready model, nor of the hub's cache
         self._loading: dict[str, Any] = {}  # and how
 
     @classmethod
@@ -95,9 +96,11 @@ class SentimentClassifier:
         if isinstance(network, torch.nn.Module):
             network = classifier.model = network if backend == "openvino" else network.to(_device())
         classifier.tokenizer, classifier.seen_texts, classifier._folder = loaded.tokenizer, loaded.seen, loaded.folder
+        classifier._is_own = Path(folder).is_dir()
         classifier._loading = {
             "precision": precision,
             "long_texts": long_texts,
+            "backend": backend,
             "tokens_per_batch": tokens_per_batch,
             "trust_remote_code": trust_remote_code,
             "verify": verify,
@@ -142,7 +145,7 @@ class SentimentClassifier:
         """
         from .domains import OldTexts, Recipe, add_domain
 
-        folder = self._loaded_folder("add_domain")
+        folder, how = self._loaded_folder("add_domain", output), ("precision", "trust_remote_code", "verify")
         old = list(values_of(old_texts, "old_texts"))
         right = None if old_labels is None else [str(label) for label in values_of(old_labels, "old_labels")]
         if right is not None and len(right) != len(old):
@@ -152,7 +155,7 @@ class SentimentClassifier:
             folder,
             name,
             dataset_from_texts(texts, labels),
-            Recipe(**recipe),
+            Recipe(**{name: self._loading[name] for name in how} | recipe),
             unlabelled=list(values_of(unlabelled, "unlabelled")),
             old_texts=OldTexts(old, right) if old else None,
             output=target,
@@ -314,11 +317,16 @@ class SentimentClassifier:
             raise ConfigError(f"this classifier has nothing to {purpose}: {reason}")
         return self.model, self.tokenizer
 
-    def _loaded_folder(self, purpose: str) -> Path:
-        """The folder that it was loaded from. Raises ConfigError where there is none."""
+    def _loaded_folder(self, purpose: str, output: str | Path | None = None) -> Path:
+        """The folder that it was loaded from. Raises ConfigError where there is none, or it is others' too."""
         if self._folder is None:
             raise ConfigError(
                 f"{purpose} changes a model folder: save_pretrained(FOLDER) first, then from_pretrained(FOLDER)"
+            )
+        if not self._is_own and output is None:
+            raise ConfigError(
+                f"{purpose} would change {self._folder}, which other programs use too; give output=FOLDER, or "
+                "save_pretrained(FOLDER) first"
             )
         return self._folder
 

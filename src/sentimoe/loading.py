@@ -91,8 +91,8 @@ def load(
             set_experts_per_token(network, num_experts_per_tok)
         if domains and domain != BASE:
             network = load_routed(folder, network.to(device), dtype, domain, verify=verify)
-    seen = None
-    for place in seen_places(folder) if domain != BASE else [folder]:
-        found = SeenTexts.load(place)
-        seen = found if seen is None or found is None else seen | found
+    seen = SeenTexts.load(folder)  # where nobody knows those of the model itself, those of its domains do not help
+    if seen is not None and domain != BASE:
+        for place in seen_places(folder)[1:]:
+            seen |= SeenTexts.load(place)
     return Loaded(folder, network, tokenizer, seen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,10 @@ Option = typer.Option
 
 def compress(
     model: Annotated[Path, typer.Argument(help="Run folder or any saved classifier.")],
-    texts: Annotated[Path, Option(help="File of texts like those that the model will read; labels are not needed.")],
+    texts: Annotated[
+        str,
+        Option(help="File of texts like those that the model will read, without labels; or a preset, such as tweets."),
+    ],
     output: Annotated[Path, Option(help="Folder to write: a new or an empty one.")],
     max_disagreement: Annotated[
         float, Option(help="Largest share of texts whose label may differ from the original's.", min=0.0001, max=0.5)
@@ -50,14 +53,20 @@ def compress(
             raise Mistake(f"compress needs {package}: pip install 'sentimoe[compress]'")
     from sentimoe import SentimentClassifier
     from sentimoe.compression import certificate_lines
-    from sentimoe.data import labels_of, read_texts
+    from sentimoe.data import PRESETS, labels_of, load_dataset, read_texts
 
     from .models import usual_format
     from .show import prepare_process, print_json
 
     prepare_process()
-    frame, rows = read_texts(texts, text_column, usual_format(str(model), encoding, delimiter))
-    labels = None if label_column is None else labels_of(frame, str(texts), label_column)
+    labels: list[Any] | None = None
+    if texts in PRESETS and not Path(texts).exists():
+        dataset = load_dataset(texts)
+        part = dataset.splits["train"]
+        rows, labels = part.texts, [dataset.label_names[label] for label in part.labels]
+    else:
+        frame, rows = read_texts(Path(texts), text_column, usual_format(str(model), encoding, delimiter))
+        labels = None if label_column is None else labels_of(frame, texts, label_column)
     classifier = SentimentClassifier.from_pretrained(
         model, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify
     )

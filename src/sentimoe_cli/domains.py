@@ -106,6 +106,11 @@ def told(receipt: dict[str, Any]) -> list[str]:
     ]
     for of, each in receipt["kept"].items():
         lines.append(f"of {each['vectors']} kept texts of {of}, {each['moved']:.2%} go to {name} now")
+    lines.append(f"all domains together take {receipt['base_moved_in_all']:.2%} of the kept texts of base")
+    if "before" in own and own["routed"]["accuracy"] < own["before"]["accuracy"]:
+        lines.append(
+            f"warning: its own texts were answered better before; remove it: sentimoe remove-domain --name {name}"
+        )
     lines.append(f"of texts that the router has not seen, it takes an estimated {receipt['router']['moved']:.2%}")
     if (old := receipt.get("old_texts")) is not None:
         alike = "bit for bit as before" if old["identical"] else "as before, up to rounding"
@@ -123,10 +128,15 @@ def told(receipt: dict[str, Any]) -> list[str]:
 def _old(path: Path, text_column: str | None, label_column: str | None, file_format: Any) -> Any:
     """Old texts, with their labels where the file has a column of them."""
     from sentimoe.data import WHOLE, read_texts, read_whole_file
+    from sentimoe.data.rows import find_column
     from sentimoe.domains import OldTexts
+    from sentimoe.errors import DataError
 
     frame, texts = read_texts(path, text_column, file_format)
-    if (label_column or "label") not in frame.columns:
+    try:
+        find_column(frame, str(path), label_column, "label", file_format.columns[1])
+    except DataError:
+        say(f"note: {path} has no column of labels, so F1 of the old texts is not shown; name it with --label-column")
         return OldTexts(texts)
     found = read_whole_file(path, text_column=text_column, label_column=label_column, file_format=file_format).dataset
     part = found.splits[WHOLE]

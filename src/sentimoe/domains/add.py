@@ -29,7 +29,7 @@ from ..machine import hardware, versions
 from ..records import writes
 from ..upcycle import moe_layers
 from .old import old_vectors, some
-from .receipt import OldTexts, check_moved, effect_on_kept, effect_on_old, on_own_texts
+from .receipt import OldTexts, check_moved, effect_on_kept, effect_on_old, moved_in_all, on_own_texts
 from .router import fit_router
 from .states import Trunk
 from .top import calibrated, trained_domain, with_labels_of
@@ -131,6 +131,7 @@ def add_domain(
         "name": name,
         "max_moved": recipe.max_moved,
         "kept": effect_on_kept(kept, fitted),
+        "base_moved_in_all": moved_in_all(kept[BASE], present, fitted),
         "router": {"moved": fitted.moved, "found": fitted.found},
         "domain": {"split": held} | on_own_texts(before, alone, after, dataset.splits[held], dataset.label_names),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from ..data import Split
 from ..errors import NotSupportedError
 from ..evaluation import classification_metrics
-from ..inference import Engine
+from ..inference import Engine, RoutedClassifier
 from ..predictions import Predictions
 from .router import Fitted
 
@@ -31,6 +31,14 @@ def effect_on_kept(kept: Mapping[str, np.ndarray], fitted: Fitted) -> dict[str, 
     """How many of the vectors that are kept of each old part the router takes."""
     moved = {of: vectors @ fitted.weight + fitted.bias > 0 for of, vectors in kept.items()}
     return {of: {"vectors": len(each), "moved": float(each.mean())} for of, each in moved.items()}
+
+
+def moved_in_all(base: np.ndarray, present: RoutedClassifier | None, fitted: Fitted) -> float:
+    """The share of the kept vectors of the base that any domain takes, the new one too."""
+    taken = base @ fitted.weight + fitted.bias > 0
+    if present is not None:
+        taken |= (present.scores(base.astype(np.float32)) > 0).any(axis=1)
+    return float(taken.mean())
 
 
 def check_moved(receipt: Mapping[str, Any]) -> None:

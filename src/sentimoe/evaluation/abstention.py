@@ -5,6 +5,7 @@ Legend: B texts.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import KFold
 
 from ..errors import ConfigError, DataError, ModelFolderError
-from ..model_folder import THRESHOLD
+from ..model_folder import DOMAINS, THRESHOLD
 from ..records import read_json, write_json
 from .binomial import last_within, least_trials, lower_bound, needed_trials
 
+logger = logging.getLogger(__name__)
 FEW, FOLDS = 1000, 5  # of fewer texts, accuracy and coverage are cross-fitted
 SURE_ENOUGH = 50  # texts, with which the search starts: the surest few of a weak model are right by luck
 # from strict to loose, the same for all data: thresholds that were chosen by the labels would break the guarantee
@@ -57,11 +59,15 @@ class Threshold:
 
     def save(self, folder: Path, data: str, sha256: str) -> None:
         """Write it into a model folder, with the texts that it was chosen on."""
-        write_json(folder / THRESHOLD, asdict(self) | {"data": data, "sha256": sha256})
+        told = {"data": data, "sha256": sha256, "domains": _domains(folder)}
+        write_json(folder / THRESHOLD, asdict(self) | told)
 
     @classmethod
     def load(cls, folder: Path) -> Threshold | None:
-        """That of a model folder; None where there is none. Raises ModelFolderError when it is damaged."""
+        """That of a model folder; None where there is none. Raises ModelFolderError when it is damaged.
+
+        A log line warns where domains were added or removed since it was found.
+        """
         if not (folder / THRESHOLD).exists():
             return None
         try:
@@ -74,7 +80,15 @@ class Threshold:
             raise ModelFolderError(
                 f"{folder / THRESHOLD} is damaged; remove it, or make it again: sentimoe evaluate --save"
             )
+        if found.get("domains", []) != _domains(folder):
+            logger.warning(
+                "the threshold of %s was found with other domains; find it again with sentimoe evaluate --save", folder
+            )
         return threshold
+
+
+def _domains(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / DOMAINS).glob("[!.]*") if path.is_dir())
 
 
 def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: float) -> Threshold | None:

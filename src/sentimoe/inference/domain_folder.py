@@ -19,12 +19,12 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigError, ModelFolderError
 from ..manifest import MANIFEST, check_manifest, sha256, write_manifest
-from ..model_folder import SEEN, check_file, read_object
+from ..model_folder import DOMAINS, SEEN, check_file, read_object
 from ..records import made_aside, native_writers, sync, with_umask, write_json, written_aside
 from .routed import BASE, Domain, RoutedClassifier, changed_weights
 
 FORMAT = "sentimoe-domain-1"
-DOMAINS, ASIDE = "domains", ".adding-"
+ASIDE = ".adding-"
 ABOUT, UPDATES, ROUTER, RECEIPT = "domain.json", "updates.safetensors", "router.safetensors", "receipt.json"
 TOLD = ("labels", "label_type", "cut")  # what a `Domain` is told
 
@@ -59,7 +59,11 @@ def load_routed(
     if domain is not None and domain not in (BASE, *names):
         raise ConfigError(f"{folder} has no domain {domain!r}; there are {', '.join((BASE, *names))}")
     known = weights_hash(folder) if verify else None
-    return RoutedClassifier(model, [_domain(folder, name, model, known) for name in names], dtype, domain)
+    domains = [_domain(folder, name, model, known) for name in names]
+    if len({each.cut for each in domains}) > 1:
+        cuts = ", ".join(f"{each.name} after {each.cut}" for each in domains)
+        raise ModelFolderError(f"the domains of {folder} begin after unlike numbers of layers ({cuts}); remove one")
+    return RoutedClassifier(model, domains, dtype, domain)
 
 
 def _domain(folder: Path, name: str, model: PreTrainedModel, known: str | None) -> Domain:

@@ -23,6 +23,7 @@ VOCABULARIES = (
     *("vocab.txt", "vocab.json", "vocab.bpe", "bpe.codes", "encoder.json", "tekken.json", "tiktoken.model"),
     *("tokenizer.model", "spiece.model", "spm.model", "sentencepiece.model", "sentencepiece.bpe.model"),
 )
+DOMAINS = "domains"  # a folder for each added domain
 THRESHOLD = "threshold.json"  # of one model: from what confidence on it answers
 SEEN = "seen_texts.npy"  # of one model: hashes of the texts that it was trained on
 # all that transformers, peft or sentimoe would read, had somebody put it there
