@@ -426,7 +426,7 @@ def test_domains_that_begin_after_unlike_numbers_of_layers_are_refused(copied):
     """Kind: another copy's domain is put in, and layers of it are dropped without a word."""
     shutil.copytree(copied / "domains/airlines", copied / "domains/trains")
     about = json.loads((copied / "domains/trains/domain.json").read_text())
-    (copied / "domains/trains/domain.json").write_text(json.dumps(about | {"cut": 1, "number": 2}))
+    (copied / "domains/trains/domain.json").write_text(json.dumps(about | {"cut": 2, "number": 2}))
     with pytest.raises(ModelFolderError, match="begin after unlike numbers of layers"):
         SentimentClassifier.from_pretrained(copied, verify=False)
 

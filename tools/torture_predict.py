@@ -2,7 +2,8 @@
 
 A million tweets (repeated, with row numbers, some blank) are labelled by a tiny model to a folder. The job is killed
 with SIGKILL at random moments, its writes fail for want of room, and each time the same command is given again. At last
-every part is compared byte for byte, and every row with the input. The record goes to
+every part is compared byte for byte, and every row with the input. The same is then done to smaller jobs that make one
+file, whose parts are joined and removed in the end. The record goes to
 `results/reliability/torture-predict.json` and from there into docs/reliability.md.
 """
 
@@ -55,7 +56,8 @@ def write_rows(path: Path, count: int) -> None:
 
 def command(work: Path, output: Path) -> list[str]:
     """What a user types."""
-    told = ["predict", "--model", work / "model", "--input", work / "in.csv", "--output", output]
+    given = work / ("few.csv" if output.suffix else "in.csv")
+    told = ["predict", "--model", work / "model", "--input", given, "--output", output]
     return [sys.executable, "-m", "sentimoe", *map(str, told), "--precision", "float32"]
 
 
@@ -136,6 +138,32 @@ def disturb(work: Path, kills: int, chance: random.Random, found: dict[str, Any]
         raise TortureError(f"the job does not end: {done}")
 
 
+def disturb_file(work: Path, suffix: str, kills: int, chance: random.Random) -> dict[str, Any]:
+    """Kill a job that makes one file, also while its parts are joined and removed. Raises TortureError."""
+    whole, output = work / f"whole{suffix}", work / f"disturbed{suffix}"
+    began = time.monotonic()
+    subprocess.run(command(work, whole), stderr=subprocess.DEVNULL, check=True)
+    seconds, exits = time.monotonic() - began, Counter[str]()
+    while exits["-9"] < kills:
+        exits[str(code := run_killed(work, output, chance.uniform(0, 1.1 * seconds)))] += 1
+        if code == 0:
+            _compare_files(whole, output)
+            output.unlink()
+    if done := subprocess.run(command(work, output), stderr=subprocess.DEVNULL, check=False).returncode:
+        raise TortureError(f"the job of {output.name} does not end: {done}")
+    _compare_files(whole, output)
+    return {"file": suffix, "exits": dict(exits)}
+
+
+def _compare_files(whole: Path, output: Path) -> None:
+    if output.read_bytes() != whole.read_bytes():
+        raise TortureError(f"{output.name} is not the one of an undisturbed job")
+    if left := [
+        path.name for path in output.parent.iterdir() if path.name.startswith((f"{output.name}.", f".{output.name}"))
+    ]:
+        raise TortureError(f"{left[0]} is left beside {output.name}")
+
+
 def table(found: dict[str, Any]) -> str:
     """What docs/reliability.md shows."""
     exits = ", ".join(f"{code} {count} times" for code, count in found["exits"].items())
@@ -143,7 +171,16 @@ def table(found: dict[str, Any]) -> str:
     return (
         f"{found['rows']:,} rows, {killed} kills, {found['hardware']['processor']}: every row once, and every byte "
         f"that of an undisturbed job ({found['seconds']['undisturbed']:.0f} s undisturbed, "
-        f"{found['seconds']['disturbed']:.0f} s with everything). Processes ended with: {exits}."
+        f"{found['seconds']['disturbed']:.0f} s with everything). Processes ended with: {exits}. {_files(found)}"
+    )
+
+
+def _files(found: dict[str, Any]) -> str:
+    told = ", ".join(f"{each['file']} ({each['exits'].get('-9', 0)} kills)" for each in found.get("files", []))
+    return (
+        f"One file of {found['rows_of_files']:,} rows, byte for byte, with nothing left beside it: {told}."
+        if told
+        else ""
     )
 
 
@@ -175,6 +212,9 @@ def main() -> int:
         if found["compared_rows"] != told.rows:
             raise TortureError(f"{found['compared_rows']} rows of {told.rows}")
         shutil.rmtree(work / "disturbed")
+        found["rows_of_files"] = told.rows // 20
+        write_rows(work / "few.csv", found["rows_of_files"])
+        found["files"] = [disturb_file(work, each, told.kills // 3, chance) for each in (".csv", ".jsonl", ".parquet")]
     told.results.parent.mkdir(parents=True, exist_ok=True)
     write_json(told.results, found)
     if told.results == RESULTS:
