@@ -13,7 +13,7 @@ from sentimoe.records import read_json, write_text
 
 from .ablation_picture import ablation_picture
 from .added_steps import added_steps
-from .compression import compressions
+from .compression import compressions, levers
 from .interpretability import interpretability
 from .pictures import confusion_picture
 from .recipes import gains, trials
@@ -75,7 +75,10 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if bench.exists():
         speed = {what: _benchmarks(results_folder, what, figures) for what in ("compare", "dial", "peers", "scale")}
         page = environment.get_template("performance.md.jinja").render(
-            bench=read_json(bench), compressions=compressions(results_folder / "compression"), **speed
+            bench=read_json(bench),
+            compressions=compressions(results_folder / "compression"),
+            levers=levers(results_folder / "compression"),
+            **speed,
         )
         write_text(docs / "performance.md", page)
         page = environment.get_template("scale.md.jinja").render(scale_summary(results_folder, speed["scale"]))
