@@ -27,7 +27,7 @@ from sentimoe.training import TrainConfig, train
 from .compression import CASES, Case, texts_of
 from .students import write_texts
 
-TOLERANCES, ROUNDS, EPOCHS = (0.02, 0.05, 0.1), 9, 2
+TOLERANCES, ROUNDS, EPOCHS = (0.02, 0.05, 0.1), 5, 2
 NONE = Lever((), False)  # the model as it is
 
 
