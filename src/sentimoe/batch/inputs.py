@@ -44,7 +44,7 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
                 )
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
-            if not written.isdisjoint((below[0].resolve(), *below[0].resolve().parents)):
+            if not written.isdisjoint(below[0].resolve().parents):
                 raise DataError(f"{each} lies where the output is written; choose another output")
         else:
             below = sorted(path for path in map(Path, glob.glob(name, recursive=True)) if read(path, path.parent))
