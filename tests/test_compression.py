@@ -84,10 +84,10 @@ def test_a_model_with_experts_is_compressed_too(made, tmp_path):
     settings = {"model": made[0] / "backbone", "epochs": 6, "learning_rate": 5e-3, "batch_size": 16}
     classifier = SentimentClassifier(method="moe-gated", max_length=32, method_settings=experts, **settings)
     classifier.fit(texts, labels)
-    about = classifier.compress(unlabelled(1500), tmp_path / "fast", max_disagreement=0.1, minutes=0.1)
+    about = classifier.compress(unlabelled(700), tmp_path / "fast", max_disagreement=0.1, minutes=0.01)
     assert about["lever"]["int8"] and about["lever"]["cuts"]
     fast = SentimentClassifier.from_pretrained(tmp_path / "fast")
-    rows = unlabelled(1700)[1500:]
+    rows = unlabelled(1000)[700:]
     differ = sum(a != b for a, b in zip(fast.predict(rows), classifier.predict(rows), strict=True))
     assert differ <= 0.15 * len(rows)
 
