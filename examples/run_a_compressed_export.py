@@ -3,7 +3,8 @@
     sentimoe export runs/fast runs/fast-openvino
     python examples/run_a_compressed_export.py runs/fast-openvino "I love it" "It broke after a day"
 
-After each segment of the model a head answers; texts whose answer is sure enough leave, and the others go on.
+After each segment of the model a head answers; texts whose answer is sure enough leave, and the others go on. What the
+model cannot read of a long text is cut off.
 """
 
 import argparse

@@ -176,10 +176,16 @@ def compression(
 
     prepare_process()
     for name in case or CASES:
-        if name not in CASES:
-            raise Mistake(f"there is no case {name!r}; there are {', '.join(CASES)}")
+        _check_case(name)
         for number in seed or (0,):
             run_case(name, number, data_root=data_root, work=work, results=results, progress=say)
+
+
+def _check_case(name: str) -> None:
+    from experiments.compression import CASES
+
+    if name not in CASES:
+        raise Mistake(f"there is no case {name!r}; there are {', '.join(CASES)}")
 
 
 @app.command("levers")
@@ -194,13 +200,11 @@ def levers(
 ) -> None:
     """Measure early exits, 8 bits and split experts, alone and together. The machine should be idle."""
     check_folder(results)
-    from experiments.compression import CASES
     from experiments.levers import measure
     from sentimoe_cli.show import prepare_process
 
     prepare_process()
-    if case not in CASES:
-        raise Mistake(f"there is no case {case!r}; there are {', '.join(CASES)}")
+    _check_case(case)
     measure(case, seed, data_root=data_root, work=work, results=results, progress=say)
 
 
@@ -216,13 +220,11 @@ def students(
 ) -> None:
     """Measure a compressed model beside smaller students and other tools. The machine should be idle."""
     check_folder(results)
-    from experiments.compression import CASES
     from experiments.students import compare
     from sentimoe_cli.show import prepare_process
 
     prepare_process()
-    if case not in CASES:
-        raise Mistake(f"there is no case {case!r}; there are {', '.join(CASES)}")
+    _check_case(case)
     compare(case, seed, data_root=data_root, work=work, results=results, progress=say)
 
 

@@ -189,11 +189,6 @@ def _drifted(classifier: SentimentClassifier, fast: Path, about: dict[str, Any],
     }
 
 
-def levers(results: Path) -> list[dict[str, Any]]:
-    """The records of `experiments.levers`, by case and seed."""
-    return [read_json(path) for path in sorted((results / "levers").glob("*.json"))]
-
-
 def compressions(results: Path) -> list[dict[str, Any]]:
     """What docs/performance.md shows, by case and seed."""
     return [

@@ -63,6 +63,11 @@ def measure(
     write_json(path, record | {"versions": versions(), "hardware": hardware()})
 
 
+def records(results: Path) -> list[dict[str, Any]]:
+    """What `measure` has left, by case and seed."""
+    return [read_json(path) for path in sorted((results / "levers").glob("*.json"))]
+
+
 def divided_run(dense: Path, data: Path, case: Case, seed: int, progress: Callable[[str], None]) -> Path:
     """The run folder of the dense model divided among experts, taught by itself."""
     run = dense.with_name(f"{dense.name}-split")

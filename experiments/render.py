@@ -13,8 +13,9 @@ from sentimoe.records import read_json, write_text
 
 from .ablation_picture import ablation_picture
 from .added_steps import added_steps
-from .compression import compressions, levers
+from .compression import compressions
 from .interpretability import interpretability
+from .levers import records as levers
 from .pictures import confusion_picture
 from .recipes import gains, trials
 from .scale import summary as scale_summary

@@ -6,9 +6,10 @@ from scipy.stats import binom
 
 from sentimoe.compression import divided, drift
 from sentimoe.compression.search import candidates
+from sentimoe.compression.texts import promises
 from sentimoe.compression.thresholds import NEVER, _within, leaves_after, settings
 from sentimoe.errors import DataError
-from sentimoe.evaluation import last_within, least_trials, lower_bound, needed_trials, upper_bound
+from sentimoe.evaluation import last_within, least_trials, lower_bound, most_events, needed_trials, upper_bound
 
 
 def test_the_bound_is_the_rate_at_which_so_few_events_have_a_chance_of_5_percent():
@@ -114,6 +115,17 @@ def test_at_most_5_percent_of_the_certificates_are_broken(share):
             risky += any(0.01 < rate_of(steps[place]) < 0.013 for place in order)
     assert certified > 200 and risky > 10
     assert broken <= binom.ppf(0.99, 1000, 0.05)
+
+
+def test_it_is_said_before_work_what_can_be_certified():
+    for rate, trials in ((0.005, 500), (0.01, 7200), (0.5, 40)):
+        slow = sum(upper_bound(events, trials) <= rate for events in range(trials + 1)) - 1
+        assert most_events(rate, trials) == slow
+    assert promises(300, 0.02) == [
+        "to certify max_disagreement=0.005: needs 598 texts",
+        "to certify max_disagreement=0.01: at most 0 of 300 labels may differ",
+        "to certify max_disagreement=0.02: at most 1 of 300 labels may differ",
+    ]
 
 
 def test_parts_are_disjoint_and_what_the_model_knows_neither_chooses_nor_certifies():

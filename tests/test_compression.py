@@ -26,7 +26,7 @@ from sentimoe.compression.search import Search, default_levers
 from sentimoe.compression.thresholds import NEVER
 from sentimoe.compression.variants import Lever
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
-from sentimoe.evaluation import predicted_labels
+from sentimoe.evaluation import Threshold, predicted_labels
 from sentimoe.inference import ExitHead, StagedClassifier
 from sentimoe.inference.exits import batches, groups, softmax
 from sentimoe.inference.openvino import padded_width
@@ -208,6 +208,17 @@ def test_an_export_runs_without_this_package_and_texts_leave_early(made, tmp_pat
     assert "is not empty" in invoke("export", made[0] / "fast", tmp_path / "out").error
 
 
+def test_a_preset_gives_texts_and_labels_where_they_are_those_of_the_model(made, tmp_path, monkeypatch):
+    """Kind: labels of a preset that the model does not have end the command after it was loaded."""
+    given = []
+    monkeypatch.setattr(SentimentClassifier, "compress", lambda self, rows, *to, **how: given.append((rows, how)) or {})
+    invoke("compress", made[0] / "dense", "--texts", "tweets", "--output", tmp_path / "out", "--json")
+    ((rows, how),) = given
+    assert len(rows) == 27951 and how["labels"] is None  # the tweets have a neutral class, too
+    missing = invoke("compress", made[0] / "dense", "--texts", "none.csv", "--output", tmp_path / "out")
+    assert "none.csv: no such file" in missing.error
+
+
 def test_a_damaged_folder_is_refused(made, tmp_path):
     shutil.copytree(made[0] / "fast", tmp_path / "fast")
     file = tmp_path / "fast" / "segment-1.bin"
@@ -257,6 +268,11 @@ def test_predict_says_where_the_certificate_does_not_hold(made, tmp_path):
     assert "does not cover texts that are cut" in told and "1 texts are too few to check" in told
     told = invoke("predict", "--model", folder / "fast", "a lovely thing").stderr
     assert "may not hold" not in told and "cut" not in told
+    shutil.copytree(folder / "fast", tmp_path / "sure")
+    Threshold(0.5, 0.9, 0.95, 1.0, 0.9, 1000, False).save(tmp_path / "sure", "x", "0")
+    for tolerance, warned in ((0, True), (0.05, False)):  # that of the folder itself
+        told = invoke("predict", "--model", tmp_path / "sure", "a thing", "--max-disagreement", tolerance).stderr
+        assert ("the threshold was found without --max-disagreement" in told) == warned
 
 
 class Half:

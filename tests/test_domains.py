@@ -201,7 +201,18 @@ def test_every_family_answers_as_a_model_with_the_changed_weights(case, kind):
         lambda places: batch([rows[place] for place in places]), [len(row) for row in rows], range(6), 1000
     )
     assert found.domains.sum() == 3
+    by_base = RoutedClassifier(model, [domain], torch.float32, "base")
+    asked = []
+    same = by_base.answer(
+        lambda places: asked.append(places) or batch([rows[place] for place in places]),
+        [9, 5, 2, 7, 3, 8],
+        range(6),
+        1000,
+    ).logits
     with torch.no_grad():
+        for places in asked:  # the same batch, bit for bit
+            expected = model(**batch([rows[place] for place in places])).logits
+            assert torch.equal(torch.from_numpy(same[places]), expected)
         for row, going, logits in zip(rows, found.domains, found.logits, strict=True):
             expected = (model_with if going else model)(**batch([row])).logits[0]
             torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
@@ -408,7 +419,7 @@ def test_what_others_use_too_is_not_changed(base, monkeypatch, tmp_path):
     """Kind: a ready model, which lies where the package is installed, gets a domain for all who use it."""
     classifier = SentimentClassifier.from_pretrained(base, precision="float32")
     classifier._is_own = False  # as of a name or a hub id
-    with pytest.raises(ConfigError, match="which other programs use too; give output=FOLDER"):
+    with pytest.raises(ConfigError, match="which other programs use too; copy it"):
         classifier.add_domain("airlines", *flights(90))
     with pytest.raises(ConfigError, match="remove_domain would change"):
         classifier.remove_domain("airlines")

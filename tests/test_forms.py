@@ -12,6 +12,7 @@ from command import invoke
 
 from sentimoe.batch import Job, Predictor, run
 from sentimoe.batch.files import write_part
+from sentimoe.batch.inputs import input_files
 from sentimoe.batch.review import doubtful_rows
 from sentimoe.data import streaming
 from sentimoe.data.reading import FileFormat
@@ -242,10 +243,38 @@ def test_a_text_without_a_finite_answer_is_rejected_alone(idle):
 
 
 def test_no_rows_have_no_doubtful_ones(tmp_path):
-    pq.write_table(
-        pa.table({"text": pa.array([], pa.string()), "reason": pa.array([], pa.string())}), tmp_path / "o.parquet"
+    table = pa.table(
+        {"row": pa.array([], pa.int64()), "reason": pa.array([], pa.string()), "score": pa.array([], pa.float32())}
     )
-    assert doubtful_rows(tmp_path / "o.parquet").columns.tolist() == ["row", "text", "reason"]
+    pq.write_table(table, tmp_path / "o.parquet")
+    assert doubtful_rows(tmp_path / "o.parquet").columns.tolist() == ["row", "reason", "score"]
+    pq.write_table(table.drop_columns(["row"]), tmp_path / "o.parquet")
+    assert doubtful_rows(tmp_path / "o.parquet").columns.tolist() == ["row", "reason", "score"]
+
+
+def test_files_of_a_folder_that_are_no_tables_are_told(tmp_path, caplog):
+    for name in ("a.csv", "notes.txt", ".hidden", "_SUCCESS"):
+        (tmp_path / name).write_text("text\nx\n")
+    assert input_files([tmp_path]) == [tmp_path / "a.csv"]
+    assert f"not read: 1, such as {tmp_path / 'notes.txt'}" in caplog.text
+
+
+def test_an_error_in_an_actor_is_that_error():
+    """Kind: a bug is told as a cluster that failed, and "the same command goes on" for ever."""
+    ray = pytest.importorskip("ray")
+    from ray.data.exceptions import SystemException
+
+    from sentimoe.batch.on_ray import _own
+
+    def told(cause):
+        error = ray.exceptions.RayError("task failed")
+        error.cause, error.__cause__ = cause, SystemException()
+        return _own(error), error
+
+    assert isinstance(told(ValueError("bug"))[0], ValueError) and isinstance(told(DataError("ours"))[0], DataError)
+    for cause in (None, ray.exceptions.WorkerCrashedError()):  # a machine or a process: Ray's own, which stops with 75
+        found, error = told(cause)
+        assert found is error
 
 
 def test_names_in_capitals_and_lines_in_utf_16(idle, tmp_path):

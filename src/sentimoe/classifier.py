@@ -100,7 +100,6 @@ class SentimentClassifier:
         classifier._loading = {
             "precision": precision,
             "long_texts": long_texts,
-            "backend": backend,
             "tokens_per_batch": tokens_per_batch,
             "trust_remote_code": trust_remote_code,
             "verify": verify,
@@ -179,7 +178,7 @@ class SentimentClassifier:
         installed, and ConversionError when it would answer differently.
         """
         if self._folder is not None and is_compressed(self._folder):
-            export_compressed(self._folder, Path(folder))
+            export_compressed(self._folder, Path(folder), self._loading["verify"])
             return []
         return export(*self._trained("export"), Path(folder), self.seen_texts, self._made_from)
 
@@ -325,8 +324,8 @@ class SentimentClassifier:
             )
         if not self._is_own and output is None:
             raise ConfigError(
-                f"{purpose} would change {self._folder}, which other programs use too; give output=FOLDER, or "
-                "save_pretrained(FOLDER) first"
+                f"{purpose} would change {self._folder}, which other programs use too; copy it: "
+                "save_pretrained(FOLDER), then from_pretrained(FOLDER)"
             )
         return self._folder
 

@@ -10,7 +10,7 @@ import typer
 
 from .messages import Mistake, say
 from .options import AsJson, Delimiter, Encoding, NoVerify, TextColumn, TrustRemoteCode
-from .places import check_folder, check_model
+from .places import check_data, check_folder, check_model
 
 Option = typer.Option
 
@@ -48,6 +48,7 @@ def compress(
     if no_exits and no_int8:
         raise Mistake("--no-exits and --no-int8 leave nothing to try; leave one out")
     check_model(model)
+    check_data(texts)
     for package in ("openvino", *(() if no_int8 else ("nncf",))):
         if find_spec(package) is None:
             raise Mistake(f"compress needs {package}: pip install 'sentimoe[compress]'")
@@ -60,16 +61,18 @@ def compress(
 
     prepare_process()
     labels: list[Any] | None = None
-    if texts in PRESETS and not Path(texts).exists():
+    preset = texts in PRESETS and not Path(texts).exists()
+    if preset:
         dataset = load_dataset(texts)
-        part = dataset.splits["train"]
-        rows, labels = part.texts, [dataset.label_names[label] for label in part.labels]
+        rows = dataset.splits["train"].texts
     else:
         frame, rows = read_texts(Path(texts), text_column, usual_format(str(model), encoding, delimiter))
         labels = None if label_column is None else labels_of(frame, texts, label_column)
     classifier = SentimentClassifier.from_pretrained(
         model, precision="float32", trust_remote_code=trust_remote_code, verify=not no_verify
     )
+    if preset and set(dataset.label_names) <= set(classifier.label_names):
+        labels = [dataset.label_names[label] for label in dataset.splits["train"].labels]
     about = classifier.compress(
         rows, output, max_disagreement=max_disagreement, exits=not no_exits, int8=not no_int8, minutes=minutes,
         seed=seed, labels=labels, progress=say,

@@ -84,7 +84,7 @@ def label_few(
     engine, classes = classifier.engine, classifier.classes_.tolist()
     threshold = None if method is not None or all_answers else _threshold_of(Path(model))
     if threshold is not None:
-        warn_of_dials(settings)
+        warn_of_dials(model, settings)
     if doubtful is not None and threshold is None:
         raise ConfigError(NO_THRESHOLD.format(model))
     cut: list[int] | None = [] if settings["long_texts"] == "truncate" else None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from .messages import Mistake, say, visible
+from .models import beside_model
 from .places import WRITTEN, check_data, check_file, check_folder
 from .stopping import stopped_by_signals
 from .stream import Update, counted
@@ -32,10 +33,13 @@ DRY_ROWS = 1000
 LONGEST = 1_000_000  # characters of a text, as of a long novel: more would take memory without a bound
 
 
-def warn_of_dials(settings: dict[str, Any]) -> None:
+def warn_of_dials(model: str, settings: dict[str, Any]) -> None:
     """Say it where a model answers under another setting than the one that its threshold was found with."""
+    from sentimoe.model_folder import COMPRESSED
+
+    usual = beside_model(Path(model), COMPRESSED).get("default_tolerance")
     for name, option in DIALS.items():
-        if settings[name] is not None:
+        if settings[name] not in (None, usual):
             say(OTHER_DIAL.format(option))
 
 
@@ -100,7 +104,7 @@ def label_many(
     def make(column: str) -> Predictor:
         predictor = Predictor(model, text_column=column, **own, **settings, **how)
         if predictor.threshold is not None:
-            warn_of_dials(settings)
+            warn_of_dials(model, settings)
         if predictor.threshold is None and doubtful is not None:
             raise ConfigError(NO_THRESHOLD.format(model))
         made.append(predictor)

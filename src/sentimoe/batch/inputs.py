@@ -38,9 +38,10 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
         name = os.path.expanduser(each)
         if os.path.isdir(name):
             below = sorted(path for path in Path(name).rglob("*") if read(path, Path(name)))
-            if passed_by := [path for path in Path(name).rglob("*") if path.is_file() and kind_of(path) not in READERS]:
+            others = [path for path in Path(name).rglob("*") if path.is_file() and not _hidden(path, Path(name))]
+            if others := sorted(path for path in others if kind_of(path) not in READERS):
                 logger.warning(
-                    "%s: %d files are no tables and are not read, such as %s", each, len(passed_by), passed_by[0]
+                    "%s: files that are no tables are not read: %d, such as %s", each, len(others), others[0]
                 )
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
@@ -60,10 +61,14 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
 
 
 def _readable(path: Path, folder: Path) -> bool:
-    """Whether its name is that of a table, and nothing on the way from the folder is hidden or parts of a job."""
+    """Whether its name is that of a table, and it is not hidden."""
+    return kind_of(path) in READERS and not _hidden(path, folder)
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    """Whether a name on the way from the folder begins with `.` or `_`, or is that of the parts of a job."""
     way = path.relative_to(folder).parts
-    passed_by = any(part.startswith((".", "_")) for part in way) or any(part.endswith(".partial") for part in way[:-1])
-    return kind_of(path) in READERS and not passed_by
+    return any(part.startswith((".", "_")) for part in way) or any(part.endswith(".partial") for part in way[:-1])
 
 
 def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str | None = None) -> list[Source]:

@@ -97,9 +97,10 @@ def run(
             journal = opened(folder, about, job.overwrite, finished_too=not single)
         if in_the_way and journal.joined is None:  # it is not what this job made
             raise there
-        limits: dict[str, Any] = {"rows": job.part_rows, "limit": job.limit, "max_rejected": job.max_rejected}
-        limits["written"] = (output, folder)
-        report = Run(sources, kind, predictor, journal, progress, cluster, **limits).finished(empty)
+        report = Run(
+            sources, kind, predictor, journal, progress, cluster,
+            rows=job.part_rows, limit=job.limit, max_rejected=job.max_rejected, written=(output, folder),
+        ).finished(empty)  # fmt: skip
         if single:
             with writes(output):
                 if journal.joined is None or not output.exists() or sha256(output) != journal.joined:

@@ -86,7 +86,6 @@ class Worker:
 def labelled_on_ray(
     cluster: Cluster,
     predictor: Predictor,
-    model: dict[str, str],
     written: Sequence[Path],
     sources: Sequence[Source],
     rows: int,
@@ -95,8 +94,8 @@ def labelled_on_ray(
 ) -> Iterator[pd.DataFrame]:
     """The labelled parts, in order.
 
-    model: hashes of its files, but for those `written`. rows: of a part. limit: rows of all. done: parts that are left
-    out.
+    written: files and folders of the output, which may lie in the folder of the model. rows: of a part. limit: rows of
+    all. done: parts that are left out.
 
     Raises what `Cluster.connected` raises, and what reading or answering raises.
     """
@@ -109,7 +108,7 @@ def labelled_on_ray(
         )
         found = given.map_batches(
             Worker,
-            fn_constructor_args=(pickle.dumps(predictor), model, list(written), attempts),
+            fn_constructor_args=(pickle.dumps(predictor), predictor.hashes(written), list(written), attempts),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=actors),

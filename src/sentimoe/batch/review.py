@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.reading import FileFormat
-from ..data.streaming import frames, inspected
+from ..data.streaming import frames, inspected, without_rows
 from .predictor import DOUBTFUL
 
 AT_ONCE, ROW = 16_384, "row"
@@ -26,9 +26,7 @@ def doubtful_rows(output: Path) -> pd.DataFrame:
         for frame in frames(source, AT_ONCE):
             found.append(_numbered(frame, read))
             read += len(frame)
-    if not found:
-        return pd.DataFrame(columns=[ROW, *sources[0].columns])
-    rows = pd.concat(found, ignore_index=True)
+    rows = pd.concat(found or [_numbered(without_rows(sources[0]), 0)], ignore_index=True)
     numbers = [name for name in rows.columns if name == "score" or name.startswith("prob_")]
     rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in numbers})
     return rows.sort_values("score", kind="stable", ignore_index=True)

@@ -100,10 +100,7 @@ class Run:
         if self.cluster is not None:
             from .on_ray import labelled_on_ray
 
-            model = self.predictor.hashes(self.written)
-            yield from labelled_on_ray(
-                self.cluster, self.predictor, model, self.written, self.sources, rows, limit, done
-            )
+            yield from labelled_on_ray(self.cluster, self.predictor, self.written, self.sources, rows, limit, done)
         else:
             left = islice(parts(self.sources, rows, limit), done, None)
             for frame in read_ahead(left):

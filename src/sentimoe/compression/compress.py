@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..config import check_whole
 from ..data import SeenTexts
 from ..errors import ConfigError
-from ..inference import compute_dtype, make_windows
+from ..inference import compute_dtype, exportable, make_windows
 from ..inference.compressed import save_compressed
 from ..inference.lengths import position_limit, window_length
 from ..inference.segments import check_segments
@@ -90,7 +90,7 @@ def compress(
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; choose another folder")
     length = window_length(None, tokenizer, position_limit(model))
-    check_segments(model, max((lever.cuts for lever in levers), key=len), length)
+    check_segments(exportable(model), max((lever.cuts for lever in levers), key=len), length)
     if seen is None:
         progress("warning: the model keeps no list of its training texts; if some are here, too much is certified")
     known = np.zeros(len(texts), dtype=bool) if seen is None else seen.mask(texts)

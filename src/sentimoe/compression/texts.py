@@ -38,14 +38,14 @@ class Parts:
 
 
 def promises(count: int, tolerance: float) -> list[str]:
-    """What so many texts can certify, a sentence for each tolerance."""
+    """Under which condition so many texts certify each tolerance, a sentence each."""
     told = []
     for each in sorted({*TOLERANCES, tolerance}):
         most = most_events(each, count)
-        what = (
-            f"if at most {most:,} of their labels differ" if most >= 0 else f"by {least_trials(each):,} texts or more"
+        needed = (
+            f"at most {most:,} of {count:,} labels may differ" if most >= 0 else f"needs {least_trials(each):,} texts"
         )
-        told.append(f"a disagreement of {each:g} can be certified {what}")
+        told.append(f"to certify max_disagreement={each:g}: {needed}")
     return told
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..inference import StagedClassifier, Windows, compute_dtype, softmax
+from ..inference import StagedClassifier, Windows, compute_dtype, exportable, softmax
 from ..inference.exits import Network, batches
 from ..inference.quantising import calibration_batches, quantised
 from ..inference.segment_networks import network_of, reread, traced
@@ -71,7 +71,7 @@ def build(
     """
     hidden_size = model.config.get_text_config().hidden_size
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    parts = segments(model, lever.cuts)
+    parts = segments(exportable(model), lever.cuts)
     networks = [traced(part, hidden_size, max_length) for part in parts]
     dtype = compute_dtype("auto", torch.device("cpu"))
     if lever.int8:

@@ -9,6 +9,7 @@ Sources: Clopper & Pearson 1934; Angelopoulos et al. 2021, "Learn then Test", se
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from scipy.stats import beta
@@ -33,10 +34,7 @@ def least_trials(rate: float) -> int:
 
 def most_events(rate: float, trials: int) -> int:
     """The largest number of events that shows that their rate is at most this; -1 where even none does not."""
-    events = -1
-    while upper_bound(events + 1, trials) <= rate:
-        events += 1
-    return events
+    return bisect_right(range(trials + 1), rate, key=lambda events: upper_bound(events, trials)) - 1
 
 
 def needed_trials(rate: float, share: float) -> int:

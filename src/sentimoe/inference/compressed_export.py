@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError, ConversionError, ModelFolderError
+from ..errors import ConfigError, ConversionError
 from ..manifest import MANIFEST
-from ..model_folder import COMPRESSED, check_files, check_hashes, saved_whole
+from ..model_folder import check_files, check_hashes, saved_whole
 from .compressed import read_heads
 from .exits import ExitHead
 from .openvino import runner
@@ -24,14 +24,15 @@ TOLERANCE = 1e-3  # of logits in float32
 
 
 def export_compressed(folder: Path, output: Path, verify: bool = True) -> None:
-    """Write `output`. Raises ConfigError where it is not empty, and ConversionError where a head would differ."""
+    """Write `output`, from a compressed folder. verify: compare that with its manifest.
+
+    Raises ConfigError where `output` is not empty, and ConversionError where a head would answer differently.
+    """
     if output.exists() and any(output.iterdir()):
         raise ConfigError(f"{output} is not empty; choose another folder for the export")
     check_files(folder)
     if verify:
         check_hashes(folder)
-    if not (folder / COMPRESSED).is_file():
-        raise ModelFolderError(f"{folder} is not compressed; `export` takes it as it is")
     with saved_whole(output) as aside:
         for path in folder.iterdir():
             if path.is_file() and path.name != MANIFEST:

@@ -7,6 +7,7 @@ Legend: B texts, L tokens, D hidden, C classes, N layers.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigError, NotSupportedError
 from ..upcycle import transformer_layers
-from .conversion import exportable, padded_probe, probe_lengths
+from .conversion import padded_probe, probe_lengths
 
 
 class Segment(nn.Module):
@@ -29,7 +30,8 @@ class Segment(nn.Module):
 
     def __init__(self, model: PreTrainedModel, start: int, stop: int):
         super().__init__()
-        self.model = exportable(model)
+        self.model = copy.deepcopy(model).eval()
+        self.model.config.get_text_config().use_cache = False
         layers = transformer_layers(self.model, self.model.config.get_text_config().num_hidden_layers)
         self._padding = self.model.config.get_text_config().pad_token_id or 0
         self._any_id = 1 if self._padding == 0 else 0
@@ -112,10 +114,10 @@ def check_segments(model: PreTrainedModel, cuts: Sequence[int], max_length: int)
 
     max_length: tokens that it reads at most.
     """
-    parts, exact = segments(model, cuts), exportable(model)
+    parts = segments(model, cuts)
     for lengths in probe_lengths(model, max_length):
         probe = padded_probe(model, *lengths)
-        whole, states = exact(**probe).logits, probe["input_ids"]
+        whole, states = model(**probe).logits, probe["input_ids"]
         for segment in parts:
             states, *logits = segment(states, probe["attention_mask"])
         if not torch.allclose(logits[0], whole, rtol=1e-3, atol=1e-3):
