@@ -149,10 +149,5 @@ def _joined(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     frames = [frame[columns] for frame in frames]
     for name in columns:
         if len({frame[name].dtype for frame in frames}) > 1:  # of two files: an integer must not become a float
-            frames = [frame.assign(**{name: _objects(frame[name])}) for frame in frames]
+            frames = [frame.assign(**{name: frame[name].astype(object)}) for frame in frames]
     return pd.concat(frames, ignore_index=True)
-
-
-def _objects(column: pd.Series) -> pd.Series:
-    """The values by themselves, with None where there is none."""
-    return column.astype(object).where(column.notna(), None)
