@@ -14,11 +14,15 @@ DAY, BILLION = 86_400, 1_000_000_000
 
 def summary(results: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
     """The values of the page. measured: the records of `sentimoe bench --scale`, each with its title."""
-    memory = read_json(results / "scale" / "memory.json") if (results / "scale" / "memory.json").exists() else None
+    memory, lengths = (
+        read_json(path) if (path := results / "scale" / f"{name}.json").exists() else None
+        for name in ("memory", "lengths")
+    )
     on_ray = [each for each in measured if any("actor" in row["name"] for row in each["rows"])]
     return {
         "scale": measured,
         "memory": [] if memory is None else memory["rows"],
+        "lengths": lengths,
         "whole": [read_json(path) for path in sorted((results / "scale").glob("whole__*.json"))],
         "billion": None if memory is None or not on_ray else billion(on_ray[0], memory["idle"]["rows_per_second"]),
     }

@@ -386,6 +386,26 @@ def test_a_full_disk_while_parts_are_joined_loses_none(model, tmp_path, monkeypa
     assert len(pd.read_csv(tmp_path / "out.csv")) == 60 and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("settings", [{}, {"now": "others"}])
+def test_a_file_that_was_replaced_by_its_labelled_self_is_not_labelled_again(model, tmp_path, monkeypatch, settings):
+    """The job was killed between the new file's getting its name and the removal of the parts."""
+    rows(60).to_csv(tmp_path / "in.csv", index=False, sep=";")
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "remove_parts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            label(model, [tmp_path / "in.csv"], tmp_path / "in.csv", overwrite=True)
+    finished = (tmp_path / "in.csv").read_bytes()
+    given = Job([tmp_path / "in.csv"], tmp_path / "in.csv", overwrite=True, part_rows=20)
+    report = run(given, lambda column: Predictor(model, text_column=column, precision="float32"), settings, print)
+    assert report.rows == 60 and report.resumed == (0 if settings else 60)
+    assert ((tmp_path / "in.csv").read_bytes() == finished) == (not settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 def test_overwrite_clears_what_a_killed_removal_left_and_nothing_else(model, tmp_path):
     rows(10).to_csv(tmp_path / "in.csv", index=False)
     (tmp_path / "out").mkdir()

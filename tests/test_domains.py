@@ -14,7 +14,7 @@ from command import invoke
 from tiny import D, batch, dense, sparse, texts
 
 from sentimoe import SentimentClassifier
-from sentimoe.data import dataset_from_texts, load_dataset
+from sentimoe.data import FileFormat, dataset_from_texts, load_dataset
 from sentimoe.domains import OldTexts, Recipe, add_domain, router
 from sentimoe.domains.fitting import Examples, train_top
 from sentimoe.domains.receipt import identical
@@ -396,23 +396,37 @@ def test_the_commands(base, added, tmp_path):
 
 
 def test_old_texts_come_from_the_data_of_the_run(base, tmp_path):
-    """Where the config of the run names data that are still there, `--old-texts` is not needed."""
+    """Where the config of the run names data that are still there, `--old-texts` is not needed.
+
+    Rows that the file has got since do not count: the model does not know them. It is read as it was for training.
+    """
     shutil.copytree(base, tmp_path / "model")
-    frame = pd.DataFrame(dict(zip(("text", "label"), labelled_texts(120), strict=True)))
-    frame.to_csv(tmp_path / "old.csv", index=False)
-    (tmp_path / "model/config.yaml").write_text(f"data: {tmp_path / 'old.csv'}\n")
-    told = []
-    add_domain(
+    rows = [*zip(*labelled_texts(120), strict=True), *((f"a new row, number {i}", "positive") for i in range(40))]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "old.csv", index=False, sep="|")
+    (tmp_path / "model/config.yaml").write_text(f"data: {tmp_path / 'old.csv'}\ndelimiter: '|'\n")
+    lines = []
+    receipt = add_domain(
         tmp_path / "model",
         "airlines",
         dataset_from_texts(*flights(60)),
         Recipe(**QUICK | {"epochs": 1}),
-        progress=told.append,
+        progress=lines.append,
     )
-    trained_on = len(load_dataset(str(tmp_path / "old.csv")).splits["train"])
-    assert f"from {trained_on} training texts of the model" in told[0]
+    read = load_dataset(str(tmp_path / "old.csv"), file_format=FileFormat(delimiter="|")).splits["train"].texts
+    trained_on = sum("new row" not in text for text in read)
+    assert 60 < trained_on < len(read) and f"from {trained_on} training texts of the model" in lines[0]
     (kept,) = [each for each in kept_vectors(tmp_path / "model") if each.of == "base"]
     assert kept.vectors.shape == (trained_on, 32)
+    assert receipt["training_texts"] == {"texts": trained_on, "identical": True}
+    assert f"{trained_on} training texts of the model that do not go to airlines are answered bit for bit" in str(
+        told(receipt)
+    )
+    shutil.rmtree(tmp_path / "model/domains")
+    (tmp_path / "old.csv").write_text(
+        "text|label\n" + "".join(f"other text {i}|{'positive' if i % 2 else 'negative'}\n" for i in range(60))
+    )
+    with pytest.raises(ConfigError, match=r"old\.csv has other texts now"):
+        add_domain(tmp_path / "model", "airlines", dataset_from_texts(*flights(60)), Recipe(**QUICK))
 
 
 def test_what_others_use_too_is_not_changed(base, monkeypatch, tmp_path):

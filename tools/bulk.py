@@ -1,7 +1,8 @@
-"""`python tools/bulk.py memory` and `whole`: what a bulk job takes in memory and time; docs/scale.md shows it.
+"""`python tools/bulk.py memory`, `lengths`, `whole`: what a bulk job takes in memory and time; docs/scale.md shows it.
 
 memory: files of more and more short rows, and a tiny model; the largest resident memory of each process. One more job
 reads and writes without a model, which is the limit of what one process can feed.
+lengths: a real model, files of short and of long texts; the largest resident memory of each process.
 whole: a million real tweets (the embedded ones again and again, numbered) and a real model; the job is killed with
 SIGKILL half-way, given again, and compared row by row with the input, and with another job where one is given.
 """
@@ -32,6 +33,7 @@ from sentimoe.training import train
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "scale"
 COUNTS = (100_000, 1_000_000, 10_000_000)
+LENGTHS = {10: (16_384, 65_536), 512: (1_024, 4_096)}  # rows by the number of their words, each of one token
 SHORT = ("good", "bad", "so so", "what a day", "never again", "love it", "no", "fine by me")
 
 
@@ -107,6 +109,19 @@ def memory(counts: list[int], work: Path) -> None:
     )
 
 
+def lengths(model: Path, name: str, work: Path) -> None:
+    """A record of the memory over more and more texts, short ones and long ones."""
+    found: dict[str, Any] = {"model": name, "rows": [], "hardware": hardware(), "versions": versions()}
+    for words, counts in LENGTHS.items():
+        for count in counts:
+            given, output = work / f"{words}-{count}.csv", work / f"out-{words}-{count}"
+            write_rows(given, [" ".join([word] * words) for word in ("good", "bad", "film", "day", "never")], count)
+            row = {"words": words, "rows": count} | measured(command(model, given, output))
+            found["rows"].append(row)
+            print(row, flush=True)
+    write_json(RESULTS / "lengths.json", found)
+
+
 def whole(model: Path, name: str, count: int, engine: str, options: list[str], work: Path, like: Path | None) -> None:
     """A record of a job that was killed half-way and given again."""
     given, output = work / "in.csv", work / f"out-{engine}"
@@ -164,12 +179,12 @@ def beside(output: Path, like: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run one of the two."""
+    """Run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("memory", "whole"))
+    parser.add_argument("what", choices=("memory", "lengths", "whole"))
     parser.add_argument("--rows", type=int, nargs="+", help="of memory: several; of whole: one")
-    parser.add_argument("--model", type=Path, help="of whole: a folder")
-    parser.add_argument("--name", default="", help="of whole: what the record calls the model")
+    parser.add_argument("--model", type=Path, help="of lengths and whole: a folder")
+    parser.add_argument("--name", default="", help="of lengths and whole: what the record calls the model")
     parser.add_argument("--engine", default="local", choices=("local", "ray"))
     parser.add_argument("--option", action="append", default=[], help="of predict, such as --option=--backend=openvino")
     parser.add_argument("--work", type=Path, help="of whole: a folder for input and output, which stay")
@@ -181,6 +196,8 @@ def main() -> int:
         work.mkdir(parents=True, exist_ok=True)
         if told.what == "memory":
             memory(told.rows or list(COUNTS), work)
+        elif told.what == "lengths":
+            lengths(told.model, told.name or told.model.name, work)
         else:
             count = (told.rows or [1_000_000])[0]
             whole(told.model, told.name or told.model.name, count, told.engine, told.option, work, told.like)

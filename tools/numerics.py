@@ -4,7 +4,8 @@
 neighbours, with surplus padding, sorted by length, and sorted by the expert that reads most of a text, so that all
 neighbours crowd one expert. For each model, backend and precision the largest difference of a probability is recorded.
 A token whose router prefers two experts almost equally may be sent elsewhere in another batch; texts with such a token
-are counted apart, with the gap between the two.
+are counted apart, with the gap between the two. So are texts of a compressed model (`--compressed`) that leave after
+other layers, with what their confidence is above the threshold.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import torch
 
 from sentimoe import SentimentClassifier
 from sentimoe.data import load_dataset
-from sentimoe.inference import Engine, OpenVINOClassifier, make_windows
+from sentimoe.inference import Engine, OpenVINOClassifier, StagedClassifier, make_windows
+from sentimoe.inference.exits import softmax
 from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json, write_text
 from sentimoe.training import TrainConfig, train
@@ -34,6 +36,7 @@ RESULTS, PAGE = Path("results/reliability/numerics.json"), Path("docs/reliabilit
 MARKS = ("<!-- numerics -->", "<!-- /numerics -->")
 MIXES, LARGEST_BATCH = 20, 64
 METHODS = ("full", "moe-gated", "moe-split")
+COMPRESSED, TOKENS_PER_BATCH = "compressed, with exits", 4096
 COMBINATIONS = [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "bfloat16")]
 
 
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, help="folder with the data sets; without it the embedded tweets")
     parser.add_argument("--models", type=Path, default=Path("runs/numerics"))
     parser.add_argument("--texts", type=int, default=2000)
+    parser.add_argument("--compressed", type=Path, help="a folder made by `sentimoe compress`")
     told = parser.parse_args()
     texts = real_texts(told.data_root, told.texts)
     stored = read_json(RESULTS) if RESULTS.is_file() else {"rows": []}
@@ -65,11 +69,29 @@ def main() -> None:
             assert isinstance(classifier.engine, Engine)
             began = time.monotonic()
             row = {"method": method, "backend": backend, "precision": precision, **measure(classifier.engine, texts)}
-            rows.append(row | {"seconds": round(time.monotonic() - began)})
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            write_json(RESULTS, {"rows": rows, "mixes": MIXES, "versions": versions(), "hardware": hardware()})
-            print(rows[-1], flush=True)
+            keep(rows, row | {"seconds": round(time.monotonic() - began)})
+    if told.compressed is not None:
+        rows[:] = [row for row in rows if row["method"] != COMPRESSED]
+        classifier, began = SentimentClassifier.from_pretrained(told.compressed), time.monotonic()
+        assert isinstance(classifier.engine, Engine)
+        row = {"method": COMPRESSED, "backend": "openvino", "precision": precision_of(told.compressed)}
+        row |= measure_exits(classifier.engine, texts)
+        keep(rows, row | {"seconds": round(time.monotonic() - began), "versions": versions(), "hardware": hardware()})
     render(rows)
+
+
+def keep(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Add a row to the record."""
+    rows.append(row)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    write_json(RESULTS, {"rows": rows, "mixes": MIXES, "versions": versions(), "hardware": hardware()})
+    print(row, flush=True)
+
+
+def precision_of(compressed: Path) -> str:
+    """In which precision its networks run."""
+    about = read_json(compressed / "sentimoe_compressed.json")
+    return "int8" if about["lever"]["int8"] else str(about["original"]["precision"])
 
 
 def real_texts(root: Path | None, count: int) -> list[str]:
@@ -125,6 +147,39 @@ def measure(engine: Engine, texts: Sequence[str], mixes: int = MIXES) -> dict[st
         "changed_labels": changed,
         "texts_with_a_flipped_token": flipped,
         "largest_gap_of_a_flipped_token": None if np.isnan(gaps).any() else max(gaps),
+    }
+
+
+def measure_exits(engine: Engine, texts: Sequence[str], mixes: int = MIXES) -> dict[str, Any]:
+    """The same where texts leave early: those that leave after other layers than alone are counted apart."""
+    encodings = make_windows(texts, engine.tokenizer, engine.max_length, "truncate").encodings
+    ids, staged = [list(each["input_ids"]) for each in encodings], engine.model
+    assert isinstance(staged, StagedClassifier)
+    alone = [staged.answer([each], TOKENS_PER_BATCH) for each in ids]
+    expected = softmax(np.concatenate([each.logits for each in alone]))
+    layers = np.concatenate([each.layers for each in alone])
+    differences, changed, gaps = [], 0, [0.0]
+    for mix in range(mixes):
+        for batch in mixed(encodings, [None] * len(ids), mix):
+            answers = staged.answer([ids[row] for row in batch.rows], TOKENS_PER_BATCH)
+            assert answers.layers is not None
+            found, known, left = softmax(answers.logits), expected[batch.rows], layers[batch.rows]
+            changed += int((found.argmax(axis=1) != known.argmax(axis=1)).sum())
+            moved = answers.layers != left
+            differences += np.abs(found - known).max(axis=1)[~moved].tolist()
+            for here, there, row in zip(found[moved], known[moved], np.flatnonzero(moved), strict=True):
+                earlier = here if answers.layers[row] < left[row] else there
+                stage = int(np.searchsorted(staged.layers, min(answers.layers[row], left[row])))
+                gaps.append(float(earlier.max() - staged.thresholds[stage]))
+    ordered = np.sort(differences)
+    return {
+        "texts": len(ids),
+        "answers": mixes * len(ids),
+        "max_difference": float(ordered[-1]),
+        "difference_999": float(ordered[int(0.999 * (len(ordered) - 1))]),
+        "changed_labels": changed,
+        "texts_with_a_flipped_token": len(gaps) - 1,
+        "largest_gap_of_a_flipped_token": max(gaps),
     }
 
 

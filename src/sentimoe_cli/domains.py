@@ -112,10 +112,16 @@ def told(receipt: dict[str, Any]) -> list[str]:
             f"warning: its own texts were answered better before; remove it: sentimoe remove-domain --name {name}"
         )
     lines.append(f"of texts that the router has not seen, it takes an estimated {receipt['router']['moved']:.2%}")
-    if (old := receipt.get("old_texts")) is not None:
-        alike = "bit for bit as before" if old["identical"] else "as before, up to rounding"
+    alike = {True: "bit for bit as before", False: "as before, up to rounding"}
+    if (trained := receipt.get("training_texts")) is not None:
         lines.append(
-            f"of {old['texts']} old texts, {old['moved']} ({old['share']:.2%}) go to {name} now; the others are answered {alike}"
+            f"{trained['texts']} training texts of the model that do not go to {name} are answered "
+            f"{alike[trained['identical']]}"
+        )
+    if (old := receipt.get("old_texts")) is not None:
+        lines.append(
+            f"of {old['texts']} old texts, {old['moved']} ({old['share']:.2%}) go to {name} now; the others are "
+            f"answered {alike[old['identical']]}"
         )
         if "before" in old:
             lines.append(

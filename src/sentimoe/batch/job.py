@@ -94,7 +94,8 @@ def run(
             try_writing(folder, kind, None if first is None else predictor.made_up(first))
             model = predictor.hashes((output, folder))
             about = _about(job, sources, column, kind, predictor, model, settings, cluster)
-            journal = opened(folder, about, job.overwrite, finished_too=not single)
+            replaced = next((source.sha256 for source in sources if source.path.resolve() == output.resolve()), None)
+            journal = opened(folder, about, job.overwrite, not single, replaced)
         if in_the_way and journal.joined is None:  # it is not what this job made
             raise there
         report = Run(

@@ -18,11 +18,12 @@ class Journal:
     """The journal in a folder of parts. about: what decides the output; another one is refused.
 
     `parts`: what is known of each finished part, in order. `done`: whether the job came to its end. `joined`: the hash
-    of the one file that was made of the parts, if it was.
+    of the one file that was made of the parts, if it was. replaced: the hash of an input that lies where that file
+    goes; a job whose output took its place is the same job.
     Raises ConfigError where the folder holds the parts of another job, or something else.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any]):
+    def __init__(self, folder: Path, about: dict[str, Any], replaced: str | None = None):
         self.folder, self.path = folder, folder / JOURNAL
         self.parts: list[dict[str, Any]] = []
         self.done: dict[str, Any] | None = None
@@ -30,7 +31,8 @@ class Journal:
         about = json.loads(json.dumps({"format": FORMAT} | about))
         if self.path.exists():
             before, *lines = _lines(self.path)
-            if before != about:
+            in_place = {"joined": replaced} in lines and _but_input(before) == _but_input(about)
+            if before != about and not in_place:
                 raise ConfigError(
                     f"{folder} holds parts of another job: {_difference(before, about)}. Give what it was begun with, "
                     "or add --overwrite to begin anew"
@@ -68,6 +70,10 @@ class Journal:
             stream.write(json.dumps(line).encode() + b"\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def _but_input(about: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in about.items() if key not in ("inputs", "reading")}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -28,8 +28,16 @@ from ..loading import Loaded, load
 from ..machine import hardware, versions
 from ..records import writes
 from ..upcycle import moe_layers
-from .old import old_vectors, some
-from .receipt import OldTexts, check_moved, effect_on_kept, effect_on_old, moved_in_all, on_own_texts
+from .old import some, what_is_old
+from .receipt import (
+    OldTexts,
+    check_moved,
+    effect_on_kept,
+    effect_on_old,
+    effect_on_training_texts,
+    moved_in_all,
+    on_own_texts,
+)
 from .router import fit_router
 from .states import Trunk
 from .top import calibrated, trained_domain, with_labels_of
@@ -104,9 +112,10 @@ def add_domain(
     dataset = with_labels_of(dataset, model)
 
     trunk = Trunk(model, loaded.tokenizer, cut, recipe.precision)
-    kept, old_texts, note = old_vectors(folder, trunk, old_texts, recipe.seed)
-    if note:
-        progress(note)
+    old = what_is_old(folder, trunk, old_texts, recipe.seed)
+    kept, old_texts = old.vectors, old.texts
+    if old.note:
+        progress(old.note)
     progress(f"the trunk of {cut} layers reads the texts of {name}")
     read = {split: trunk.read(part.texts, states=True) for split, part in dataset.splits.items() if split != "test"}
     vectors = np.concatenate([read["train"].pooled, *([trunk.read(unlabelled).pooled] if len(unlabelled) else [])])
@@ -135,6 +144,8 @@ def add_domain(
         "router": {"moved": fitted.moved, "found": fitted.found},
         "domain": {"split": held} | on_own_texts(before, alone, after, dataset.splits[held], dataset.label_names),
     }
+    if old.training_texts:
+        receipt["training_texts"] = effect_on_training_texts(before, after, old.training_texts, recipe.precision)
     if old_texts is not None and old_texts.texts:
         receipt["old_texts"] = effect_on_old(before, after, old_texts, recipe.precision)
     check_moved(receipt)

@@ -65,6 +65,14 @@ def effect_on_old(before: Engine, after: Engine, old: OldTexts, precision: str) 
     return found
 
 
+def effect_on_training_texts(before: Engine, after: Engine, texts: Sequence[str], precision: str) -> dict[str, Any]:
+    """Whether those of the first texts that the new domain, the last one of `after`, leaves are answered as before."""
+    texts = texts[:PROBED]
+    unmoved = ~_taken(after.predict(texts), len(after.model.names) - 1)
+    left = [texts[row] for row in np.flatnonzero(unmoved)]
+    return {"texts": len(left), "identical": identical(before, after, left, precision)}
+
+
 def identical(before: Engine, after: Engine, texts: Sequence[str], precision: str) -> bool:
     """Whether texts that go where they went before are answered alike, bit for bit, in batches of their own.
 
