@@ -57,14 +57,13 @@ def main() -> None:
     parser.add_argument("--compressed", type=Path, help="a folder made by `sentimoe compress`")
     told = parser.parse_args()
     texts = real_texts(told.data_root, told.texts)
-    stored = read_json(RESULTS) if RESULTS.is_file() else {"rows": []}
-    rows = stored["rows"]
+    rows = read_json(RESULTS)["rows"] if RESULTS.is_file() else []
     for method in METHODS:
-        folder = trained(method, told.models)
         for backend, precision in COMBINATIONS:
             known = [(row["method"], row["backend"], row["precision"]) for row in rows]
             if (method, backend, precision) in known or (backend == "openvino" and find_spec("openvino") is None):
                 continue
+            folder = trained(method, told.models)
             classifier = SentimentClassifier.from_pretrained(folder, backend=backend, precision=precision)
             assert isinstance(classifier.engine, Engine)
             began = time.monotonic()
@@ -76,15 +75,16 @@ def main() -> None:
         assert isinstance(classifier.engine, Engine)
         row = {"method": COMPRESSED, "backend": "openvino", "precision": precision_of(told.compressed)}
         row |= measure_exits(classifier.engine, texts)
-        keep(rows, row | {"seconds": round(time.monotonic() - began), "versions": versions(), "hardware": hardware()})
+        keep(rows, row | {"seconds": round(time.monotonic() - began)})
     render(rows)
 
 
 def keep(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
     """Add a row to the record."""
-    rows.append(row)
+    rows.append(row | {"versions": versions(), "hardware": hardware()})
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS, {"rows": rows, "mixes": MIXES, "versions": versions(), "hardware": hardware()})
+    before = read_json(RESULTS) if RESULTS.is_file() else {"mixes": MIXES}
+    write_json(RESULTS, before | {"rows": rows})
     print(row, flush=True)
 
 

@@ -65,7 +65,7 @@ def effect_on_old(before: Engine, after: Engine, old: OldTexts, precision: str) 
     return found
 
 
-def effect_on_training_texts(before: Engine, after: Engine, texts: Sequence[str], precision: str) -> dict[str, Any]:
+def effect_on_training_texts(before: Engine, after: Engine, texts: list[str], precision: str) -> dict[str, Any]:
     """Whether those of the first texts that the new domain, the last one of `after`, leaves are answered as before."""
     texts = texts[:PROBED]
     unmoved = ~_taken(after.predict(texts), len(after.model.names) - 1)
