@@ -14,15 +14,16 @@ pytest.importorskip("openvino")
 
 
 def test_each_way_is_measured_with_and_without_split_experts(tmp_path, monkeypatch):
-    texts, labels = labelled_texts(900)
+    texts, labels = labelled_texts(700)
     frame = pd.DataFrame({"text": texts, "label": labels})
     (tmp_path / "words").mkdir()
-    for split, rows in {"train": slice(0, 600), "validation": slice(600, 700), "test": slice(700, 900)}.items():
+    for split, rows in {"train": slice(0, 450), "validation": slice(450, 550), "test": slice(550, 700)}.items():
         frame[rows].to_parquet(tmp_path / "words" / f"{split}.parquet")
-    case = Case("words", write_backbone(tmp_path / "backbone"), 32, None, 600, train_texts=120, epochs=1)
+    case = Case("words", write_backbone(tmp_path / "backbone"), 32, None, 450, train_texts=120, epochs=1)
     monkeypatch.setitem(CASES, "words", case)
     monkeypatch.setattr(levers, "default_levers", lambda layers: [Lever((1,), False)])
-    monkeypatch.setattr(levers, "ROUNDS", 1)
+    monkeypatch.setattr(levers, "ROUNDS", 2)
+    monkeypatch.setattr(levers, "EPOCHS", 1)
     where = {"data_root": tmp_path, "work": tmp_path / "work", "results": tmp_path / "results"}
     told: list[str] = []
     trained("words", 0, where["work"] / "words-s0", tmp_path / "words", told.append)
