@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -120,6 +121,22 @@ def test_two_processes_train_what_one_does(told, alone, tmp_path, changes):
     assert_near(results(tmp_path / "run"), results(alone(**changes)), within=1e-5)
     assert "written to" in (tmp_path / "out-0").read_text()
     assert not (tmp_path / "out-1").read_text() and not (tmp_path / "err-1").read_text()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+
+
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"],
+    "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_launchers_themselves_start_it(told, alone, tmp_path, launcher):
+    """The other tests fork their processes, which is faster."""
+    given = [sys.executable, "-m", *LAUNCHERS[launcher], "-m", "sentimoe", "train", *told(**LORA)]
+    ran = subprocess.run([*given, "--output", tmp_path / "run"], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert_near(results(tmp_path / "run"), results(alone(**LORA)), within=1e-5)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
 
 
