@@ -160,6 +160,22 @@ def add_domains(
     Study(data_root, work, results, say).run()
 
 
+@app.command("one-trunk")
+def one_trunk(
+    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    work: Annotated[Path, Option(help="Folder for data and models.")] = Path("runs/one-trunk"),
+    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+) -> None:
+    """Train one model of four label sets beside four models; what is trained already is kept. The machine idle."""
+    check_folder(results)
+    check_folder(work)
+    from experiments.one_trunk import Study
+    from sentimoe_cli.show import prepare_process
+
+    prepare_process()
+    Study(data_root, work, results, say).run()
+
+
 @app.command("compression")
 def compression(
     data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],

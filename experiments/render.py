@@ -16,6 +16,7 @@ from .added_steps import added_steps
 from .compression import compressions
 from .interpretability import interpretability
 from .levers import records as levers
+from .one_trunk import one_trunk
 from .pictures import confusion_picture
 from .recipes import gains, trials
 from .scale import summary as scale_summary
@@ -58,18 +59,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "runs": sum(map(len, results.cells.values())),
         "wanted": sum(map(len, results.declared.values())),
     }
-    environment = Environment(
-        loader=PackageLoader("experiments"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "score": lambda value: f"{value:.4f}",
-        "signed": lambda value: f"{100 * value:+.2f}",
-        "p": lambda value: "-" if value is None else f"{value:.2g}",
-        "three": lambda value: "-" if value is None else f"{value:.3f}",
-        "millions": lambda value: f"{value / 1e6:.2f}",
-        "processor": lambda row: ", ".join([row["processor"], *row.get("bfloat16", [])]),
-        "rate": lambda row: f"{row['texts_per_second']:.0f} ({row['quartiles'][0]:.0f} - {row['quartiles'][1]:.0f})",
-    }
+    environment = templates()
     page = environment.get_template("results.md.jinja").render(**values)
     write_text(docs / "results.md", page)
     bench = results_folder / "bench" / "copy-moe.json"
@@ -97,6 +87,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         write_text(docs / "sizes.md", page)
     if (results_folder / "many-texts").is_dir():
         pays = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
+        pays |= {"trunk": one_trunk(results_folder)}
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)
         write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)
@@ -110,6 +101,23 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if record.exists() and how_to.exists():
         block = environment.get_template("alternatives.md.jinja").render(rows=alternatives(read_json(record)))
         write_text(how_to, between(how_to.read_text(encoding="utf-8"), ALTERNATIVES, block))
+
+
+def templates() -> Environment:
+    """Those of the pages, with the filters that write figures."""
+    found = Environment(
+        loader=PackageLoader("experiments"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    found.filters |= {
+        "score": lambda value: f"{value:.4f}",
+        "signed": lambda value: f"{100 * value:+.2f}",
+        "p": lambda value: "-" if value is None else f"{value:.2g}",
+        "three": lambda value: "-" if value is None else f"{value:.3f}",
+        "millions": lambda value: f"{value / 1e6:.2f}",
+        "processor": lambda row: ", ".join([row["processor"], *row.get("bfloat16", [])]),
+        "rate": lambda row: f"{row['texts_per_second']:.0f} ({row['quartiles'][0]:.0f} - {row['quartiles'][1]:.0f})",
+    }
+    return found
 
 
 def between(text: str, marks: tuple[str, str], block: str) -> str:

@@ -7,8 +7,10 @@ import torch
 from backbone import write_backbone
 from tiny import sparse
 
+from experiments import one_trunk
 from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
 from experiments.many_texts import Cell, Study, divergences, taught
+from experiments.render import templates
 from experiments.where_experts_pay import gain, many_texts
 from sentimoe.data import dataset_from_texts
 from sentimoe.records import write_json
@@ -102,3 +104,42 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert domains_of("fdu-mtl-of-twelve", "train") == {"books", *ADDED}
     assert domains_of("fdu-mtl-of-eight", "test") == set(names)
     assert domains_of("fdu-mtl-mr", "test") == {"mr"}
+
+
+def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch):
+    """The whole study on a tiny model, to the figures that the page shows."""
+    monkeypatch.setattr(one_trunk, "BACKBONE", write_backbone(tmp_path / "backbone"))
+    monkeypatch.setattr(one_trunk, "EPOCHS", 1)
+    monkeypatch.setattr(one_trunk, "LIMITS", {"train": 60, "validation": 20, "test": 40})
+    monkeypatch.setattr(one_trunk, "TIMED_TEXTS", 16)
+    tasks = {"fdu-mtl": ["bad", "good"], "tweeteval-emotion": [0, 1, 2, 3], "sst5": [0, 1, 2, 3, 4]}
+    for task, labels in tasks.items():
+        (tmp_path / task).mkdir()
+        for split in ("train", "validation", "test"):
+            rows = [{"text": f"{task} {split} {i}", "label": labels[i % len(labels)]} for i in range(80)]
+            if task == "fdu-mtl":
+                rows = [row | {"domain": "books"} for row in rows] + [
+                    {"text": f"a film {i}", "label": "good", "domain": "mr"} for i in range(80)
+                ]
+            pd.DataFrame(rows).to_parquet(tmp_path / task / f"{split}.parquet")
+    study = one_trunk.Study(tmp_path, tmp_path / "work", tmp_path / "results", print)
+    assert one_trunk.one_trunk(tmp_path / "results") == {}
+    study.run()
+    together = pd.read_parquet(tmp_path / "work" / "data" / "four-tasks" / "train.parquet")
+    assert together["label"].str.partition(": ")[0].value_counts().to_dict() == dict.fromkeys(one_trunk.TASKS, 60)
+    assert not together["text"].str.startswith("a film").any() and together["label"].nunique() == 14
+    engine = study.engine("four-tasks-gated", "four-tasks", "gated")
+    found = one_trunk.of_task(engine, engine.predict_proba(["a text"]), "sst5")
+    assert found.shape == (1, 5) and found.sum() == pytest.approx(1)
+    told = one_trunk.one_trunk(tmp_path / "results")
+    assert [row["texts"] for row in told["rows"]] == [40] * 4
+    stars = told["rows"][3]
+    for trunk in stars["trunks"].values():
+        assert trunk["difference"]["mean_a"] == pytest.approx(trunk["f1_weighted"])
+        assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
+    page = (
+        templates()
+        .get_template("where-experts-pay.md.jinja")
+        .render(many={"rows": [], "trials": [], "held_out": [], "tuning_size": 1}, domains=[], trunk=told)
+    )
+    assert "| sst5 | 40 |" in page and "All four answers to a text" in page
