@@ -14,6 +14,7 @@ from sentimoe.records import read_json, write_text
 from .ablation_picture import ablation_picture
 from .added_steps import added_steps
 from .compression import compressions
+from .gain_picture import gain_picture
 from .interpretability import interpretability
 from .levers import records as levers
 from .one_trunk import one_trunk
@@ -88,6 +89,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if (results_folder / "many-texts").is_dir():
         pays = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
         pays |= {"trunk": one_trunk(results_folder)}
+        pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)
         write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)

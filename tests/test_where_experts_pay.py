@@ -9,6 +9,7 @@ from tiny import sparse
 
 from experiments import one_trunk
 from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
+from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
 from experiments.where_experts_pay import gain, many_texts
@@ -61,6 +62,14 @@ def test_the_rate_is_the_one_that_came_closest_on_all_seeds(tmp_path):
     assert study.rate_factor(Cell("sst5", "dense-longer", 3_000, 2)) == 2.0
     told = many_texts(tmp_path)
     assert told["held_out"] == [{"row": "dense", "kl": pytest.approx(1.25)}]
+
+
+def test_the_picture_shows_gains_of_two_sizes_or_is_not_drawn(tmp_path):
+    path, gained = tmp_path / "gain.png", {"difference": 0.002, "interval": [-0.001, 0.003], "seeds": 3}
+    rows = [{"row": "dense", "size": size, "less": {}} for size in (3_000, 20_000)]
+    one = {"row": "plain-1-of-8", "size": 3_000, "less": {"dense": gained}}
+    assert not gain_picture([*rows, one], path) and not path.exists()
+    assert gain_picture([*rows, one, one | {"size": 20_000}], path) and path.stat().st_size > 5000
 
 
 def test_work_is_done_once_by_whoever_comes_first(tmp_path):
@@ -140,6 +149,6 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
     page = (
         templates()
         .get_template("where-experts-pay.md.jinja")
-        .render(many={"rows": [], "trials": [], "held_out": [], "tuning_size": 1}, domains=[], trunk=told)
+        .render(many={"rows": [], "trials": [], "held_out": [], "tuning_size": 1}, domains=[], drawn=False, trunk=told)
     )
     assert "| sst5 | 40 |" in page and "All four answers to a text" in page
