@@ -25,10 +25,16 @@ certificate = next(each for each in about["certificates"] if each["tolerance"] =
 thresholds = [*certificate["thresholds"], 0.0]  # nobody stays after the last segment
 tokenizer = AutoTokenizer.from_pretrained(arguments.folder)
 core = openvino.Core()
-segments, heads = (
-    [core.compile_model(arguments.folder / f"{name}-{number + 1}.xml", "CPU") for number in range(len(thresholds))]
-    for name in ("segment", "head")
-)
+
+
+def networks(name: str, precision: str) -> list[openvino.CompiledModel]:
+    """Those of all stages, in the number format of the certificate: OpenVINO's own default may be another."""
+    paths = [arguments.folder / f"{name}-{number + 1}.xml" for number in range(len(thresholds))]
+    return [core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision}) for path in paths]
+
+
+segments = networks("segment", {"bfloat16": "bf16", "float32": "f32"}[about["original"]["precision"]])
+heads = networks("head", "f32")
 
 inputs = tokenizer(
     arguments.texts,

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +22,26 @@ class Fragile(Predictor):
                 if text.startswith("twice") and _seen(text.split()[1]) < 2:
                     os.kill(os.getpid(), signal.SIGKILL)
         return super().labelled(frame, unread)
+
+
+class Hoarder(Predictor):
+    """Takes more and more memory at the word "hoard", until somebody ends its process; 8 GB at most."""
+
+    def labelled(self, frame, unread=None):
+        if unread is None and frame["text"].str.startswith("hoard").any():
+            held = []
+            while len(held) < 80:
+                held.append(np.ones(100_000_000, dtype=np.uint8))
+                time.sleep(0.05)
+        return super().labelled(frame, unread)
+
+
+class Elsewhere(Predictor):
+    """Is on another machine than the one that certified it, in the processes of Ray."""
+
+    def uncertified(self):
+        other = ["was made on another machine"] if Path(sys.argv[0]).name == "default_worker.py" else []
+        return [*other, "was made in float16"]
 
 
 class Greedy(Predictor):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -189,10 +190,17 @@ def test_a_folder_with_other_things_is_left_alone(model, tmp_path):
     rows(10).to_csv(tmp_path / "in.csv", index=False)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
+    said = (r"out is not empty \(mine.txt\) and holds no journal", "also holds mine.txt, which no job wrote there")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"out is not empty \(mine.txt\) and holds no journal"):
+        with pytest.raises(ConfigError, match=said[overwrite]):
             label(model, [tmp_path / "in.csv"], tmp_path / "out", overwrite=overwrite)
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+    label(model, [tmp_path / "in.csv"], tmp_path / "done")
+    (tmp_path / "done" / "mine.txt").write_text("mine")
+    before = contents(tmp_path / "done")
+    with pytest.raises(ConfigError, match=said[True]):  # not after the parts are gone
+        label(model, [tmp_path / "in.csv"], tmp_path / "done", overwrite=True)
+    assert contents(tmp_path / "done") == before
 
 
 def test_two_processes_do_not_write_one_output(model, tmp_path):
@@ -299,6 +307,60 @@ def test_files_folders_and_patterns(tmp_path):
         input_files([f"{tmp_path}/*.parquet"])
 
 
+def test_linked_folders_are_read_and_locked_ones_are_errors(tmp_path, monkeypatch):
+    """Kind: `rglob` and `glob` pass by them without a word, and the job is done without their rows."""
+    for name in ("in/a.csv", "in/sub/b.csv", "archive/c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("text\na\n")
+    (tmp_path / "in" / "old").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive" / "loop").symlink_to(tmp_path / "in")
+    assert [path.name for path in input_files([tmp_path / "in"])] == ["a.csv", "c.csv", "b.csv"]
+    for given in (tmp_path / "in", f"{tmp_path}/in/*.csv", tmp_path / "in" / "a.csv"):
+        with pytest.raises(DataError, match="lies where the output is written; choose another output"):
+            input_files([given], [tmp_path / "in", tmp_path / "archive"])
+    scandir = os.scandir
+    (tmp_path / "archive" / "loop").unlink()
+    for code, kind in ((errno.EACCES, DataError), (errno.EIO, StoppedError)):
+
+        def locked(place=".", code=code):
+            if Path(place).name == "sub":
+                raise OSError(code, os.strerror(code), str(place))
+            return scandir(place)
+
+        monkeypatch.setattr(os, "scandir", locked)
+        for given in ("in", "in/**/*.csv", "in/*/*.csv"):
+            with pytest.raises(kind, match=rf"in/sub.* cannot be read.*{os.strerror(code)}"):
+                input_files([f"{tmp_path}/{given}"])
+        assert len(input_files([f"{tmp_path}/in/*.csv"])) == 1
+
+
+def test_what_follows_a_job_is_done_when_it_is_given_again(model, tmp_path):
+    """Kind: the parts are gone before the doubtful rows are written, and the job must be done anew for them."""
+    rows(30).to_csv(tmp_path / "in.csv", index=False)
+    read = []
+
+    def full(output):
+        raise StoppedError("the disk is full")
+
+    def job_with(then):
+        given = Job([tmp_path / "in.csv"], tmp_path / "out.csv", part_rows=20)
+        make = lambda column: Predictor(model, text_column=column, precision="float32")  # noqa: E731
+        return run(given, make, {}, lambda report, total: None, then=then)
+
+    with pytest.raises(StoppedError):
+        job_with(full)
+    assert job_with(lambda output: read.append(len(pd.read_csv(output)))).resumed == 30
+    assert read == [30] and sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_decimals_of_one_file_are_no_floats_of_another(model, tmp_path):
+    decimal = pa.array([Decimal("1234567.89")] * 5, pa.decimal128(12, 2))
+    pa.parquet.write_table(pa.table({"text": rows(5)["text"], "price": decimal}), tmp_path / "a.parquet")
+    pa.parquet.write_table(pa.table({"text": rows(5)["text"], "price": [0.5] * 5}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match='column "price" is of type decimal128'):
+        label(model, [tmp_path / "a.parquet", tmp_path / "b.parquet"], tmp_path / "out.csv")
+
+
 def test_inputs_are_one_table(model, tmp_path):
     rows(25).to_csv(tmp_path / "a.csv", index=False, sep=";")
     rows(30)[["text", "label", "id"]].to_json(tmp_path / "b.jsonl", orient="records", lines=True)
@@ -382,6 +444,7 @@ def test_a_full_disk_while_parts_are_joined_loses_none(model, tmp_path, monkeypa
         label(model, [tmp_path / "in.csv"], tmp_path / "out.csv", overwrite=True)
     monkeypatch.setattr(job, "join", real)
     assert (tmp_path / "out.csv").read_text() == "old"
+    (tmp_path / f"out.csv.{'0' * 32}.partial").write_text("left by a process that was killed while it joined")
     assert label(model, [tmp_path / "in.csv"], tmp_path / "out.csv", overwrite=True).resumed == 60
     assert len(pd.read_csv(tmp_path / "out.csv")) == 60 and len(list(tmp_path.iterdir())) == 2
 
@@ -526,7 +589,7 @@ def test_lines_of_standard_input_become_a_folder(model, tmp_path):
 
 @pytest.mark.parametrize("output", ["out", "out.csv"])
 def test_doubtful_rows_are_queued_across_parts(model, tmp_path, output):
-    frame = rows(60)
+    frame = rows(60).assign(prob_level="007")  # not one of ours
     found = Predictor(model, precision="float32")(frame)
     value = float(found["score"].quantile(0.3))
     frame.to_csv(tmp_path / "in.csv", index=False)
@@ -541,6 +604,7 @@ def test_doubtful_rows_are_queued_across_parts(model, tmp_path, output):
     low = found[found["score"] < value].sort_values("score", kind="stable")
     assert queue["id"].tolist() == low["id"].astype(str).tolist() and len(queue) > 10
     assert queue["row"].tolist() == (low.index + 1).tolist()  # across parts
+    assert set(queue["prob_level"]) == {"007"}
     assert review_queue(found.assign(reason=np.where(found["score"] < value, "doubtful", None))).columns[0] == "row"
     assert np.allclose(queue["score"], low["score"]) and queue["guess"].tolist() == low["label"].tolist()
 
@@ -690,6 +754,10 @@ def test_standard_input_in_another_encoding_and_to_one_file(model, tmp_path):
     assert pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the café", "the bad"]
     marked = subprocess.run([*told, "--overwrite"], input=b"\xef\xbb\xbfthe good", capture_output=True)
     assert marked.returncode == 0 and pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the good"]
+    halved = b"\xff\xfeh\x00i\x00\n\x00\x00\xd8x\x00"  # the first half of a pair in UTF-16
+    told_again = ("--output", tmp_path / "halved.csv", "--encoding", "utf-16", "--max-rejected", 1)
+    assert invoke("predict", "--model", model, *told_again, text=halved).exit_code == 0
+    assert pd.read_csv(tmp_path / "halved.csv")["reason"].fillna("").tolist() == ["", "undecodable"]
     refused = subprocess.run([*told, "--text-column", "text"], input=b"x", capture_output=True)
     assert refused.returncode == 2 and b"each line of standard input is a text" in refused.stderr
 

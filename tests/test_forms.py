@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import pickle
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow as pa
@@ -275,6 +278,19 @@ def test_an_error_in_an_actor_is_that_error():
     for cause in (None, ray.exceptions.WorkerCrashedError()):  # a machine or a process: Ray's own, which stops with 75
         found, error = told(cause)
         assert found is error
+
+
+def test_an_actor_that_was_given_no_gpu_takes_none(monkeypatch):
+    """Kind: sixteen actors of sixteen processors on one GPU, which Ray does not hide."""
+    pytest.importorskip("ray")
+    from sentimoe.batch.on_ray import Worker
+
+    given = pickle.dumps(SimpleNamespace(hashes=None)), {"hashes": None, "uncertified": []}, []
+    for on_gpu, seen in ((True, "0"), (False, "")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        with pytest.raises(TypeError):  # this is no predictor
+            Worker(*given, on_gpu, None)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
 
 
 def test_names_in_capitals_and_lines_in_utf_16(idle, tmp_path):

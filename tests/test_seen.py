@@ -41,12 +41,18 @@ def test_the_list_goes_with_the_model_and_into_what_is_trained_from_it(tmp_path)
     backbone = write_backbone(tmp_path / "backbone")
     first = SentimentClassifier(model=backbone, **TOLD).fit(texts[:40], labels[:40])
     assert first.seen_texts.mask(texts).sum() == 40  # those held out to choose the epoch too
+    assert first.seen_texts.complete
     first.save_pretrained(tmp_path / "first")
     loaded = SentimentClassifier.from_pretrained(tmp_path / "first")
     assert loaded.seen_texts.mask(texts).tolist() == [True] * 40 + [False] * 20
     source = str(tmp_path / "first")
     for told in ({"model": source, "head": "native"}, {"model": backbone, "teacher": source}):
         again = SentimentClassifier(**TOLD | told).fit(texts[30:50], labels[30:50])
-        assert again.seen_texts.mask(texts).sum() == 50
+        assert again.seen_texts.complete and again.seen_texts.mask(texts).sum() == 50
     save_adapted(loaded.model, loaded.tokenizer, tmp_path / "first")  # of another model, whose texts are not known
     assert SentimentClassifier.from_pretrained(tmp_path / "first").seen_texts is None
+    for told in ({"model": source, "head": "native"}, {"model": backbone, "teacher": source}):
+        again = SentimentClassifier(**TOLD | told).fit(texts[30:50], labels[30:50])
+        again.save_pretrained(tmp_path / "again")
+        seen = SentimentClassifier.from_pretrained(tmp_path / "again").seen_texts
+        assert not seen.complete and seen.mask(texts).sum() == 20

@@ -89,6 +89,17 @@ def test_odd_csv_is_read_as_whole(tmp_path, content, monkeypatch):
         assert len(found.columns) == len(set(found.columns))
 
 
+@pytest.mark.parametrize("place", [streaming.ROWS_AT_ONCE, streaming.ROWS_CHECKED, 700])
+def test_rows_with_other_cells_are_the_same_wherever_chunks_begin(tmp_path, place):
+    """Kind: older releases of pandas lose the cell too many of a row that begins a chunk."""
+    lines = ["id,text", *["1,a"] * (streaming.ROWS_CHECKED + 50)]
+    (tmp_path / "long.csv").write_text("\n".join([*lines[:place], "1,a,b", *lines[place:]]))
+    with pytest.raises(DataError, match="malformed CSV"):
+        inspected(tmp_path / "long.csv", PLAIN)
+    (tmp_path / "short.csv").write_text("\n".join([*lines[:place], "1", *lines[place:]]))
+    assert whole(tmp_path / "short.csv", streaming.ROWS_AT_ONCE)["text"].tolist().count("") == 1
+
+
 def test_excel_encoding_is_found_and_said(tmp_path, caplog):
     path = tmp_path / "x.csv"
     path.write_bytes("Text;n\ncafé – très bon;1\nnaïve;2\n".encode("cp1252"))

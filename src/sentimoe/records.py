@@ -49,6 +49,15 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def remove_asides(path: Path) -> None:
+    """Remove what processes that were killed left beside a file while they wrote it. None may be writing it now."""
+    goal = Path(os.path.realpath(path))
+    aside = re.compile(rf"{re.escape(goal.name[:40])}\.[0-9a-f]{{32}}\.partial")
+    for each in goal.parent.iterdir():
+        if aside.fullmatch(each.name):
+            each.unlink()
+
+
 @contextmanager
 def writes(folder: Path) -> Iterator[None]:
     """Around what writes to a folder. Raises ConfigError where that is not allowed, StoppedError where it fails.

@@ -18,14 +18,11 @@ def certificate_for(
 
     Says where the processor, the number format or the reading of long texts are not those that it was made with.
     """
-    import torch
-
-    from sentimoe.inference import certificate_of, compute_dtype, is_compressed
+    from sentimoe.inference import certificate_of, is_compressed, made_elsewhere
 
     folder = Path(model)
     if not is_compressed(folder):
         return None
-    from sentimoe.machine import hardware, versions
     from sentimoe.model_folder import COMPRESSED
 
     from .models import beside_model
@@ -36,15 +33,8 @@ def certificate_for(
         counted = f": {differ['differ']} of {differ['texts']} labels differed where it was made" if differ else ""
         say(f"note: all layers read every text; what rounding changes is not certified{counted}")
         return None
-    here = hardware() | {"openvino": versions("openvino")["openvino"]}
-    made_on = about["hardware"] | {name: each for name, each in about["versions"].items() if name == "openvino"}
-    decisive = [name for name in ("processor", "bfloat16", "int8", "openvino") if name in made_on]
-    if other := [name for name in decisive if here[name] != made_on[name]]:
-        told = ", ".join(f"{name} {made_on[name]!r}, here {here[name]!r}" for name in other)
-        say(f"warning: the certificate of {model} was made on another machine ({told}); it may not hold here")
-    dtype = str(compute_dtype(precision, torch.device("cpu"))).removeprefix("torch.")
-    if dtype != (made := about["original"]["precision"]):
-        say(f"warning: the certificate of {model} was made in {made}, and this runs in {dtype}; it may not hold here")
+    for reason in made_elsewhere(about, precision):
+        say(f"warning: the certificate of {model} {reason}; it may not hold here")
     if long_texts == "truncate":
         say(
             f"warning: the certificate of {model} is of texts that were read whole; it does not cover texts that are cut"

@@ -84,12 +84,14 @@ def label_many(
     from sentimoe.batch.review import doubtful_rows
     from sentimoe.data import write_table
     from sentimoe.errors import ConfigError
+    from sentimoe.model_folder import find_folder
 
     from .certificates import certificate_for, warn_of_layers
     from .models import usual_format
     from .show import prepare_process
 
     prepare_process()
+    model = str(find_folder(model))
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
     own: dict[str, Any] = {
         "max_characters": max_characters or LONGEST,
@@ -124,16 +126,20 @@ def label_many(
         say_what_it_takes(job, make, cluster is not None)
         return
     certificate = certificate_for(model, settings["max_disagreement"], settings["precision"], settings["long_texts"])
+    queued: list[str] = []
+
+    def review(output: Path) -> None:
+        if doubtful is not None:
+            queue = doubtful_rows(output, made[0].numbers)
+            write_table(queue, doubtful, overwrite)
+            queued.append(f"{len(queue):,} of them are doubtful, and written to {doubtful} too")
+
     with stopped_by_signals("sentimoe"), _progress() as progress:
-        report = run(job, make, decide, progress, where)
+        report = run(job, make, decide, progress, where, review)
     if certificate is not None and report.layers:
         warn_of_layers(certificate, report.layers)
-    for line in told(report, output, made[0].engine.max_length):
+    for line in (*told(report, output, made[0].engine.max_length), *queued):
         say(line)
-    if doubtful is not None:
-        queue = doubtful_rows(output)
-        write_table(queue, doubtful, overwrite)
-        say(f"{len(queue):,} of them are doubtful, and written to {doubtful} too")
 
 
 def told(report: Report, output: Path, max_length: int) -> list[str]:
@@ -224,17 +230,19 @@ def check_lines(text_column: str | None, delimiter: str | None, encoding: str | 
 def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
     """Lines of texts as a JSONL file for as long as it is needed: a job looks at its input before it reads it.
 
-    encoding: None: UTF-8. Bytes that are none of its characters stay as they are, so that their rows are rejected.
+    encoding: None: UTF-8. Bytes that are none of its characters are marked, so that their rows are rejected.
     """
+    import sentimoe.data.characters  # noqa: F401 - registers how bytes are marked
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard-input.jsonl"
         with path.open("wb") as file:
-            lines = TextIOWrapper(stream, encoding or "utf-8", "surrogateescape", newline="\n")
+            lines = TextIOWrapper(stream, encoding or "utf-8", "sentimoe_mark", newline="\n")
             for number, line in enumerate(lines):
                 text = line.removesuffix("\n").removesuffix("\r")
                 text = text.removeprefix("\ufeff") if number == 0 else text
                 record = json.dumps({"text": text}, ensure_ascii=False)
-                file.write(record.encode("utf-8", "surrogateescape") + b"\n")
+                file.write(record.encode() + b"\n")
             lines.detach()
         yield path
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import daft
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import ray
 from backbone import train_classifier
-from fragile import Fragile, Greedy
+from fragile import Elsewhere, Fragile, Greedy, Hoarder
 from ray.cluster_utils import Cluster as LocalCluster
 
 from sentimoe.batch import Cluster, Job, Predictor, run
@@ -92,6 +93,45 @@ def test_a_worker_that_is_out_of_memory_gives_up_one_text(model, cluster, tmp_pa
     report, found = label(model, frame, tmp_path, Greedy, Cluster())
     same(found, expected, [42])
     assert dict(report.reasons) == {"out of memory": 1}
+
+
+def test_a_text_for_which_ray_ends_processes_is_rejected_alone(model, monkeypatch, tmp_path):
+    """Ray's memory monitor kills what takes too much before the kernel does."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    memory = psutil.virtual_memory()
+    threshold = 1 - (memory.available - 3e9) / memory.total
+    watched = {"memory_usage_threshold": threshold, "memory_monitor_refresh_ms": 100}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=watched)
+    try:
+        frame = rows(_611="hoard")
+        _, expected = label(model, frame, tmp_path)
+        report, found = label(model, frame, tmp_path, Hoarder, Cluster())
+        same(found, expected, [611])
+        assert dict(report.reasons) == {"process died": 1}
+    finally:
+        ray.shutdown()
+
+
+def test_a_head_without_processors_reads_for_the_others(model, tmp_path):
+    """As operators set it up: the head node, on which the job is started, runs no work."""
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 200_000_000}
+    made = LocalCluster(initialize_head=True, head_node_args=head)
+    try:
+        made.add_node(num_cpus=1, object_store_memory=200_000_000)
+        ray.init(address=made.address, log_to_driver=False)
+        _, expected = label(model, rows(), tmp_path)
+        report, found = label(model, rows(), tmp_path, Predictor, Cluster())
+        same(found, expected)
+        assert report.scored == ROWS
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def test_a_machine_on_which_the_certificate_does_not_hold_is_named(model, cluster, tmp_path, caplog):
+    label(model, rows(), tmp_path, Elsewhere, Cluster())
+    (line,) = caplog.messages
+    assert "the certificate of" in line and "was made on another machine; it may not hold there" in line
 
 
 def test_a_node_that_goes_away_takes_no_row_along(model, cluster, tmp_path):

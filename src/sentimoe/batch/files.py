@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ..data.writing import arrow_table, header_of, write_arrow, write_table
 from ..errors import DataError
 from ..manifest import sha256
-from ..records import written_aside
+from ..records import remove_asides, written_aside
 
 KINDS = ("csv", "jsonl", "parquet")
 EMPTY = {b"empty": b"in the first part"}
@@ -87,6 +87,7 @@ def join(
 
     tell: gets the hash of the file before it gets its name. Raises DataError where there is a file of this name.
     """
+    remove_asides(target)
     try:
         with written_aside(target, overwrite) as partial:
             if target.suffix.lower() == ".parquet":

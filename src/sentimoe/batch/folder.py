@@ -56,8 +56,12 @@ def opened(folder: Path, about: dict[str, Any], overwrite: bool, finished_too: b
         if journal.done is None or not (overwrite and finished_too):
             return journal
     except ConfigError:
-        if not overwrite or not all(_is_ours(path) for path in folder.iterdir()):
+        if not overwrite:
             raise
+    if others := [path.name for path in folder.iterdir() if not _is_ours(path) and not path.name.startswith(".")]:
+        raise ConfigError(
+            f"{folder} also holds {min(others)}, which no job wrote there; move it away, or choose another folder"
+        )
     _remove(folder)
     return Journal(folder, about)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..data.reading import READERS, FileFormat, kind_of
 from ..data.rows import find_column
-from ..data.streaming import ROWS_AT_ONCE, Source, frames, inspected
+from ..data.streaming import ROWS_AT_ONCE, Source, frames, inspected, reads
 from ..errors import DataError
 from .schemas import unified
 
@@ -25,33 +25,33 @@ PART_BYTES = 256_000_000  # of a part in memory, however few its rows are
 def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> list[Path]:
     """Files as they are named; of a folder and of a pattern such as `data/*.csv` those that can be read, sorted.
 
-    leave_out: files and folders that are written. Raises DataError where there is none, or one is named twice.
+    leave_out: files and folders that are written. Links to folders are followed. Raises DataError where there is no
+    file, one is named twice, or a folder cannot be listed.
     """
     written = {path.resolve() for path in leave_out}
-
-    def read(path: Path, folder: Path) -> bool:
-        place = path.resolve()
-        return _readable(path, folder) and path.is_file() and written.isdisjoint((place, *place.parents))
-
     found: list[Path] = []
     for each in given:
         name = os.path.expanduser(each)
         if os.path.isdir(name):
-            below = sorted(path for path in Path(name).rglob("*") if read(path, Path(name)))
-            others = [path for path in Path(name).rglob("*") if path.is_file() and not _hidden(path, Path(name))]
-            if others := sorted(path for path in others if kind_of(path) not in READERS):
+            files = [path for path in _files_below(name) if not _hidden(path, Path(name))]
+            below = [path for path in files if kind_of(path) in READERS]
+            if others := [path for path in files if kind_of(path) not in READERS]:
                 logger.warning(
                     "%s: files that are no tables are not read: %d, such as %s", each, len(others), others[0]
                 )
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
-            if not written.isdisjoint(below[0].resolve().parents):
-                raise DataError(f"{each} lies where the output is written; choose another output")
         else:
-            below = sorted(path for path in map(Path, glob.glob(name, recursive=True)) if read(path, path.parent))
+            files = [path for path in map(Path, _matches(name)) if _is_file(path)]
+            below = [path for path in files if kind_of(path) in READERS and not _hidden(path, path.parent)]
         if not below:
             raise DataError(f"{each}: no file to read there; files end in {', '.join(READERS)}, plain, .gz or .zst")
-        found += below
+        apart = [path for path in below if written.isdisjoint(path.resolve().parents)]
+        if below != [Path(name)]:  # a file that is named may be replaced by its labelled self
+            apart = [path for path in apart if path.resolve() not in written]
+        if not apart:
+            raise DataError(f"{each} lies where the output is written; choose another output")
+        found += sorted(apart)
     if not found:
         raise DataError("no input was given; name files, folders or patterns")
     counts = Counter(path.resolve() for path in found)
@@ -60,15 +60,49 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
     return found
 
 
-def _readable(path: Path, folder: Path) -> bool:
-    """Whether its name is that of a table, and it is not hidden."""
-    return kind_of(path) in READERS and not _hidden(path, folder)
+def _files_below(folder: str) -> list[Path]:
+    """All files in a folder and in those below it, also behind links; each folder is listed once."""
+
+    def refused(error: OSError) -> None:
+        with reads(Path(error.filename)):
+            raise error
+
+    found: list[Path] = []
+    listed: set[str] = set()
+    for place, folders, names in os.walk(folder, onerror=refused, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in listed else sorted(each for each in folders if not _hides(each))
+        found += [] if real in listed else [Path(place, name) for name in names]
+        listed.add(real)
+    return [path for path in found if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    with reads(path):
+        return path.is_file()
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a pattern matches. Folders in which it looks and that cannot be listed are errors, which `glob` hides."""
+    parts = Path(pattern).parts
+    for count, part in enumerate(parts):
+        if glob.has_magic(part):
+            above = glob.glob(os.path.join(*parts[:count]) if count else ".", recursive=True)
+            for place in filter(os.path.isdir, above):
+                with reads(Path(place)):
+                    os.scandir(place).close()
+    return glob.glob(pattern, recursive=True)
 
 
 def _hidden(path: Path, folder: Path) -> bool:
     """Whether a name on the way from the folder begins with `.` or `_`, or is that of the parts of a job."""
-    way = path.relative_to(folder).parts
-    return any(part.startswith((".", "_")) for part in way) or any(part.endswith(".partial") for part in way[:-1])
+    *folders, name = path.relative_to(folder).parts
+    return name.startswith((".", "_")) or any(map(_hides, folders))
+
+
+def _hides(folder: str) -> bool:
+    """Whether nothing in a folder of this name is an input."""
+    return folder.startswith((".", "_")) or folder.endswith(".partial")
 
 
 def looked_at(files: Sequence[Path], file_format: FileFormat, text_column: str | None = None) -> list[Source]:

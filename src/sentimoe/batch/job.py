@@ -59,12 +59,13 @@ def run(
     settings: dict[str, Any],
     progress: Progress,
     cluster: Cluster | None = None,
+    then: Callable[[Path], None] = lambda output: None,
 ) -> Report:
     """Do a job, or what is left of it.
 
     make: from the column of the texts to what labels them; the inputs are looked at before. settings: what else
     decides an answer, for the journal. progress: is told of the rows before the work, and after each part. cluster:
-    None: this process does it all.
+    None: this process does it all. then: is given the whole output; where that fails, the same job goes on with it.
 
     Raises:
         ConfigError: the output exists, holds another job, or another process works on it.
@@ -107,6 +108,9 @@ def run(
                 if journal.joined is None or not output.exists() or sha256(output) != journal.joined:
                     listed = [folder / part["file"] for part in journal.parts]
                     join(listed, output, predictor.labelled(empty), job.overwrite, journal.join)
+        then(output)
+        if single:
+            with writes(output):
                 remove_parts(folder)
     report.seconds = time.monotonic() - started
     return report
@@ -140,6 +144,6 @@ def _about(
         "limit": job.limit,
         "settings": settings,
         "versions": packages,
-        "engine": "local" if cluster is None else "ray",
+        "engine": "local" if cluster is None else "ray, on GPUs" if cluster.gpus else "ray",
         "machine": {name: here[name] for name in ("processor", "bfloat16", "threads", "gpu")},
     }

@@ -6,6 +6,8 @@ its part is read again; `quarantine` finds out whether a row was the cause.
 
 from __future__ import annotations
 
+import logging
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +29,8 @@ from .inputs import parts
 from .predictor import DIED, HALVED, Predictor
 from .quarantine import Attempts, pieces
 
-READER_CPUS = 0.1
+logger = logging.getLogger(__name__)
+READER_CPUS = 0  # so that it runs on a head node without processors
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,22 @@ class Parts(Datasource):
 
 
 class Worker:
-    """An actor: it holds the model, and answers a part at a time."""
+    """An actor: it holds the model, and answers a part at a time. there: what the model is where the job was begun."""
 
-    def __init__(self, predictor: bytes, hashes: dict[str, str], written: Sequence[Path], attempts: Any):
+    def __init__(self, predictor: bytes, there: dict[str, Any], written: Sequence[Path], on_gpu: bool, attempts: Any):
+        if not on_gpu:  # Ray hides no GPU from those who ask for none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self.predictor: Predictor = pickle.loads(predictor)
         self.attempts = attempts
-        if self.predictor.hashes(written) != hashes:
+        if self.predictor.hashes(written) != there["hashes"]:
             raise ConfigError(
                 f"{self.predictor.folder} on {ray.util.get_node_ip_address()} is not the model of the machine where "
                 "the job was started; copy it there"
             )
+        for reason in self.predictor.uncertified():
+            if reason not in there["uncertified"]:
+                where = f"on {ray.util.get_node_ip_address()}, the certificate of {self.predictor.folder}"
+                ray.get(attempts.note.remote(f"{where} {reason}; it may not hold there"))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         part = batch["part"][0].as_py()
@@ -103,12 +112,13 @@ def labelled_on_ray(
     with cluster.connected() as actors, DataContext.current(_context()):
         local = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         attempts = ray.remote(Attempts).options(num_cpus=0, label_selector=local).remote()
+        told = {"hashes": predictor.hashes(written), "uncertified": predictor.uncertified()}
         given = ray.data.read_datasource(
             Parts(here, rows, limit, done), override_num_blocks=1, num_cpus=READER_CPUS, label_selector=local
         )
         found = given.map_batches(
             Worker,
-            fn_constructor_args=(pickle.dumps(predictor), predictor.hashes(written), list(written), attempts),
+            fn_constructor_args=(pickle.dumps(predictor), told, list(written), cluster.gpus > 0, attempts),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=actors),
@@ -120,6 +130,8 @@ def labelled_on_ray(
                 if row["part"] != expected:
                     raise RuntimeError(f"Ray gave part {row['part']} where part {expected} was due; report this")
                 yield pickle.loads(row["rows"])
+            for note in ray.get(attempts.notes.remote()):
+                logger.warning(note)
         except ray.exceptions.RayTaskError as error:
             raise _own(error) from error
 

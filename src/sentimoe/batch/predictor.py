@@ -16,12 +16,12 @@ import torch
 from ..classifier import SentimentClassifier
 from ..data import clean_text
 from ..data.characters import UNDECODABLE, is_marked
-from ..data.predicted import STRING, made_up, named_domains, with_predictions
+from ..data.predicted import STRING, made_up, named_domains, probability_names, with_predictions
 from ..data.rows import cells
 from ..errors import ConfigError, DataError, PredictionError
-from ..inference import Engine, OpenVINOClassifier, RoutedClassifier, StagedClassifier
+from ..inference import Engine, OpenVINOClassifier, RoutedClassifier, StagedClassifier, is_compressed, made_elsewhere
 from ..manifest import sha256
-from ..model_folder import THRESHOLD, find_folder
+from ..model_folder import COMPRESSED, THRESHOLD, find_folder, read_object
 from ..predictions import Predictions, joined
 
 BLANK, DOUBTFUL = "blank", "doubtful"
@@ -95,6 +95,19 @@ class Predictor:
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
         files = [path for path in files if others.isdisjoint((path.resolve(), *path.resolve().parents))]
         return {path.relative_to(self.folder).as_posix(): sha256(path) for path in files}
+
+    @property
+    def numbers(self) -> list[str]:
+        """The columns of numbers that it adds."""
+        each_class = probability_names(list(map(str, self.classes))) if self.probabilities else []
+        more = {"layers": self.counts_layers, "domain_score": bool(self.domains)}
+        return ["score", *each_class, *(name for name, added in more.items() if added)]
+
+    def uncertified(self) -> list[str]:
+        """Why the certificates of a compressed model may not hold on this machine, a clause each."""
+        if not is_compressed(self.folder) or self.settings.get("max_disagreement") == 0:
+            return []
+        return made_elsewhere(read_object(self.folder / COMPRESSED), self.settings.get("precision", "auto"))
 
     def labelled(self, frame: pd.DataFrame, unread: str | None = None) -> pd.DataFrame:
         """The frame with what the model says of each row. unread: why no row is to be read, if so.

@@ -43,6 +43,7 @@ class Attempts:
     def __init__(self) -> None:
         self._reading: dict[int, Piece] = {}
         self._deaths: dict[int, list[Piece]] = {}
+        self._notes: set[str] = set()
 
     def begin(self, part: int) -> list[Piece]:
         """The deaths of a part that somebody begins. Who began it before, and has not ended it, is dead."""
@@ -59,3 +60,11 @@ class Attempts:
         """Forget a part that is answered."""
         self._reading.pop(part, None)
         self._deaths.pop(part, None)
+
+    def note(self, text: str) -> None:
+        """Keep what the one who started the job is to be told."""
+        self._notes.add(text)
+
+    def notes(self) -> list[str]:
+        """All of them, each once."""
+        return sorted(self._notes)

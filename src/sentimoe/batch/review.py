@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from .predictor import DOUBTFUL
 AT_ONCE, ROW = 16_384, "row"
 
 
-def doubtful_rows(output: Path) -> pd.DataFrame:
+def doubtful_rows(output: Path, numbers: Sequence[str] = ("score",)) -> pd.DataFrame:
     """The rows below the threshold of the model, the most doubtful first, as `review_queue` gives them.
 
-    output: the file or the folder of parts that a job wrote. Only these rows are kept in memory.
+    output: the file or the folder of parts that a job wrote. numbers: the columns of numbers that it added. Only these
+    rows are kept in memory.
     """
     files = sorted(output.glob("part-*")) if output.is_dir() else [output]
     sources = [inspected(file, FileFormat("utf-8", ",") if file.suffix == ".csv" else FileFormat()) for file in files]
@@ -27,7 +29,6 @@ def doubtful_rows(output: Path) -> pd.DataFrame:
             found.append(_numbered(frame, read))
             read += len(frame)
     rows = pd.concat(found or [_numbered(without_rows(sources[0]), 0)], ignore_index=True)
-    numbers = [name for name in rows.columns if name == "score" or name.startswith("prob_")]
     rows = rows.assign(**{name: pd.to_numeric(rows[name]) for name in numbers})
     return rows.sort_values("score", kind="stable", ignore_index=True)
 

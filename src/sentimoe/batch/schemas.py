@@ -82,10 +82,10 @@ def _merged(known: pa.Field, where: Source, field: pa.Field, source: Source) -> 
 
 
 def _kind(of: pa.DataType) -> object:
-    """Types of one kind may be widened: an integer must not become a float, nor a string bytes."""
+    """Types of one kind may be widened: an integer or a decimal must not become a float, nor a string bytes."""
     if pa.types.is_nested(of) or pa.types.is_dictionary(of):
         return of
-    return pa.types.is_integer(of), pa.types.is_string(of) or pa.types.is_large_string(of)
+    return pa.types.is_integer(of), pa.types.is_decimal(of), pa.types.is_string(of) or pa.types.is_large_string(of)
 
 
 def _are_numbers(*fields: pa.Field) -> bool:

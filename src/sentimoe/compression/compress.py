@@ -37,6 +37,7 @@ LIMITS = (
     "as those that certified it, on the same kind of processor.",
     "Each text gets one label; the model does not tell which aspect an opinion is about.",
 )
+FEW_REPEATS = 0.1  # share of the texts
 LEAST, MOST = 0.0001, 0.5  # shares of texts whose label may be another
 
 
@@ -91,12 +92,18 @@ def compress(
         raise ConfigError(f"{output} is not empty; choose another folder")
     length = window_length(None, tokenizer, position_limit(model))
     check_segments(exportable(model), max((lever.cuts for lever in levers), key=len), length)
-    if seen is None:
-        progress("warning: the model keeps no list of its training texts; if some are here, too much is certified")
+    if seen is None or not seen.complete:
+        which = "the model keeps no list" if seen is None else "nobody keeps a whole list"
+        progress(f"warning: {which} of its training texts; if some are here, too much is certified")
     known = np.zeros(len(texts), dtype=bool) if seen is None else seen.mask(texts)
     read = set(make_windows(texts, tokenizer, length, "truncate").owner)  # a lone U+FE0F has no token
     texts = [text if row in read else "" for row, text in enumerate(texts)]
     parts = divided(texts, known, max_disagreement, seed)
+    if parts.repeats > FEW_REPEATS * len(texts):
+        progress(
+            f"warning: {parts.repeats:,} of {len(texts):,} texts are repeats; the certificate counts each different "
+            "text once, so the share of all rows that change may be another"
+        )
     for line in (str(parts), *promises(len(parts.certify), max_disagreement)):
         progress(line)
     true = None if labels is None else label_indices(labels, _names(model))[parts.certify_rows]
@@ -117,7 +124,7 @@ def compress(
             "certify": len(parts.certify),
             "repeats_left_out": parts.repeats,
             "blank_left_out": parts.blank,
-            "seen_in_training": None if seen is None else parts.seen,
+            "seen_in_training": parts.seen if seen is not None and seen.complete else None,
             "certify_sha256": hashlib.sha256("\0".join(parts.certify).encode()).hexdigest(),
         },
         "seed": seed,

@@ -99,7 +99,8 @@ class Search:
             others = " and ".join(f"{each.tolerance:g}" for each in certificates)
             raise NotSupportedError(
                 f"{len(self.parts.certify)} texts do not certify max_disagreement={self.tolerance:g} for "
-                f"{variant.lever}{f', but {others}' if others else ''}; give more texts, or raise it"
+                f"{variant.lever}{f', but {others}' if others else ''}; raise it, or give other texts (to try the same "
+                "ones until they pass would make the 95% untrue)"
             )
         main = next(each for each in certificates if each.tolerance == self.tolerance)
         self.progress("timing the result beside the original")

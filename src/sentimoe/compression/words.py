@@ -17,9 +17,9 @@ def certificate_lines(about: dict[str, Any]) -> list[str]:
     for each in about["certificates"]:
         lines.append(
             f"--max-disagreement {each['tolerance']:g}: with 95% confidence, at most {each['tolerance']:.2%} of the "
-            f"labels of further texts of this kind differ from the original's; {each['differ']} of {each['texts']} "
-            f"differed (the upper bound of this setting alone is {each['upper_bound']:.2%}; {each['mean_layers']:.2f} "
-            "layers per text)"
+            f"labels of further texts of this kind (repeats counted once) differ from the original's; {each['differ']} "
+            f"of {each['texts']} differed (the upper bound of this setting alone is {each['upper_bound']:.2%}; "
+            f"{each['mean_layers']:.2f} layers per text)"
         )
     if len(about["certificates"]) > 1:
         lines.append("the confidence of 95% holds for each of these by itself, not for all of them together")

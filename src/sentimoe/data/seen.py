@@ -17,12 +17,15 @@ from ..errors import ModelFolderError
 from ..model_folder import SEEN
 from .splitting import normalise
 
+MORE = np.uint64(0)  # stands among the hashes for texts that nobody knows
+
 
 @dataclass(frozen=True)
 class SeenTexts:
     """The texts that training, the choice of the epoch or the temperature of a model saw.
 
-    hashes: [N] uint64, sorted, each once, of the texts without differences of case and whitespace.
+    hashes: [N] uint64, sorted, each once, of the texts without differences of case and whitespace; 0 where the model
+    saw more texts, such as those that the classifier was trained on from which its training started.
     """
 
     hashes: NDArray[np.uint64]
@@ -31,6 +34,15 @@ class SeenTexts:
     def of(cls, texts: Iterable[str]) -> SeenTexts:
         """These texts."""
         return cls(np.unique(_hashes(texts)))
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all that the model saw."""
+        return MORE not in self.hashes
+
+    def and_more(self) -> SeenTexts:
+        """These, and others that nobody knows."""
+        return SeenTexts(np.union1d(self.hashes, [MORE]))
 
     def mask(self, texts: Iterable[str]) -> NDArray[np.bool_]:
         """Which of B texts are among them, [B]."""

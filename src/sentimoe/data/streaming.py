@@ -71,7 +71,7 @@ class Source:
 
     def check_unchanged(self) -> None:
         """Raises DataError where the file has been written to since it was looked at."""
-        with _readable(self.path):
+        with reads(self.path):
             now = self.path.stat()
         if (now.st_size, now.st_mtime_ns) != (self.size, self.changed):
             raise DataError(
@@ -96,7 +96,7 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
         names = tuple(map(str, frame.columns))
         encoding, delimiter = file_format.encoding or "", file_format.delimiter or ""
         return Source(path, kind, *before, sha256(path), names, len(frame), encoding, delimiter)
-    with _readable(path):
+    with reads(path):
         found = Source(path, kind, *_state(path), sha256(path), ())
         if kind == ".parquet":
             with _parquet(path) as file:
@@ -150,7 +150,7 @@ def frames(source: Source, rows: int) -> Iterator[pd.DataFrame]:
 
     Raises DataError where the file is damaged or malformed further on.
     """
-    with _readable(source.path):
+    with reads(source.path):
         for frame in _frames(source, rows):
             frame.columns = pd.Index(source.columns, dtype=object)
             yield frame
@@ -210,7 +210,8 @@ def _frame(records: list[dict[str, Any]], source: Source) -> pd.DataFrame:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def reads(path: Path) -> Iterator[None]:
+    """Around what reads a file or lists a folder. Raises DataError where that fails, StoppedError where it may pass."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -1,6 +1,6 @@
 """Texts in, probabilities out."""
 
-from .compressed import certificate_of, is_compressed, load_compressed, save_compressed
+from .compressed import certificate_of, is_compressed, load_compressed, made_elsewhere, save_compressed
 from .compressed_export import export_compressed
 from .conversion import Comparison, ExportWrapper, exportable, padded_probe
 from .domain_folder import (
@@ -48,6 +48,7 @@ __all__ = [
     "load_compressed",
     "load_exported",
     "load_routed",
+    "made_elsewhere",
     "make_windows",
     "padded_probe",
     "position_limit",

@@ -17,12 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import SeenTexts
 from ..errors import ConfigError, ModelFolderError
+from ..machine import hardware, versions
 from ..manifest import sha256
 from ..model_card import write_card
 from ..model_folder import COMPRESSED, check_files, check_hashes, read_object, saved_whole
 from ..records import write_json
 from .exits import ExitHead, StagedClassifier
 from .openvino import import_openvino
+from .precision import compute_dtype
 from .segment_networks import network_of, save_network
 
 FORMAT = "sentimoe-compressed-1"
@@ -111,6 +113,22 @@ def load_compressed(
 def is_compressed(folder: Path) -> bool:
     """Whether a folder was written by `save_compressed`."""
     return (folder / COMPRESSED).exists()
+
+
+def made_elsewhere(about: dict[str, Any], precision: str = "auto") -> list[str]:
+    """Why the certificates of a folder may not hold on this machine, a clause each; none where nothing is other.
+
+    about: what `sentimoe_compressed.json` says. precision: in which the folder is run here.
+    """
+    here = hardware() | {"openvino": versions("openvino")["openvino"]}
+    made_on = about["hardware"] | {name: each for name, each in about["versions"].items() if name == "openvino"}
+    decisive = [name for name in ("processor", "bfloat16", "int8", "openvino") if name in made_on]
+    found = [f"{name} {made_on[name]!r}, here {here[name]!r}" for name in decisive if here[name] != made_on[name]]
+    reasons = [f"was made on another machine ({', '.join(found)})"] if found else []
+    dtype = str(compute_dtype(precision, torch.device("cpu"))).removeprefix("torch.")
+    if dtype != (made := about["original"]["precision"]):
+        reasons.append(f"was made in {made}, and this runs in {dtype}")
+    return reasons
 
 
 def certificate_of(about: dict[str, Any], max_disagreement: float | None = None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from ..model_folder import load_tokenizer as load_stored_tokenizer
 from ..upcycle import backbone_path, load_classifier
 from .distillation import NO_LABEL, Distillation
 from .kept_answers import TeacherAnswers, answers_key, kept_or_asked
+from .seen_before import seen_before
 from .sizes import sized
 from .teachers import load_teacher, running_teacher, soft_teacher_probs
 from .trainer import parameter_groups
@@ -64,7 +65,7 @@ class Prepared:
         """The texts of training and validation, and those that the model it starts from or its teachers saw before."""
         seen = SeenTexts.of(self.train.texts + self.validation.texts)
         for source in (self.config.model, *self.config.teachers):
-            seen |= SeenTexts.load(Path(source))
+            seen |= seen_before(source)
         return seen
 
 
