@@ -87,7 +87,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         page = environment.get_template("sizes.md.jinja").render(summary(results_folder / "sizes"))
         write_text(docs / "sizes.md", page)
     if (results_folder / "many-texts").is_dir():
-        pays = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
+        pays: dict[str, Any] = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
         pays |= {"trunk": one_trunk(results_folder)}
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)

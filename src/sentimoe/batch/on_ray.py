@@ -111,7 +111,7 @@ def labelled_on_ray(
     here = [replace(source, path=source.path.resolve()) for source in sources]
     with cluster.connected() as actors, DataContext.current(_context()):
         local = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-        attempts = ray.remote(Attempts).options(num_cpus=0, label_selector=local).remote()
+        attempts: Any = ray.remote(Attempts).options(num_cpus=0, label_selector=local).remote()
         told = {"hashes": predictor.hashes(written), "uncertified": predictor.uncertified()}
         given = ray.data.read_datasource(
             Parts(here, rows, limit, done), override_num_blocks=1, num_cpus=READER_CPUS, label_selector=local
