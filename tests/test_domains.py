@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,22 +13,29 @@ import pytest
 import torch
 from backbone import labelled_texts, train_classifier
 from command import invoke
+from huggingface_hub.utils import filter_repo_objects
 from tiny import D, batch, dense, sparse, texts
 
 from sentimoe import SentimentClassifier
+from sentimoe.bench import speed
 from sentimoe.data import FileFormat, dataset_from_texts, load_dataset
 from sentimoe.domains import OldTexts, Recipe, add_domain, router
 from sentimoe.domains.fitting import Examples, train_top
+from sentimoe.domains.old import what_is_old
 from sentimoe.domains.receipt import identical
 from sentimoe.domains.router import fit_router
+from sentimoe.domains.states import Trunk
+from sentimoe.domains.top import with_labels_of
 from sentimoe.domains.updates import KINDS, start, updates_of
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
 from sentimoe.evaluation import Threshold
 from sentimoe.inference import domain_names, remove_domain
+from sentimoe.inference.conversion import padded_probe
 from sentimoe.inference.domain_folder import kept_vectors
 from sentimoe.inference.routed import Domain, RoutedClassifier, changed_weights, routed
 from sentimoe.inference.segments import Segment
-from sentimoe.model_folder import SEEN
+from sentimoe.model_folder import SEEN, THRESHOLD
+from sentimoe.model_folder.finding import WANTED
 from sentimoe.upcycle import head_modules, mean_over_real_tokens
 from sentimoe_cli.domains import told
 
@@ -466,3 +475,71 @@ def test_a_domain_that_makes_its_texts_worse_is_told(added):
     receipt["domain"]["before"] = {"accuracy": 2.0}
     lines = "\n".join(told(receipt))
     assert "its own texts were answered better before" in lines and "all domains together take 0.00%" in lines
+
+
+def test_threads_get_their_own_answers(added):
+    """Kind: the states of a call in the segment, where the next call of another thread finds them."""
+    classifier = SentimentClassifier.from_pretrained(added[0], precision="float32")
+    (new, _), (old, _) = flights(120, "plane"), labelled_texts(120)
+    parts = [[*new[start : start + 10], *old[start : start + 10]] for start in range(0, 120, 10)]
+    expected = [classifier.predict_proba(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for found, alone in zip(pool.map(classifier.predict_proba, parts), expected, strict=True):
+                np.testing.assert_array_equal(found, alone)
+
+
+def test_a_probe_lies_where_the_model_does():
+    """Kind: a model with domains on a GPU cannot be loaded, and no test has one."""
+    assert {each.device.type for each in padded_probe(dense("bert").to("meta")).values()} == {"meta"}
+
+
+def test_vectors_that_are_left_over_are_not_believed(base, copied):
+    """Kind: those of another number of layers, by which any domain tells its texts from all others."""
+    shutil.rmtree(copied / "domains" / "airlines")
+    assert kept_vectors(copied) and not domain_names(copied)
+    classifier = SentimentClassifier.from_pretrained(base, precision="float32")
+    trunk = Trunk(classifier.model, classifier.tokenizer, 1, "float32")
+    assert "the router learns what is old from" in what_is_old(copied, trunk, OldTexts(labelled_texts(120)[0]), 0).note
+
+
+def test_integers_stay_integers_where_the_domain_has_no_other_labels(base, monkeypatch, tmp_path):
+    numbers = SimpleNamespace(config=SimpleNamespace(num_labels=2, id2label={0: "1", 1: "2"}, label_type="int"))
+    dataset = dataset_from_texts([f"text {i}" for i in range(40)], ["1", "2"] * 20)
+    assert dataset.label_type == "str" and with_labels_of(dataset, numbers).label_type == "int"
+    lines = []
+    monkeypatch.setattr("sentimoe.domains.add.label_type", lambda config: "int")
+    old = OldTexts(labelled_texts(120)[0])
+    flown = dataset_from_texts(*flights(90))
+    add_domain(base, "airlines", flown, Recipe(**QUICK), old_texts=old, output=tmp_path / "x", progress=lines.append)
+    assert any("has integers as labels, and airlines has others" in line for line in lines)
+
+
+def test_old_labels_that_the_model_lacks_are_refused_before_training(base, tmp_path):
+    old = OldTexts(labelled_texts(40)[0], ["Positive", "negative"] * 20)
+    with pytest.raises(DataError, match="the old texts have the labels Positive, and the model answers negative, pos"):
+        add_domain(base, "x", dataset_from_texts(*flights(90)), Recipe(**QUICK), old_texts=old, output=tmp_path / "x")
+
+
+def test_a_threshold_holds_for_those_that_answered_when_it_was_found(base, copied, tmp_path, caplog):
+    Threshold(0.5, 0.9, 0.95, 1.0, 0.9, 1000, False).save(copied, "x", "0")
+    Threshold.load(copied, "airlines")
+    assert caplog.text.count("was found with other domains, so its guarantee does not hold") == 1
+    alone = SentimentClassifier.from_pretrained(copied, domain="base")
+    alone.save_pretrained(tmp_path / "without")
+    assert not (tmp_path / "without" / THRESHOLD).exists()
+    caplog.clear()
+    Threshold(0.5, 0.9, 0.95, 1.0, 0.9, 1000, False).save(base, "x", "0")  # before there were domains
+    shutil.move(base / THRESHOLD, copied / THRESHOLD)
+    assert Threshold.load(copied, "base").value == 0.5 and not caplog.text
+    alone.save_pretrained(tmp_path / "copy")
+    assert (tmp_path / "copy" / THRESHOLD).read_bytes() == (copied / THRESHOLD).read_bytes()
+
+
+def test_the_hub_gives_the_lists_of_domains_too():
+    found = filter_repo_objects([f"domains/airlines/{SEEN}", "onnx/model.onnx"], allow_patterns=list(WANTED))
+    assert list(found) == [f"domains/airlines/{SEEN}"]
+
+
+def test_a_benchmark_measures_the_model_without_its_domains(added):
+    assert speed.load(added[0], "torch").label_names == ["negative", "positive"]

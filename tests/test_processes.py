@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,15 @@ from safetensors.torch import load_file
 from tiny import CASES, batch, dense, sparse, texts
 from torch.testing import assert_close
 from torch.utils.data import SequentialSampler
+from transformers import TrainingArguments
 
 from sentimoe import SentimentClassifier
+from sentimoe.errors import ConfigError
 from sentimoe.moe import EXPERTS_BACKENDS, mask_experts
-from sentimoe.training import processes
+from sentimoe.training import TrainConfig, processes
 from sentimoe.training.batches import Parts
 from sentimoe.training.distillation import Distillation
+from sentimoe.training.fit import training_arguments
 from sentimoe.training.objective import Objective
 from sentimoe.training.trainer import SentimentTrainer
 from sentimoe.upcycle import moe_layers
@@ -214,6 +218,19 @@ def in_parts(objective, model, parts):
     losses = [objective.loss(each, sums, whole) for each, sums in zip(answers, own, strict=True)]
     sum(losses).backward()
     return sum(losses).detach(), {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def test_neither_a_launcher_nor_more_gpus_change_what_one_process_trains(monkeypatch, tmp_path):
+    """Kinds: DataParallel on a machine with two GPUs; the precision of accelerate's own settings; ranks half told."""
+    config = TrainConfig(epochs=1, batch_size=8, learning_rate=1e-3, precision="float32")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda arguments: 4))
+    found = training_arguments(config, tmp_path, dense("bert"), 40)
+    assert (found.mixed_precision, found._n_gpu) == ("no", 1)
+    assert training_arguments(replace(config, precision="bfloat16"), tmp_path, dense("bert"), 40).bf16
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="2 processes train, and the Trainer knows of 1; start them with torchrun"):
+        training_arguments(config, tmp_path, dense("bert"), 40)
 
 
 OBJECTIVES = {

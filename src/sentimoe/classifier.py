@@ -21,7 +21,7 @@ from .errors import ConfigError
 from .inference import Comparison, Engine, compute_dtype, export, export_compressed, is_compressed
 from .loading import load
 from .model_card import CARD, is_somebodys, made_from
-from .model_folder import THRESHOLD, same_weights
+from .model_folder import THRESHOLD, read_object, same_weights
 from .predictions import answers
 from .upcycle import is_ordinal, label_type
 
@@ -383,7 +383,8 @@ class SentimentClassifier:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model and tokenizer as a Hugging Face folder, with a model card (README.md).
 
-        The card and the threshold of the folder from which it was loaded go along, unless its weights have changed.
+        The card and the threshold of the folder from which it was loaded go along, unless its weights have changed. A
+        threshold that was found with added domains stays.
         """
         from .methods import save_adapted
 
@@ -391,9 +392,11 @@ class SentimentClassifier:
         save_adapted(*self._trained("save"), target, self.seen_texts, self._made_from)
         if self._folder is None or self._folder.resolve() == target.resolve() or not same_weights(self._folder, target):
             return
-        for name in (CARD, THRESHOLD):
-            if (self._folder / name).is_file() and not (name == CARD and is_somebodys(target / CARD)):
-                shutil.copy(self._folder / name, target / name)
+        if (self._folder / CARD).is_file() and not is_somebodys(target / CARD):
+            shutil.copy(self._folder / CARD, target / CARD)
+        threshold = self._folder / THRESHOLD
+        if threshold.is_file() and not read_object(threshold).get("domains"):
+            shutil.copy(threshold, target / THRESHOLD)
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, **options: Any

@@ -82,7 +82,7 @@ def label_few(
     names = [label.strip() for label in labels.split(",")] if labels else []
     classifier = load_model(model, method, names, mode, "", trust_remote_code, verify, **settings)
     engine, classes = classifier.engine, classifier.classes_.tolist()
-    threshold = None if method is not None or all_answers else _threshold_of(Path(model))
+    threshold = None if method is not None or all_answers else _threshold_of(Path(model), settings.get("domain"))
     if threshold is not None:
         warn_of_dials(model, settings)
     if doubtful is not None and threshold is None:
@@ -122,7 +122,7 @@ def label_few(
         _write_queue(frame, doubtful, overwrite, threshold)
 
 
-def _threshold_of(folder: Path) -> float | None:
+def _threshold_of(folder: Path, domain: str | None) -> float | None:
     """The score under which a model gives no label."""
     from sentimoe.model_folder import THRESHOLD
 
@@ -130,7 +130,7 @@ def _threshold_of(folder: Path) -> float | None:
         return None
     from sentimoe.evaluation import Threshold  # brings scipy and scikit-learn
 
-    stored = Threshold.load(folder)
+    stored = Threshold.load(folder, domain)
     return None if stored is None else stored.value
 
 

@@ -66,7 +66,7 @@ class Predictor:
         self.engine, self.classes = classifier.engine, classifier.classes_.tolist()
         self.text_column, self.max_characters, self.all_answers = text_column, max_characters, all_answers
         self.probabilities = probabilities
-        self.threshold = None if all_answers else _threshold_of(self.folder)
+        self.threshold = None if all_answers else _threshold_of(self.folder, settings.get("domain"))
         self.domains = classifier.domains
         self.counts_layers = isinstance(self.engine.model, StagedClassifier)
         self.uses_openvino = isinstance(self.engine.model, OpenVINOClassifier | StagedClassifier)
@@ -193,12 +193,12 @@ def _array(column: pd.Series) -> np.ndarray:
     return (column.astype(object).where(column.notna(), None) if missing else column).to_numpy()
 
 
-def _threshold_of(folder: Path) -> float | None:
+def _threshold_of(folder: Path, domain: str | None) -> float | None:
     if not (folder / THRESHOLD).exists():
         return None
     from ..evaluation import Threshold  # brings scipy and scikit-learn
 
-    stored = Threshold.load(folder)
+    stored = Threshold.load(folder, domain)
     return None if stored is None else stored.value
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 
 from ..batch import Cluster, Job, Predictor, run
 from ..evaluation import peak_memory_mib
+from ..inference import BASE, domain_names
 from .speed import MEMORY_TEXTS, BenchTexts, Progress, describe, record
 
 COUNTS = (10_000, 100_000)
@@ -39,7 +40,8 @@ def scale(
     of a job on Ray are those of a user: the start of a cluster and of its actors is among them.
     """
     started = time.perf_counter()
-    predictor = Predictor(model, backend=backend, long_texts="truncate", all_answers=True, probabilities=True)
+    how: dict[str, Any] = {"domain": BASE} if domain_names(model) else {}
+    predictor = Predictor(model, backend=backend, long_texts="truncate", all_answers=True, probabilities=True, **how)
     loading = {"seconds": time.perf_counter() - started, "megabytes": _bytes_below(predictor.folder) / 1e6}
     predictor.engine.predict_proba(texts.sample(MEMORY_TEXTS))
     rows: list[dict[str, Any]] = []

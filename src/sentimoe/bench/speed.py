@@ -23,7 +23,7 @@ from ..classifier import SentimentClassifier
 from ..data import Split
 from ..errors import ConfigError
 from ..evaluation import classification_metrics, interleaved, peak_memory_mib, ratio, throughput
-from ..inference import Engine
+from ..inference import BASE, Engine, domain_names
 from ..machine import hardware, versions
 from ..model_folder import CONFIG, read_object
 from ..ready import is_ready
@@ -82,10 +82,14 @@ def labels_of_pair(dense: Path, experts: Path | None) -> list[str]:
 
 
 def load(folder: Path, backend: str, experts_per_token: int | None = None, precision: str = "auto") -> Engine:
-    """The engine of a saved classifier; long texts are cut, as other tools do. Raises ConfigError."""
+    """The engine of a saved classifier, without added domains; long texts are cut, as other tools do.
+
+    Raises ConfigError.
+    """
     classifier = SentimentClassifier.from_pretrained(
-        folder, backend=backend, num_experts_per_tok=experts_per_token, precision=precision, long_texts="truncate"
-    )
+        folder, backend=backend, num_experts_per_tok=experts_per_token, precision=precision, long_texts="truncate",
+        domain=BASE if domain_names(folder) else None,
+    )  # fmt: skip
     assert isinstance(classifier.engine, Engine)
     return classifier.engine
 

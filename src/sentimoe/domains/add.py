@@ -28,10 +28,12 @@ from ..loading import Loaded, load
 from ..machine import hardware, versions
 from ..records import writes
 from ..upcycle import moe_layers
+from ..upcycle.labels import label_type
 from .old import some, what_is_old
 from .receipt import (
     OldTexts,
     check_moved,
+    check_old_labels,
     effect_on_kept,
     effect_on_old,
     effect_on_training_texts,
@@ -110,6 +112,10 @@ def add_domain(
             f"layers={recipe.layers}: the domains of {folder} start after {present.cut} layers; so must this"
         )
     dataset = with_labels_of(dataset, model)
+    answers = (present or model).config
+    check_old_labels(old_texts, [answers.id2label[index] for index in range(answers.num_labels)])
+    if label_type(answers) == "int" and dataset.label_type != "int":
+        progress(f"warning: {folder} has integers as labels, and {name} has others: predict will give all as strings")
 
     trunk = Trunk(model, loaded.tokenizer, cut, recipe.precision)
     old = what_is_old(folder, trunk, old_texts, recipe.seed)

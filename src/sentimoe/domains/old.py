@@ -13,7 +13,7 @@ import yaml
 
 from ..data import SeenTexts
 from ..errors import ConfigError, SentiMoEError
-from ..inference import BASE
+from ..inference import BASE, domain_names
 from ..inference.domain_folder import kept_vectors
 from ..training import TrainConfig, dataset_of
 from .receipt import OldTexts
@@ -42,7 +42,8 @@ def what_is_old(folder: Path, trunk: Trunk, old_texts: OldTexts | None, seed: in
 
     Raises ConfigError where neither vectors nor the training texts of the model nor old texts are at hand.
     """
-    kept = {each.of: each.vectors for each in kept_vectors(folder)}
+    # without a domain, what lies there is left over: of another number of layers, or of other weights
+    kept = {each.of: each.vectors for each in kept_vectors(folder)} if domain_names(folder) else {}
     training, why = _training_texts(folder)
     training = [training[row] for row in np.random.default_rng(seed).permutation(len(training))[:KEPT]]
     if BASE in kept:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..data import Split
-from ..errors import NotSupportedError
+from ..data.text import listed
+from ..errors import DataError, NotSupportedError
 from ..evaluation import classification_metrics
 from ..inference import Engine, RoutedClassifier
 from ..predictions import Predictions
@@ -25,6 +26,15 @@ class OldTexts:
 
     texts: list[str]
     labels: list[str] | None = None
+
+
+def check_old_labels(old: OldTexts | None, names: Sequence[str]) -> None:
+    """Raises DataError for labels of old texts that the model does not have: all would count as wrong."""
+    if old is not None and (other := sorted(set(old.labels or ()) - set(names))):
+        raise DataError(
+            f"the old texts have the labels {listed(other)}, and the model answers {listed(names)}; write them as the "
+            "model does, or leave the labels out"
+        )
 
 
 def effect_on_kept(kept: Mapping[str, np.ndarray], fitted: Fitted) -> dict[str, Any]:

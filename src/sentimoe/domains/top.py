@@ -16,6 +16,7 @@ from ..inference import Engine, RoutedClassifier
 from ..inference.routed import Domain, put
 from ..inference.segments import Segment
 from ..upcycle import logits_layer
+from ..upcycle.labels import label_type
 from .fitting import Examples, train_top
 from .router import Fitted
 from .states import Read
@@ -26,7 +27,9 @@ logger = logging.getLogger(__name__)
 def with_labels_of(dataset: SentimentDataset, model: PreTrainedModel) -> SentimentDataset:
     """The data with the labels of the model where it knows them all, so that its head goes on."""
     own = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    return dataset.with_labels_of(own) if set(dataset.label_names) <= set(own) else dataset
+    if not set(dataset.label_names) <= set(own):
+        return dataset
+    return replace(dataset.with_labels_of(own), label_type=label_type(model.config))
 
 
 def trained_domain(

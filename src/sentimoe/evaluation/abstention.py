@@ -63,10 +63,10 @@ class Threshold:
         write_json(folder / THRESHOLD, asdict(self) | told)
 
     @classmethod
-    def load(cls, folder: Path) -> Threshold | None:
+    def load(cls, folder: Path, domain: str | None = None) -> Threshold | None:
         """That of a model folder; None where there is none. Raises ModelFolderError when it is damaged.
 
-        A log line warns where domains were added or removed since it was found.
+        domain: the only one that answers, or "base". A log line warns where others answer than did when it was found.
         """
         if not (folder / THRESHOLD).exists():
             return None
@@ -80,9 +80,11 @@ class Threshold:
             raise ModelFolderError(
                 f"{folder / THRESHOLD} is damaged; remove it, or make it again: sentimoe evaluate --save"
             )
-        if found.get("domains", []) != _domains(folder):
+        if ["base", *found.get("domains", [])] != (["base", *_domains(folder)] if domain is None else [domain]):
             logger.warning(
-                "the threshold of %s was found with other domains; find it again with sentimoe evaluate --save", folder
+                "the threshold of %s was found with other domains, so its guarantee does not hold; find it again with "
+                "sentimoe evaluate --save",
+                folder,
             )
         return threshold
 

@@ -146,7 +146,7 @@ def compiled(model: PreTrainedModel, dtype: torch.dtype, max_length: int) -> Ope
 
 
 def padded_probe(model: PreTrainedModel, *lengths: int) -> dict[str, torch.Tensor]:
-    """Texts of random ids, padded; of very different lengths unless these are given."""
+    """Texts of random ids, padded, where the model is; of very different lengths unless these are given."""
     config = model.config.get_text_config()
     width = min(40, config.max_position_embeddings // 2)
     sizes = torch.tensor(lengths or (width, width // 2, 3, 1))
@@ -154,7 +154,8 @@ def padded_probe(model: PreTrainedModel, *lengths: int) -> dict[str, torch.Tenso
     ids = torch.randint(5, min(config.vocab_size, 1000), (len(sizes), int(sizes.max())), generator=generator)
     mask = (torch.arange(ids.shape[1]) < sizes[:, None]).long()
     padding = 0 if config.pad_token_id is None else config.pad_token_id
-    return {"input_ids": ids.where(mask.bool(), torch.tensor(padding)), "attention_mask": mask}
+    probe = {"input_ids": ids.where(mask.bool(), torch.tensor(padding)), "attention_mask": mask}
+    return {name: each.to(model.device) for name, each in probe.items()}
 
 
 def probe_lengths(model: PreTrainedModel, max_length: int) -> list[tuple[int, ...]]:

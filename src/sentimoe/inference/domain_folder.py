@@ -1,6 +1,7 @@
 """Added domains in a model folder: `domains/NAME/` for each, and `domains/base.safetensors` for the router of the next.
 
-The files of the model itself stay as they are, so that a domain is taken away by removing its folder.
+The files of the model itself stay as they are, so that a domain is taken away by removing its folder,
+and with the last one what was kept of the base.
 Legend: D hidden, V vectors.
 """
 

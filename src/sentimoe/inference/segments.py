@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +21,17 @@ from transformers import PreTrainedModel
 from ..errors import ConfigError, NotSupportedError
 from ..upcycle import transformer_layers
 from .conversion import padded_probe, probe_lengths
+
+
+@dataclass
+class _States:
+    """Of one call: given to the first layer of a segment, taken from its last one. `[B, L, D]`."""
+
+    given: torch.Tensor
+    taken: torch.Tensor | None = None
+
+
+_call: ContextVar[_States] = ContextVar("call")  # of each thread its own
 
 
 class Segment(nn.Module):
@@ -41,8 +54,6 @@ class Segment(nn.Module):
         for index, layer in enumerate(layers):
             if not start <= index < stop:
                 layers[index] = _Skipped(layer, length)
-        self._given: torch.Tensor | None = None
-        self._taken: torch.Tensor | None = None
         if not self.begins:
             layers[start].register_forward_pre_hook(self._put_in)
         layers[stop - 1].register_forward_hook(self._take_out)
@@ -50,20 +61,22 @@ class Segment(nn.Module):
 
     def forward(self, tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """tokens: ids or hidden states. Returns hidden states, and in the end logits."""
-        ids = tokens
+        ids, states = tokens, _States(tokens)
         if not self.begins:
-            self._given = tokens
             ids = torch.where(attention_mask.bool(), self._any_id, self._padding)  # the head of a decoder looks at them
-        logits = self._classify(input_ids=ids, attention_mask=attention_mask).logits
-        hidden, self._given, self._taken = self._taken, None, None
-        assert hidden is not None
-        return (hidden, logits) if self.ends else (hidden,)
+        outer = _call.set(states)
+        try:
+            logits = self._classify(input_ids=ids, attention_mask=attention_mask).logits
+        finally:
+            _call.reset(outer)
+        assert states.taken is not None
+        return (states.taken, logits) if self.ends else (states.taken,)
 
     def _put_in(self, layer: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return self._given, *given[1:]
+        return _call.get().given, *given[1:]
 
     def _take_out(self, layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-        self._taken = output[0] if isinstance(output, tuple) else output
+        _call.get().taken = output[0] if isinstance(output, tuple) else output
 
 
 class _Skipped(nn.Module):

@@ -7,12 +7,12 @@ from pathlib import Path
 from sentimoe_ready import HUB_ID, ready_models
 
 from ..errors import ConfigError
-from .files import SEEN, VOCABULARIES
+from .files import DOMAINS, SEEN, VOCABULARIES
 
 # every file that a folder is loaded from; not the weights of other frameworks, which lie beside them on the hub
 WANTED = (
     *("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md", "*.py", SEEN, *VOCABULARIES),
-    *("openvino_model.*", "segment-*.xml", "segment-*.bin"),
+    *("openvino_model.*", "segment-*.xml", "segment-*.bin", f"{DOMAINS}/*/{SEEN}"),
 )
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..errors import ModelFolderError, WeightsError
 from ..manifest import sha256
-from .files import ADAPTER_WEIGHTS, INDEX, WEIGHTS, check_file, read_object
+from .files import ADAPTER_WEIGHTS, DOMAINS, INDEX, WEIGHTS, check_file, read_object
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
 DTYPES = {
@@ -68,11 +68,16 @@ def check_finite(model: nn.Module, what: str) -> None:
 
 
 def same_weights(folder: Path, other: Path) -> bool:
-    """Whether two folders hold the same files of weights, byte for byte."""
-    hashes = [
-        {path.relative_to(each): sha256(path) for path in each.rglob("*.safetensors")} for each in (folder, other)
-    ]
-    return hashes[0] == hashes[1]
+    """Whether two folders hold the same files of weights, byte for byte, apart from those of added domains."""
+    first, second = (
+        {
+            path.relative_to(each): sha256(path)
+            for path in each.rglob("*.safetensors")
+            if path.relative_to(each).parts[0] != DOMAINS
+        }
+        for each in (folder, other)
+    )
+    return first == second
 
 
 def check_surplus(folder: Path, info: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from transformers import (
 
 from sentimoe_settings import TrainConfig
 
-from ..errors import DivergedError, PredictionError
+from ..errors import ConfigError, DivergedError, PredictionError
 from ..inference import compute_dtype
 from . import processes
 from .balance import WarnOfImbalance
@@ -149,7 +149,7 @@ def training_arguments(
     on_cpu = model.device.type == "cpu" and not torch.cuda.is_available()
     parts = processes.count() * config.gradient_accumulation_steps
     device = torch.device("cpu" if on_cpu else "cuda")
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=math.ceil(config.batch_size / parts),
@@ -171,6 +171,14 @@ def training_arguments(
         dataloader_pin_memory=not on_cpu,
         ddp_find_unused_parameters=False,  # each weight has a gradient in each step, if only zero
     )
+    arguments.mixed_precision = "bf16" if arguments.bf16 else "no"  # not what `accelerate launch` was set to
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # of several, the Trainer would take all for one process
+    if arguments.world_size != processes.count():
+        raise ConfigError(
+            f"{processes.count()} processes train, and the Trainer knows of {arguments.world_size}; start them with "
+            "torchrun, which tells each its RANK, LOCAL_RANK and WORLD_SIZE"
+        )
+    return arguments
 
 
 def _with_teacher_probs(rows: Dataset, teacher_probs: np.ndarray) -> Dataset:

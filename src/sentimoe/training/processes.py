@@ -34,14 +34,19 @@ def together(timeout: float) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         _meet(timeout)
     with lost_told():
-        yield
-        wait()
+        try:
+            yield
+            wait()
+        except BaseException:
+            atexit.unregister(distributed.destroy_process_group)  # which may wait for the others, who wait for this one
+            raise
 
 
 def _meet(timeout: float) -> None:
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # a lost process is an error here, not an abort
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     try:
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout))
@@ -131,8 +136,7 @@ def lost_told() -> Iterator[None]:
         lost = isinstance(error, distributed.DistError) or LOST.search(str(error))
         if count() == 1 or not lost:
             raise
-        atexit.unregister(distributed.destroy_process_group)  # which may wait for the one that is gone
         raise LostProcessError(
-            "stopped, because another process of this run ended or did not answer in time; what was saved before is "
-            "there"
+            "stopped, because another process of this run ended or did not answer in time "
+            f"({str(error).splitlines()[0]}); what was saved before is there"
         ) from error

@@ -144,7 +144,7 @@ class ResumableTrainer(Trainer):
                 torch.manual_seed(self.args.seed + number)  # dropout is to be another one in each process
             return
         self._know_best(Path(self.args.output_dir))
-        stored = torch.load(self.resume.folder / PROGRESS, weights_only=True)
+        stored = torch.load(self.resume.folder / PROGRESS, map_location="cpu", weights_only=True)
         self.earlier = stored["seconds"]
         if self.resume.epoch % 1:
             self.order.again = stored["order"]
