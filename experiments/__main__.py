@@ -139,7 +139,7 @@ def domains(
     from sentimoe_cli.show import prepare_process
 
     prepare_process()
-    write_domains(data_root, work / "data")
+    write_domains(data_root, work / "data", results)
     for number in (0, 1, 2):
         per_text(number, work / "data", results, say)
 

@@ -23,6 +23,7 @@ from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
 from sentimoe.moe import Router
 from sentimoe.moe.routing import active_call
+from sentimoe.records import write_json
 from sentimoe.training import dataset_of, fit, prepare
 from sentimoe.upcycle import moe_layers
 
@@ -34,8 +35,14 @@ LEFT_OUT = ("camera", "imdb", "music", "video")  # of twelve domains
 ADDED = ("mr", "software", "sports", "toys")  # to eight, one by one, which makes the twelve
 
 
-def write_domains(data_root: Path, folder: Path) -> None:
-    """Write all domains, each domain, twelve and eight of them, as data sets; the last two have all test texts."""
+def write_domains(data_root: Path, folder: Path, results: Path) -> None:
+    """Write all domains, each domain, twelve and eight of them, as data sets; the last two have all test texts.
+
+    results: gets the domain of each test text, by which its page tells texts of left-out domains.
+    """
+    test = pd.read_parquet(data_root / DATA / "test.parquet")
+    (results / "domains").mkdir(parents=True, exist_ok=True)
+    write_json(results / "domains" / "test-domains.json", test["domain"].tolist())
     for split in SPLITS:
         frame = pd.read_parquet(data_root / DATA / f"{split}.parquet")
         _write(frame, folder / DATA / f"{split}.parquet")

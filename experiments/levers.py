@@ -1,7 +1,7 @@
 """Every way to make a classifier faster, alone and with the others: exits, 8 bits, and split experts.
 
-The experts divide the FFNs of the dense model; they learned its answers on the texts that `compress` is given. Heads
-are taught and thresholds are set as `compress` does. Speed and the share of other labels are measured on the texts that
+The experts divide the FFNs of the dense model; they learned its answers on the texts that teach heads, too. Heads are
+taught and thresholds are set as `compress` does. Speed and the share of other labels are measured on the texts that
 choose, at three tolerances, so that ways are compared where they change equally many labels. Each case and seed leaves
 a JSON in `results/compression/levers/`, which docs/performance.md shows.
 """
@@ -42,13 +42,13 @@ def measure(
     source = data_root / case.data
     dataset = load_dataset(str(source) if source.is_dir() else case.data)
     texts, _ = texts_of(case, dataset.splits["train"], dataset.label_names, source, seed)
-    data = write_texts(dense, texts, dataset, progress)
-    run = divided_run(dense, data, case, seed, progress)
     classifier = SentimentClassifier.from_pretrained(dense, precision="float32")
     tokenizer = classifier.tokenizer
     assert tokenizer is not None
     assert classifier.seen_texts is not None
     parts = divided(texts, classifier.seen_texts.mask(texts), max(TOLERANCES), seed)
+    data = write_texts(dense, parts.learn, dataset, progress, "learn")
+    run = divided_run(dense, data, case, seed, progress)
     search = Search(classifier.model, tokenizer, parts, seed=seed, progress=progress)
     experts, _ = load_model(AutoModelForSequenceClassification, run)
     levers = [NONE, *reversed(default_levers(classifier.model.config.get_text_config().num_hidden_layers))]
@@ -59,6 +59,7 @@ def measure(
             progress(f"{'split experts, ' * is_split}{lever}: {rows[-1]}")
     record = {"case": case._asdict(), "seed": seed, "rows": rows, "choose": len(parts.choose)}
     record |= {"split": read_json(run / "run.json")["config"]["method_settings"] | {"epochs": EPOCHS}}
+    record["taught_on"] = len(parts.learn)  # of an older record: on all texts, also on those that measure
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record | {"versions": versions(), "hardware": hardware()})
 
@@ -70,7 +71,7 @@ def records(results: Path) -> list[dict[str, Any]]:
 
 def divided_run(dense: Path, data: Path, case: Case, seed: int, progress: Callable[[str], None]) -> Path:
     """The run folder of the dense model divided among experts, taught by itself."""
-    run = dense.with_name(f"{dense.name}-split")
+    run = dense.with_name(f"{dense.name}-split-of-learn")
     if not (run / "run.json").is_file():
         progress("dividing the dense model among experts")
         told = {"data": str(data), "eval_limit": 500, "max_length": case.max_length, "epochs": EPOCHS, "seed": seed}

@@ -241,8 +241,9 @@ class Study(NamedTuple):
                 "active_parameters": active_parameters(engine.model),
             }  # fmt: skip
             told = {"kl": measured["held_out"].astype(np.float16), "test": engine.predict_proba(test.texts).argmax(1)}
+            labels = np.asarray(test.labels, dtype=np.int8)
             with written_aside(self.path(cell).with_suffix(".npz")) as partial, partial.open("wb") as stream:
-                np.savez_compressed(stream, kl=told["kl"], predictions=told["test"].astype(np.int8))
+                np.savez_compressed(stream, kl=told["kl"], predictions=told["test"].astype(np.int8), labels=labels)
         record |= {
             "training_seconds": round(fitted.seconds, 1), "seconds": round(time.perf_counter() - started, 1),
             "train_sha256": content_hash({"train": ready.train}), "data_sha256": dataset.sha256,

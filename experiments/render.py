@@ -24,7 +24,7 @@ from .scale import summary as scale_summary
 from .sizes import summary
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
-from .where_experts_pay import domains, many_texts
+from .where_experts_pay import domains, left_out, many_texts
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 ADDED = ("<!-- added domains -->", "<!-- /added domains -->")
@@ -57,7 +57,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         "insight": records,
         "split": split_rows(results),
         "tables": {table: beside_paper(results, table) for table in ("table_2", "table_3", "table_4")},
-        "runs": sum(map(len, results.cells.values())),
+        "runs": sum(not missing for declared in results.declared.values() for missing in declared),
         "wanted": sum(map(len, results.declared.values())),
     }
     environment = templates()
@@ -89,6 +89,8 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
     if (results_folder / "many-texts").is_dir():
         pays: dict[str, Any] = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
         pays |= {"trunk": one_trunk(results_folder)}
+        places = results_folder / "domains" / "test-domains.json"
+        pays["left_out"] = left_out(results, read_json(places)) if places.exists() else None
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)
         write_text(docs / "where-experts-pay.md", page)

@@ -59,9 +59,11 @@ def compare(
     write_json(path, compare_peers(dense, None, test, progress, ROUNDS, peers))
 
 
-def write_texts(dense: Path, texts: Sequence[str], dataset: SentimentDataset, progress: Callable[[str], None]) -> Path:
-    """A data set of the texts that `compress` was given, labelled by the dense model, and the true validation split."""
-    folder = dense.with_name(f"{dense.name}-texts")
+def write_texts(
+    dense: Path, texts: Sequence[str], dataset: SentimentDataset, progress: Callable[[str], None], kind: str = "texts"
+) -> Path:
+    """A data set of texts that are labelled by the dense model, and the true validation split. kind: of its name."""
+    folder = dense.with_name(f"{dense.name}-{kind}")
     if folder.exists():
         return folder
     progress("the dense model answers the texts that its students learn from")

@@ -11,25 +11,30 @@ import numpy as np
 from sentimoe.evaluation import paired_bootstrap
 from sentimoe.records import read_json
 
+from .domains import LEFT_OUT
 from .many_texts import BATCH_SIZES, FACTORS, ROWS, TUNED, TUNING_SEEDS, TUNING_SIZE
 from .tables import Results, Stored
 
-RESAMPLES, MODEL = 2000, "all-MiniLM-L6-v2"
+RESAMPLES, MODEL, DATA = 2000, "all-MiniLM-L6-v2", "tweeteval-emotion"
 DOMAIN_ROWS = (
     ("dense", "fdu-mtl", "full", "default"),
     ("gated experts, chosen per token", "fdu-mtl", "moe-gated", "default"),
     ("gated experts, chosen per text", "fdu-mtl", "moe-gated", "chosen-per-text"),
+    ("LoRA", "fdu-mtl", "lora", "default"),
     ("dense, trained on eight of the domains", "fdu-mtl-of-eight", "full", "default"),
 )
+ALONE = (("a dense model of each domain", "full"), ("LoRA of each domain", "lora"))
 
 
 def many_texts(folder: Path) -> dict[str, Any]:
     """Students by number of texts, each beside the dense one and the one that was trained longer; and rate trials."""
-    records = [(read_json(path), np.load(path.with_suffix(".npz"))) for path in sorted(folder.glob("students/*.json"))]
+    paths = sorted(folder.glob(f"students/{DATA}__*.json"))
+    records = [(read_json(path), np.load(path.with_suffix(".npz"))) for path in paths]
     found: dict[tuple[int, str], dict[int, Any]] = {}
     for record, answers in records:
         found.setdefault((record["size"], record["row"]), {})[record["seed"]] = record | {
             "kl": answers["kl"].astype(np.float64), "predictions": answers["predictions"].astype(int),
+            "labels": answers["labels"].astype(int) if "labels" in answers else None,
         }  # fmt: skip
     rows = [
         {
@@ -67,7 +72,7 @@ def many_texts(folder: Path) -> dict[str, Any]:
 
 
 def _trials(folder: Path, row: str, factor: float) -> list[dict[str, Any]]:
-    paths = folder.glob(f"tuning/tweeteval-emotion__{row}__n{TUNING_SIZE}__x{factor:g}__s*.json")
+    paths = folder.glob(f"tuning/{DATA}__{row}__n{TUNING_SIZE}__x{factor:g}__s*.json")
     return [read_json(path) for path in sorted(paths)]
 
 
@@ -75,7 +80,7 @@ def gain(dense: dict[int, Any], runs: dict[int, Any]) -> dict[str, Any] | None:
     """How much closer to the teacher than `dense`, in nats, over the seeds that both have; None without any.
 
     The interval is a bootstrap over texts and seeds: each resample draws the texts anew, the same for both, and of S
-    pairs of seeds S - 1.
+    pairs of seeds S - 1. f1: the same for weighted F1, where the labels of the test texts are stored.
     """
     seeds = sorted(set(dense) & set(runs))
     if not seeds:
@@ -88,7 +93,12 @@ def gain(dense: dict[int, Any], runs: dict[int, Any]) -> dict[str, Any] | None:
         of = generator.integers(len(seeds), size=max(1, len(seeds) - 1))
         drawn[index] = less[of][:, texts].mean()
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"difference": float(less.mean()), "interval": [float(low), float(high)], "seeds": len(seeds)}
+    found = {"difference": float(less.mean()), "interval": [float(low), float(high)], "seeds": len(seeds)}
+    labels = next((run["labels"] for run in runs.values() if run.get("labels") is not None), None)
+    if labels is not None:
+        ours, theirs = (np.stack([each[seed]["predictions"] for seed in seeds]) for each in (runs, dense))
+        found["f1"] = paired_bootstrap(labels, ours, theirs, metric="f1_weighted", paired_seeds=True)
+    return found
 
 
 def domains(results: Results) -> list[dict[str, Any]]:
@@ -106,7 +116,38 @@ def domains(results: Results) -> list[dict[str, Any]]:
             if dense and runs is not dense and data == "fdu-mtl":
                 row["less"] = _difference(runs, dense)
             rows.append(row)
-    return rows
+    return rows + [row for title, method in ALONE if (row := _of_each(results, title, method)) is not None]
+
+
+def _of_each(results: Results, title: str, method: str) -> dict[str, Any] | None:
+    """A model of each domain: the mean over the domains, whose names are those of the data sets; None until all ran."""
+    declared = {cell[0] for cell in results.declared if cell[0].startswith("fdu-mtl-") and "-of-" not in cell[0]}
+    cells = [results.cells.get((data, MODEL, method, "default"), []) for data in sorted(declared)]
+    if not cells or not all(cells):
+        return None
+    records = [[run.record for run in runs] for runs in cells]
+    return {
+        "title": title,
+        "seeds": min(map(len, records)),
+        "accuracy": mean(mean(each["test"]["accuracy"] for each in runs) for runs in records),
+        "training_seconds": sum(mean(each["cost"]["training_seconds"] for each in runs) for runs in records),
+        "gflops": mean(runs[0]["cost"]["gflops_per_text"] for runs in records),
+    }
+
+
+def left_out(results: Results, places: list[str]) -> dict[str, Any] | None:
+    """Accuracy on the domains that training left out, dense and with experts, and the difference; None until both ran.
+
+    places: the domain of each test text.
+    """
+    runs = [results.cells.get(("fdu-mtl-of-twelve", MODEL, name, "default"), []) for name in ("full", "moe-gated")]
+    if not all(runs):
+        return None
+    paired, chosen = min(map(len, runs)), np.isin(places, LEFT_OUT)
+    labels = runs[0][0].labels[chosen]
+    dense, gated = (np.stack([run.predictions[chosen] for run in each[:paired]]) for each in runs)
+    found = paired_bootstrap(labels, gated, dense, metric="accuracy", paired_seeds=True)
+    return {"seeds": paired, "texts": int(chosen.sum()), "domains": LEFT_OUT, "difference": found}
 
 
 def _difference(runs: list[Stored], dense: list[Stored]) -> dict[str, Any]:

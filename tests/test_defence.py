@@ -1,9 +1,11 @@
 """Answers that one can defend: temperature, abstention, groups and ordered classes, by hand and by simulation."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from command import invoke
 from scipy.stats import binomtest
 from sklearn.model_selection import KFold
 
@@ -27,6 +29,7 @@ from sentimoe.evaluation import (
     why_no_threshold,
 )
 from sentimoe.evaluation.confusion import score_confusion
+from sentimoe_cli.sides import ModelSide, names_of
 
 
 def overconfident(count, temperature, seed=0):
@@ -231,3 +234,36 @@ def test_two_models_by_hand():
     assert compare_predictions(labels * 2, a * 2, b * 2, ["x", "y", "z"])["flips"][0]["count"] == 2
     with pytest.raises(DataError, match="shape"):
         compare_predictions(labels, a, b[:3], ["x", "y", "z"])
+
+
+def test_distances_are_over_the_texts_that_both_answer():
+    """Kind: a model that leaves out its doubtful texts, and is closer than itself."""
+    whole = np.eye(3)[[0, 2, 0, 2]]
+    part = whole.copy()
+    part[2:] = np.nan  # where it would be two classes off
+    found = compare_predictions([0, 2, 2, 0], part, whole, ["a", "b", "c"], ordered=True)
+    assert found["mae"]["n"] == 2 and found["mae"]["difference"] == 0
+    assert "mae" not in compare_predictions([0, 2, 2, 0], whole * np.nan, whole, ["a", "b", "c"], ordered=True)
+
+
+def test_the_model_that_has_an_order_gives_it():
+    """Kind: distances in the order of the alphabet, and other ones when the models change places."""
+    plain = ModelSide("plain", SimpleNamespace(label_names=["bad", "good", "ok"], ordinal=False))
+    ordinal = ModelSide("ordinal", SimpleNamespace(label_names=["bad", "ok", "good"], ordinal=True))
+    for sides in ([plain, ordinal], [ordinal, plain]):
+        assert names_of(sides, ("a", "b"), ["bad"]) == ["bad", "ok", "good"]
+    other = ModelSide("other", SimpleNamespace(label_names=["ok", "bad", "good"], ordinal=True))
+    with pytest.raises(ConfigError, match="orders its labels"):
+        names_of([ordinal, other], ("a", "b"), ["bad"])
+
+
+def test_one_text_shows_no_winner_and_one_label_no_comparison(tmp_path):
+    for name, label in (("d", "pos"), ("a", "pos"), ("b", "neg"), ("c", "pos")):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\ngood,{label}\n")
+    told = ("--data", tmp_path / "d.csv")
+    found = invoke("compare", tmp_path / "a.csv", tmp_path / "b.csv", *told)
+    assert "no difference is shown (a - b: weighted F1 +1.0000" in found.stdout.replace("\n", " "), found.stderr
+    assert (
+        "pos is the only label of data and answers"
+        in invoke("compare", tmp_path / "a.csv", tmp_path / "c.csv", *told).error
+    )

@@ -40,4 +40,6 @@ def test_each_way_is_measured_with_and_without_split_experts(tmp_path, monkeypat
     assert all(row["differ"] <= 0.02 and row["mean_layers"] == 2 and row["within"] for row in alone)
     assert all(row["mean_layers"] <= 2 and row["speed"]["ratio"] > 0 for row in rows)
     levers.measure("words", 0, **where, progress=lambda line: pytest.fail("measured again"))
-    assert Path(tmp_path / "work" / "words-s0-split" / "run.json").exists()
+    assert Path(tmp_path / "work" / "words-s0-split-of-learn" / "run.json").exists()
+    learned = pd.read_parquet(tmp_path / "work" / "words-s0-learn" / "train.parquet")["text"]
+    assert record["taught_on"] == len(learned) < 450 - record["choose"]  # none that measures

@@ -4,8 +4,10 @@ Kinds of fault: a list that is lost on the way, that belongs to another model, o
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 from backbone import labelled_texts, write_backbone
+from command import invoke
 
 from sentimoe import SentimentClassifier
 from sentimoe.data import SeenTexts
@@ -56,3 +58,11 @@ def test_the_list_goes_with_the_model_and_into_what_is_trained_from_it(tmp_path)
         again.save_pretrained(tmp_path / "again")
         seen = SentimentClassifier.from_pretrained(tmp_path / "again").seen_texts
         assert not seen.complete and seen.mask(texts).sum() == 20
+    for count, told in ((10, "10 of the 30 labelled texts are new to the model and no repeats"), (60, "")):
+        frame = pd.DataFrame({"text": [f"{texts[i]} again {i}" for i in range(count)] * 3, "label": labels[:count] * 3})
+        frame.to_csv(tmp_path / "new.csv", index=False)
+        found = invoke("evaluate", tmp_path / "again", "--data", tmp_path / "new.csv", "--target-accuracy", 0.9)
+        assert told in found.stderr
+    assert (
+        "120 of 180 texts are repeats" in found.stderr and "does not say which texts it was trained on" in found.stderr
+    )

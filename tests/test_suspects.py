@@ -77,6 +77,8 @@ def test_what_cannot_be_judged_is_said(planted, monkeypatch, caplog):
         label_errors(["one", "two"], [1, 2])
     with pytest.raises(DataError, match="2 rows lack a text or a label, the first of them row 0"):
         label_errors([None, "two", "three"], [1, 2, None])
+    with pytest.raises(DataError, match="1 rows lack a text or a label, the first of them row 2"):
+        label_errors(["one", "two", "three"], [1.0, 2.0, float("nan")])
     monkeypatch.setattr(suspects, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'sentimoe\[suspects\]'"):
         label_errors(texts, labels)

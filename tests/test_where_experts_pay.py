@@ -1,5 +1,7 @@
 """The studies of where experts pay: what students are taught, how they are compared, routers that read whole texts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,9 +14,10 @@ from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
 from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
-from experiments.where_experts_pay import gain, many_texts
+from experiments.tables import Stored
+from experiments.where_experts_pay import MODEL, gain, left_out, many_texts
 from sentimoe.data import dataset_from_texts
-from sentimoe.records import write_json
+from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
 
 
@@ -64,6 +67,22 @@ def test_the_rate_is_the_one_that_came_closest_on_all_seeds(tmp_path):
     assert told["held_out"] == [{"row": "dense", "kl": pytest.approx(1.25)}]
 
 
+def test_students_of_another_data_set_are_no_students_of_this_one(tmp_path):
+    """Kind: one key for both, and a gain that is the difference of other texts under another teacher."""
+    (tmp_path / "students").mkdir()
+    record = {"size": 3000, "seed": 0, "learning_rate": 1e-4, "gflops_per_text": 1, "parameters": 9}
+    record |= {"held_out": {"kl": 0.1}, "test": {"f1_weighted": 0.5}}
+    for data, row, kl in (("sst5", "dense", 9.0), ("tweeteval-emotion", "dense", 0.3), ("sst5", "gated-2-of-4", 9.0)):
+        path = tmp_path / "students" / f"{data}__{row}__n3000__s0.json"
+        write_json(path, record | {"data": data, "row": row})
+        np.savez(path.with_suffix(".npz"), kl=np.full(9, kl), predictions=np.zeros(9), labels=np.zeros(9))
+    (row,) = many_texts(tmp_path)["rows"]
+    assert row["row"] == "dense"
+    better = {0: {"kl": np.zeros(9), "predictions": np.zeros(9, dtype=int), "labels": np.zeros(9, dtype=int)}}
+    worse = {0: {"kl": np.zeros(9), "predictions": np.ones(9, dtype=int), "labels": None}}
+    assert gain(worse, better)["f1"]["difference"] == 1
+
+
 def test_the_picture_shows_gains_of_two_sizes_or_is_not_drawn(tmp_path):
     path, gained = tmp_path / "gain.png", {"difference": 0.002, "interval": [-0.001, 0.003], "seeds": 3}
     rows = [{"row": "dense", "size": size, "less": {}} for size in (3_000, 20_000)]
@@ -104,7 +123,16 @@ def test_domains_are_written_as_data_sets(tmp_path):
     for split in ("train", "validation", "test"):
         (tmp_path / "fdu-mtl").mkdir(exist_ok=True)
         pd.DataFrame(rows).to_parquet(tmp_path / "fdu-mtl" / f"{split}.parquet")
-    write_domains(tmp_path, tmp_path / "out")
+    write_domains(tmp_path, tmp_path / "out", tmp_path / "results")
+    places = read_json(tmp_path / "results" / "domains" / "test-domains.json")
+    assert places == [row["domain"] for row in rows]
+    labels = np.zeros(len(rows), dtype=int)
+    wrong = np.isin(places, LEFT_OUT).astype(int)  # the dense model, and only there
+    runs = {"full": [Stored({}, labels, wrong)], "moe-gated": [Stored({}, labels, labels)]}
+    cells = {("fdu-mtl-of-twelve", MODEL, name, "default"): each for name, each in runs.items()}
+    found = left_out(SimpleNamespace(cells=cells), places)
+    assert found["texts"] == 2 * len(LEFT_OUT) and found["difference"]["difference"] == 1
+    assert left_out(SimpleNamespace(cells={}), places) is None
 
     def domains_of(name, split):
         return set(pd.read_parquet(tmp_path / "out" / name / f"{split}.parquet")["domain"])
@@ -146,9 +174,7 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
     for trunk in stars["trunks"].values():
         assert trunk["difference"]["mean_a"] == pytest.approx(trunk["f1_weighted"])
         assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
-    page = (
-        templates()
-        .get_template("where-experts-pay.md.jinja")
-        .render(many={"rows": [], "trials": [], "held_out": [], "tuning_size": 1}, domains=[], drawn=False, trunk=told)
-    )
+    nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
+    template = templates().get_template("where-experts-pay.md.jinja")
+    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=told)
     assert "| sst5 | 40 |" in page and "All four answers to a text" in page

@@ -85,8 +85,10 @@ def compare(
         new = (labels[~seen], a[~seen], b[~seen])
         comparison["unseen"] = compare_predictions(*new, names, examples=0, ordered=ordered)
     if ordered:
-        chosen = [predicted_labels(each) for each in (a, b)]
-        comparison["ordinal"] = [ordinal_metrics(labels, each, len(names)) for each in chosen]
+        first, second = (predicted_labels(each) for each in (a, b))
+        both = (first >= 0) & (second >= 0)
+        own = [ordinal_metrics(labels[both], each[both], len(names)) for each in (first, second)] if both.any() else []
+        comparison["ordinal"] = own
     if as_json:
         print_json({"a": model_a, "b": model_b, "data": dataset.name, "sha256": dataset.sha256, **comparison})
         return
@@ -102,6 +104,8 @@ def _verdict(comparison: dict[str, Any], model_a: str, model_b: str) -> str:
     row = comparison["f1_weighted"]
     low, high = row["interval"]
     spread = f"weighted F1 {row['difference']:+.4f}, 95% interval {low:+.4f} to {high:+.4f}, on {comparison['n']} texts"
-    if row["distinguishable"]:
+    chance = comparison["mcnemar"]["p_value"]  # exact, where few texts make the interval too narrow
+    spread += f"; McNemar's p {chance:.2g}"
+    if row["distinguishable"] and chance < 0.05:
         return f"{model_a if low > 0 else model_b} is better (a - b: {spread})"
     return f"no difference is shown (a - b: {spread})"

@@ -106,6 +106,7 @@ def evaluate(
     import numpy as np
 
     from sentimoe.data import absence_warnings
+    from sentimoe.data.repeats import repeats
     from sentimoe.errors import DataError
     from sentimoe.evaluation import find_threshold, least_trials, predicted_labels, why_no_threshold
     from sentimoe.methods import ZeroShot
@@ -142,14 +143,20 @@ def evaluate(
         warnings += absence_warnings(dataset.label_names, dataset.splits)
     part = dataset.splits[split] if limit is None else dataset.splits[split].sample(limit)
     seen = seen_among(classifier.seen_texts, part.texts)
-    new, known = ~seen, classifier.seen_texts is not None
+    new, known = ~seen, classifier.seen_texts is not None and classifier.seen_texts.complete
     if seen.any():
         warnings.append(seen_warning("the model", seen))
     if target_accuracy is not None:
+        repeated = repeats(part.texts)
+        if repeated.any():
+            warnings.append(
+                f"{repeated.sum()} of {len(repeated)} texts are repeats, which count once for the threshold"
+            )
+        new &= ~repeated
         if new.sum() < (least := least_trials(1 - target_accuracy)):
             raise DataError(
-                f"{new.sum()} of the {len(new)} labelled texts are new to the model, and even without an error it takes "
-                f"{least} to promise an accuracy of {target_accuracy:g}; give more texts or a lower target"
+                f"{new.sum()} of the {len(new)} labelled texts are new to the model and no repeats, and even without an "
+                f"error it takes {least} to promise an accuracy of {target_accuracy:g}; give more texts or a lower target"
             )
         if not known:
             warnings.append(

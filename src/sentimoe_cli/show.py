@@ -131,7 +131,9 @@ def comparison_tables(
     for heading in ("", "a", "b", "a - b", "95% interval", "p"):
         scores.add_column(heading, justify="right" if heading else "left")
     titles = {name: name.replace("_", " ") for name in ("accuracy", "f1_weighted", "f1_macro")}
-    titles |= {"mae": "mean distance (lower is better)"} if "mae" in comparison else {}
+    if (distance := comparison.get("mae")) is not None:
+        of_both = "" if distance["n"] == comparison["n"] else f"; {distance['n']} texts that both answer"
+        titles |= {"mae": f"mean distance (lower is better{of_both})"}
     for name, title in titles.items():
         row = comparison[name]
         low, high = row["interval"]

@@ -46,7 +46,7 @@ class ModelSide:
 
     def seen(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Which texts it was trained on, `[B]`; says how many, or that it is not known."""
-        if self.classifier.seen_texts is None:
+        if (seen := self.classifier.seen_texts) is None or not seen.complete:
             say(f"warning: {self.name} does not say which texts it was trained on; some of these may be among them")
         if (known := seen_among(self.classifier.seen_texts, texts)).any():
             say(f"warning: {seen_warning(self.name, known)}")
@@ -122,8 +122,14 @@ def names_of(sides: Sequence[ModelSide | FileSide], given: Sequence[str], data: 
     from sentimoe.errors import ConfigError
 
     models = [side for side in sides if isinstance(side, ModelSide)]
-    names = models[0].names if models else list(label_order({*data, *(each for side in sides for each in side.names)}))
+    ordered = [model for model in models if model.classifier.ordinal]
+    names = list(label_order({*data, *(each for side in sides for each in side.names)}))
+    names = (ordered or models)[0].names if models else names
     wrong = any(sorted(model.names) != sorted(names) for model in models)
     if wrong or not all(set(side.names) <= set(names) for side in sides):
         raise ConfigError(f"{given[1]} has the labels {sides[1].names}, {given[0]} {sides[0].names}; they must agree")
+    if any(model.names not in (names, names[::-1]) for model in ordered):
+        raise ConfigError(f"{given[1]} orders its labels {sides[1].names}, {given[0]} {sides[0].names}; train one anew")
+    if len(names) < 2:
+        raise ConfigError(f"{', '.join(names)} is the only label of data and answers; it takes two to compare")
     return names

@@ -1,7 +1,18 @@
 """Texts that stand more than once, within train or across splits: counted and told, never removed."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from .dataset import Split
 from .splitting import normalise
+
+
+def repeats(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Which of B texts repeat an earlier one, [B]; they are compared after :func:`normalise`."""
+    return pd.Series([normalise(text) for text in texts], dtype=object).duplicated().to_numpy()
 
 
 def repeat_warnings(splits: dict[str, Split]) -> tuple[str, ...]:

@@ -34,7 +34,8 @@ class Threshold:
     chosen on, among the answered ones (None where there are none) and the share of these. estimated: there were fewer
     than 1,000, so that both are cross-fitted: each fifth is answered at the threshold that the other four choose; both
     are None where four fifths are too few to choose one.
-    lower_bound: of the accuracy on further texts of the same kind, one-sided, at 95%. n: the texts.
+    lower_bound: of the accuracy of this threshold, taken alone, on further texts of the same kind, one-sided, at 95%;
+    what the search promises is the target. n: the texts.
     """
 
     value: float
@@ -54,7 +55,7 @@ class Threshold:
         which = "all answers" if self.coverage == 1 else f"answers of {self.value:g} confidence or more"
         return (
             f"{which}:{by if self.coverage is not None else ''} {share}; among "
-            f"further texts of this kind {self.lower_bound:.1%} or more are right, with 95% confidence"
+            f"further texts of this kind {100 * self.target_accuracy:g}% or more are right, with 95% confidence"
         )
 
     def save(self, folder: Path, data: str, sha256: str) -> None:

@@ -34,7 +34,7 @@ def compare_predictions(
     Returns:
         - ``n``, and ``agreement``: the share of texts that both give the same label.
         - ``accuracy``, ``f1_weighted``, ``f1_macro``: of :func:`paired_bootstrap`, difference a - b with its interval;
-          where they are ordered also ``mae``, the mean distance in classes.
+          where they are ordered also ``mae``, the mean distance in classes, over the ``n`` texts that both answer.
         - ``mcnemar``: of :func:`mcnemar`.
         - ``flips``: rows ``true``, ``a``, ``b`` (names, None: unanswered) and ``count`` of texts on which they part,
           most first.
@@ -49,9 +49,12 @@ def compare_predictions(
     true = read_labels(labels, len(label_names))
     answers_a, answers_b = predicted_labels(a), predicted_labels(b)
     scores = {
-        metric: paired_bootstrap(true, answers_a, answers_b, metric, num_classes=len(label_names))
-        for metric in (*SHARES, *(("mae",) if ordered else ()))
+        metric: paired_bootstrap(true, answers_a, answers_b, metric, num_classes=len(label_names)) for metric in SHARES
     }
+    both = (answers_a >= 0) & (answers_b >= 0)  # no answer has no distance
+    if ordered and both.any():
+        of_both = (true[both], answers_a[both], answers_b[both])
+        scores["mae"] = paired_bootstrap(*of_both, "mae", num_classes=len(label_names)) | {"n": int(both.sum())}
     parted = np.flatnonzero(answers_a != answers_b)
     names = [*label_names, None]  # -1: unanswered
     flips = Counter((int(true[row]), int(answers_a[row]), int(answers_b[row])) for row in parted)

@@ -15,6 +15,7 @@ import pandas as pd
 from ..data import text_chunks, values_of
 from ..data.labels import label_order
 from ..data.splitting import normalise
+from ..data.text import is_missing
 from ..errors import ConfigError, DataError
 from .frozen import FOLDS, frozen_embeddings, out_of_fold
 
@@ -64,7 +65,7 @@ def label_errors(
     given, form = [str(label) for label in found], {str(label): label for label in found}
     if len(every) != len(given):
         raise DataError(f"{len(every)} texts but {len(given)} labels; give one label for each text")
-    if lacking := [row for row, text in enumerate(every) if not text.strip() or found[row] is None]:
+    if lacking := [row for row, text in enumerate(every) if not text.strip() or is_missing(found[row])]:
         raise DataError(
             f"{len(lacking)} rows lack a text or a label, the first of them row {lacking[0]}, counted from 0; leave "
             "them out"
