@@ -116,7 +116,8 @@ def domains(results: Results) -> list[dict[str, Any]]:
             if dense and runs is not dense and data == "fdu-mtl":
                 row["less"] = _difference(runs, dense)
             rows.append(row)
-    return rows + [row for title, method in ALONE if (row := _of_each(results, title, method)) is not None]
+    alone = (_of_each(results, title, method) for title, method in ALONE)
+    return rows + [each for each in alone if each is not None]
 
 
 def _of_each(results: Results, title: str, method: str) -> dict[str, Any] | None:

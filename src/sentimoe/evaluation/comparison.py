@@ -48,7 +48,7 @@ def compare_predictions(
         raise DataError(f"the models have answers of shape {a.shape} and {b.shape}; give the same texts and labels")
     true = read_labels(labels, len(label_names))
     answers_a, answers_b = predicted_labels(a), predicted_labels(b)
-    scores = {
+    scores: dict[str, Any] = {
         metric: paired_bootstrap(true, answers_a, answers_b, metric, num_classes=len(label_names)) for metric in SHARES
     }
     both = (answers_a >= 0) & (answers_b >= 0)  # no answer has no distance
