@@ -64,7 +64,9 @@ class Prepared:
     def seen(self) -> SeenTexts:
         """The texts of training and validation, and those that the model it starts from or its teachers saw before."""
         seen = SeenTexts.of(self.train.texts + self.validation.texts)
-        for source in (self.config.model, *self.config.teachers):
+        teachers = self.config.teachers
+        starts_from_teacher = bool(teachers) and METHODS[self.config.method].keeps_teacher
+        for source in teachers if starts_from_teacher else (self.config.model, *teachers):
             seen |= seen_before(source)
         return seen
 
