@@ -14,6 +14,9 @@ from sentimoe_cli.messages import Mistake, say
 from sentimoe_cli.places import check_folder
 
 Option = typer.Option
+DataRoot = Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")]
+OptionalDataRoot = Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")]
+ResultsFolder = Annotated[Path, Option(help="Folder for the results.")]
 app = typer.Typer(help="Run declared experiments and render their results.", rich_markup_mode=None)
 
 
@@ -24,8 +27,8 @@ def run(
         list[str] | None, Option(help="Only runs whose name contains all of these strings (repeatable).")
     ] = None,
     budget: Annotated[str | None, Option(help="Start no run that would end later than this: 50m, 2h, 90s.")] = None,
-    data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    data_root: OptionalDataRoot = None,
+    results: ResultsFolder = Path("results"),
     models: Annotated[Path, Option(help="Folder for the weights of teachers.")] = Path("runs/models"),
     keep_models: Annotated[bool, Option("--keep-models", help="Also keep every model trained now.")] = False,
 ) -> None:
@@ -75,12 +78,12 @@ def _seconds(text: str) -> float:
 
 @app.command("sizes")
 def sizes(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     data: Annotated[list[str] | None, Option(help="Only these data sets (repeatable).")] = None,
     size: Annotated[list[int] | None, Option(help="Only these numbers of texts (repeatable).")] = None,
     draw: Annotated[list[int] | None, Option(help="Only these draws of texts (repeatable).")] = None,
     way: Annotated[list[str] | None, Option(help="Only these ways of training (repeatable).")] = None,
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/sizes"),
+    results: ResultsFolder = Path("results/sizes"),
 ) -> None:
     """Train on 50 to 3,000 labelled texts in several ways; what has a result already is passed over."""
     check_folder(results)
@@ -101,13 +104,13 @@ def sizes(
 
 @app.command("many-texts")
 def many_texts(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     data: Annotated[list[str] | None, Option(help="Only these data sets (repeatable).")] = None,
     size: Annotated[list[int] | None, Option(help="Only these numbers of texts (repeatable).")] = None,
     seed: Annotated[list[int] | None, Option(help="Only these seeds (repeatable).")] = None,
     row: Annotated[list[str] | None, Option(help="Only these kinds of students (repeatable).")] = None,
     work: Annotated[Path, Option(help="Folder for the answers of teachers.")] = Path("runs/many-texts"),
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/many-texts"),
+    results: ResultsFolder = Path("results/many-texts"),
 ) -> None:
     """Teach small models on 3,000 to 92,000 texts without labels, with experts and without; processes may share it."""
     check_folder(results)
@@ -128,9 +131,9 @@ def many_texts(
 
 @app.command("domains")
 def domains(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     work: Annotated[Path, Option(help="Folder for the data of single domains.")] = Path("runs/domains"),
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    results: ResultsFolder = Path("results"),
 ) -> None:
     """Write the data sets of single domains for experiments/studies/domains.yaml, and train experts chosen per text."""
     check_folder(results)
@@ -146,9 +149,9 @@ def domains(
 
 @app.command("add-domains")
 def add_domains(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     work: Annotated[Path, Option(help="Folder with the base and the data of single domains.")] = Path("runs/domains"),
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    results: ResultsFolder = Path("results"),
 ) -> None:
     """Add domains to a classifier one by one, in two kinds and two orders; what is trained already is kept."""
     check_folder(results)
@@ -162,9 +165,9 @@ def add_domains(
 
 @app.command("one-trunk")
 def one_trunk(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     work: Annotated[Path, Option(help="Folder for data and models.")] = Path("runs/one-trunk"),
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    results: ResultsFolder = Path("results"),
 ) -> None:
     """Train one model of four label sets beside four models; what is trained already is kept. The machine idle."""
     check_folder(results)
@@ -178,11 +181,11 @@ def one_trunk(
 
 @app.command("compression")
 def compression(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     case: Annotated[list[str] | None, Option(help="Only these cases (repeatable).")] = None,
     seed: Annotated[list[int] | None, Option(help="Seeds (repeatable). [0]")] = None,
     work: Annotated[Path, Option(help="Folder for the models.")] = Path("runs/compression"),
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/compression"),
+    results: ResultsFolder = Path("results/compression"),
 ) -> None:
     """Compress trained classifiers and measure them on test texts; what has a result already is passed over."""
     check_folder(results)
@@ -206,13 +209,13 @@ def _check_case(name: str) -> None:
 
 @app.command("levers")
 def levers(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     case: Annotated[str, Option(help="A case of `compression`.")] = "tweets",
     seed: Annotated[int, Option(help="Its seed.")] = 0,
     work: Annotated[Path, Option(help="Folder for the models, with those of `compression`.")] = Path(
         "runs/compression"
     ),
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results/compression"),
+    results: ResultsFolder = Path("results/compression"),
 ) -> None:
     """Measure early exits, 8 bits and split experts, alone and together. The machine should be idle."""
     check_folder(results)
@@ -226,7 +229,7 @@ def levers(
 
 @app.command("students")
 def students(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     case: Annotated[str, Option(help="A case of `compression`.")] = "tweets",
     seed: Annotated[int, Option(help="Its seed.")] = 0,
     work: Annotated[Path, Option(help="Folder for the models, with those of `compression`.")] = Path(
@@ -248,7 +251,7 @@ def students(
 def train(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
     run: Annotated[str, typer.Argument(help="Name of one of its runs, like its file in results/runs/.")],
-    data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
+    data_root: OptionalDataRoot = None,
     results: Annotated[Path, Option(help="Folder with the learning-rate trials.")] = Path("results"),
     models: Annotated[Path, Option(help="Folder for the model, in a subfolder named like the run.")] = Path(
         "runs/models"
@@ -282,8 +285,8 @@ def cost(
     study: Annotated[Path, typer.Argument(help="Study file, such as experiments/studies/paper.yaml.")],
     data: Annotated[str, Option(help="A data set of the study.")],
     model: Annotated[str, Option(help="A model of the study.")],
-    data_root: Annotated[Path | None, Option(help="Folder with one folder for each data set, named like it.")] = None,
-    results: Annotated[Path, Option(help="Folder for the results.")] = Path("results"),
+    data_root: OptionalDataRoot = None,
+    results: ResultsFolder = Path("results"),
     rounds: Annotated[int, Option(help="Number of turns of each method.", min=3)] = 9,
 ) -> None:
     """Measure throughput and peak memory of every method on one data set and model. The machine should be idle."""
@@ -302,7 +305,7 @@ def cost(
 
 @app.command("ready-models")
 def ready_models(
-    data_root: Annotated[Path, Option(help="Folder with one folder for each data set, named like it.")],
+    data_root: DataRoot,
     names: Annotated[list[str] | None, typer.Argument(help="Which of them. [all]")] = None,
     results: Annotated[Path, Option(help="Folder for the records.")] = Path("results/ready"),
     work: Annotated[Path, Option(help="Folder for the training runs.")] = Path("runs/ready"),

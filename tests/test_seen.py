@@ -10,9 +10,10 @@ from backbone import labelled_texts, write_backbone
 from command import invoke
 
 from sentimoe import SentimentClassifier
-from sentimoe.data import SeenTexts
+from sentimoe.data import SeenTexts, dataset_from_texts
 from sentimoe.errors import ModelFolderError
 from sentimoe.methods import save_adapted
+from sentimoe.training import TrainConfig, prepare
 from sentimoe_cli.seen import seen_warning
 
 TOLD = {"method": "full", "epochs": 1, "max_length": 16, "precision": "float32", "calibrate": False}
@@ -66,3 +67,7 @@ def test_the_list_goes_with_the_model_and_into_what_is_trained_from_it(tmp_path)
     assert (
         "120 of 180 texts are repeats" in found.stderr and "does not say which texts it was trained on" in found.stderr
     )
+    (tmp_path / "first" / "seen_texts.npy").write_bytes(b"damaged")
+    config = TrainConfig(model=source, head="native", method="full", data="x")
+    with pytest.raises(ModelFolderError, match=r"seen_texts\.npy"):  # not after hours of training
+        prepare(config, dataset_from_texts(texts[:20], labels[:20]))

@@ -19,7 +19,7 @@ import python_calamine
 from sentimoe import records
 from sentimoe.data import read_texts, write_table
 from sentimoe.errors import DataError
-from sentimoe.records import write_text, written_aside
+from sentimoe.records import remove_asides, write_text, written_aside
 
 ODD_CELLS = ["a\rb", "a\r\nb", "\r", 'a "b"\r', "a\nb", "", "  a ", "NA", '"', "a,b", "\u2028", "\t", "#", "\ufeffa"]
 
@@ -248,3 +248,15 @@ def test_the_first_of_two_writers_keeps_its_file(tmp_path, monkeypatch, links):
     assert (tmp_path / "out.csv").read_text() == "n\n1\n" and len(list(tmp_path.iterdir())) == 1
     write_table(pd.DataFrame({"n": [3]}), tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "n\n3\n"
+
+
+def test_what_killed_processes_left_goes_and_that_of_others_stays(tmp_path):
+    """Kind: two outputs whose long names begin alike, one of which is being written."""
+    ending = f".{'0' * 32}.partial"
+    long = "reviews of the year in every language, part 1.csv"
+    left = [tmp_path / f"{name}{ending}" for name in ("a.csv", "a.csv.csv", long[:40])]
+    for path in left:
+        path.write_text("x")
+    remove_asides(tmp_path / "a.csv")
+    remove_asides(tmp_path / long)
+    assert [path.exists() for path in left] == [False, True, True]

@@ -16,6 +16,8 @@ from uuid import uuid4
 
 from .errors import ConfigError, StoppedError
 
+SHOWN = 40  # characters of up to 4 bytes of a file's name in that of its partial one, which has at most 255 bytes
+
 
 @contextmanager
 def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
@@ -26,8 +28,7 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
     write the same file; the last one wins, without `overwrite` the first, and the others get FileExistsError.
     """
     target = Path(os.path.realpath(path))
-    # a name has at most 255 bytes: 40 characters of up to 4 bytes leave room for the rest
-    partial = target.with_name(f"{target.name[:40]}.{uuid4().hex}.partial")
+    partial = target.with_name(f"{target.name[:SHOWN]}.{uuid4().hex}.partial")
     try:
         mode = _mode_of_new(partial)
         yield partial
@@ -50,10 +51,13 @@ def written_aside(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 def remove_asides(path: Path) -> None:
-    """Remove what processes that were killed left beside a file while they wrote it. None may be writing it now."""
+    """Remove what processes that were killed left beside a file while they wrote it. None may be writing it now.
+
+    What lies beside a name of more than 40 characters stays: it may belong to another that begins alike.
+    """
     goal = Path(os.path.realpath(path))
-    aside = re.compile(rf"{re.escape(goal.name[:40])}\.[0-9a-f]{{32}}\.partial")
-    for each in goal.parent.iterdir():
+    aside = re.compile(rf"{re.escape(goal.name)}\.[0-9a-f]{{32}}\.partial")
+    for each in goal.parent.iterdir() if len(goal.name) <= SHOWN else ():
         if aside.fullmatch(each.name):
             each.unlink()
 

@@ -38,7 +38,10 @@ def pieces(rows: int, deaths: Sequence[Piece]) -> list[Piece]:
 
 
 class Attempts:
-    """What is being read of each part, and at which pieces its processes died. It lives where none of them does."""
+    """What is being read of each part, at which pieces its processes died, and what they have to say.
+
+    It lives where none of them does.
+    """
 
     def __init__(self) -> None:
         self._reading: dict[int, Piece] = {}

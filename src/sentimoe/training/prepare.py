@@ -44,7 +44,8 @@ SAMPLE = 2048  # training texts that a method which looks at texts may look at
 class Prepared:
     """A run that is ready to train. `config` is complete (no default left open); unlabelled texts have label -100.
 
-    answers: what the teachers predict for the training texts; None without a teacher, or where one runs along.
+    answers: what the teachers predict for the training texts; None without a teacher, or where one runs along. before:
+    the texts that the model it starts from and its teachers saw.
     """
 
     model: Any
@@ -53,6 +54,7 @@ class Prepared:
     train: Split
     validation: Split
     distillation: Distillation | None
+    before: SeenTexts
     answers: TeacherAnswers | None = None
 
     @property
@@ -62,13 +64,8 @@ class Prepared:
 
     @property
     def seen(self) -> SeenTexts:
-        """The texts of training and validation, and those that the model it starts from or its teachers saw before."""
-        seen = SeenTexts.of(self.train.texts + self.validation.texts)
-        teachers = self.config.teachers
-        starts_from_teacher = bool(teachers) and METHODS[self.config.method].keeps_teacher
-        for source in teachers if starts_from_teacher else (self.config.model, *teachers):
-            seen |= seen_before(source)
-        return seen
+        """The texts of training and validation, and those before."""
+        return self.before | SeenTexts.of(self.train.texts + self.validation.texts)
 
 
 def dataset_of(config: TrainConfig) -> SentimentDataset:
@@ -118,8 +115,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset, kept: Path | None = 
         model, source = load_teacher(folders[0], dataset.label_names, config.loading), folders[0]
     else:
         model, source = _load(config, dataset.label_names), config.model
-    before = settings.get("num_virtual_tokens", 0)
-    tokenizer = load_tokenizer(source, model, config.max_length, before, config.trust_remote_code)
+    virtual = settings.get("num_virtual_tokens", 0)
+    tokenizer = load_tokenizer(source, model, config.max_length, virtual, config.trust_remote_code)
     teacher = None
     if hidden and folders:
         teacher = running_teacher(folders, dataset.label_names, model, tokenizer, config.loading)
@@ -153,7 +150,8 @@ def prepare(config: TrainConfig, dataset: SentimentDataset, kept: Path | None = 
             answers = _teacher_answers(config, train.texts, dataset.label_names, kept)
     validation = dataset.splits["validation"]
     complete = sized(replace(config, learning_rate=rate), len(train), len(validation))
-    return Prepared(model, tokenizer, complete, train, validation, distillation, answers)
+    before = seen_before([source, *folders])  # of models that are known to be there by now
+    return Prepared(model, tokenizer, complete, train, validation, distillation, before, answers)
 
 
 def _teacher_answers(

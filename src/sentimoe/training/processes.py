@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from ..data.text import one_line
 from ..errors import ConfigError, LostProcessError, SentiMoEError
 
 LOST = re.compile(r"/gloo/|pair closure|NCCL")  # in the plain RuntimeErrors of torch when another process is gone
@@ -138,5 +139,5 @@ def lost_told() -> Iterator[None]:
             raise
         raise LostProcessError(
             "stopped, because another process of this run ended or did not answer in time "
-            f"({str(error).splitlines()[0]}); what was saved before is there"
+            f"({one_line(error)}); what was saved before is there"
         ) from error

@@ -1,7 +1,8 @@
-"""The texts that a model saw before training starts from it, or before it teaches."""
+"""The texts that models saw before training starts from one of them, or before they teach."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -12,11 +13,18 @@ from ..records import read_json
 from ..upcycle import backbone_path
 
 
-def seen_before(source: str) -> SeenTexts:
-    """Those that a classifier keeps a list of; without one, that it saw some. A bare backbone saw none that count.
+def seen_before(sources: Iterable[str]) -> SeenTexts:
+    """Those that classifiers keep lists of; of one without a list, that it saw some. A bare backbone saw none.
 
-    source: a short name, a folder or a hub id, which was loaded before.
+    sources: short names, folders or hub ids of models that were loaded before.
     """
+    seen = SeenTexts.of([])
+    for source in dict.fromkeys(sources):
+        seen |= _seen_by(source)
+    return seen
+
+
+def _seen_by(source: str) -> SeenTexts:
     place, nothing = backbone_path(source), SeenTexts.of([])
     folder = Path(place if Path(place).is_dir() else snapshot_download(place, allow_patterns=["config.json", SEEN]))
     known, config = SeenTexts.load(folder), folder / "config.json"
