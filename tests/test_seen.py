@@ -68,6 +68,6 @@ def test_the_list_goes_with_the_model_and_into_what_is_trained_from_it(tmp_path)
         "120 of 180 texts are repeats" in found.stderr and "does not say which texts it was trained on" in found.stderr
     )
     (tmp_path / "first" / "seen_texts.npy").write_bytes(b"damaged")
-    config = TrainConfig(model=source, head="native", method="full", data="x")
+    config = TrainConfig(model=source, head="native", method="full", data="x", max_length=16)
     with pytest.raises(ModelFolderError, match=r"seen_texts\.npy"):  # not after hours of training
         prepare(config, dataset_from_texts(texts[:20], labels[:20]))
