@@ -25,6 +25,26 @@ def run(work, engine=None, **settings):
     return asyncio.run(whole())
 
 
+class HeldEngine(StubEngine):
+    """Its first batch ends when `go` is set, so that a test decides what comes while the model is busy."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = threading.Event()
+
+    def logits(self, windows):
+        found = super().logits(windows)
+        assert self.go.wait(10)
+        return found
+
+
+async def until(condition):
+    """Wait, 10 seconds at most."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
 def expected(texts):
     engine = StubEngine()
     windows = engine.windows(texts)
@@ -46,12 +66,15 @@ def test_every_text_gets_its_own_answer():
 
 
 def test_texts_gather_while_the_model_is_busy():
-    engine, told = StubEngine(seconds_per_batch=0.02), []
+    engine, told = HeldEngine(), []
 
     async def ask(batcher):
-        first = asyncio.create_task(batcher.answer(["first"]))
-        await asyncio.sleep(0.01)
-        await asyncio.gather(first, *(batcher.answer([f"text {i}"]) for i in range(30)))
+        tasks = [asyncio.create_task(batcher.answer(["first"]))]
+        await until(lambda: engine.batches)
+        tasks += [asyncio.create_task(batcher.answer([f"text {i}"])) for i in range(30)]
+        await until(lambda: len(batcher._waiting) == 30)
+        engine.go.set()
+        await asyncio.gather(*tasks)
 
     run(ask, engine, batch_wait=0.0, told=told.append)
     assert engine.batches == [1, 30] and [(each.texts, each.tokens) for each in told] == [(1, 1), (30, 60)]
@@ -82,8 +105,8 @@ def test_a_batch_ends_at_its_tokens_and_a_free_model_waits_no_longer_than_told()
         await asyncio.gather(batcher.answer(["a"]), batcher.answer(["b"]))
         return enough, loop.time() - started - enough
 
-    enough, waited = run(ask, engine, batch_tokens=10, batch_wait=0.15)
-    assert engine.batches == [3, 3, 2, 2] and enough < 0.15 + 0.1 and waited >= 0.14
+    enough, waited = run(ask, engine, batch_tokens=10, batch_wait=0.5)
+    assert engine.batches == [3, 3, 2, 2] and enough < 0.5 and waited >= 0.49
 
 
 def test_the_queue_counts_texts_and_says_when_to_come_again():
@@ -103,15 +126,16 @@ def test_the_queue_counts_texts_and_says_when_to_come_again():
 
 
 def test_a_request_beyond_its_deadline_is_given_up_and_not_run():
-    engine = StubEngine(seconds_per_batch=0.1)
+    engine = HeldEngine()
 
     async def ask(batcher):
         first = asyncio.create_task(batcher.answer(["first"]))
-        await asyncio.sleep(0.05)
+        await until(lambda: engine.batches)
         batcher.deadline = 0.02
         with pytest.raises(Refusal) as late:
             await batcher.answer(["late"])
         held = batcher.held
+        engine.go.set()
         await first
         await asyncio.sleep(0.05)
         return late.value.kind, held
@@ -121,15 +145,17 @@ def test_a_request_beyond_its_deadline_is_given_up_and_not_run():
 
 
 def test_cancelled_requests_leave_no_slot_and_are_not_run():
-    engine = StubEngine(seconds_per_batch=0.05)
+    engine = HeldEngine()
 
     async def ask(batcher):
         first = asyncio.create_task(batcher.answer(["first"]))
-        await asyncio.sleep(0.02)
+        await until(lambda: engine.batches)
         tasks = [asyncio.create_task(batcher.answer([f"text {i}"] * 2)) for i in range(100)]
-        await asyncio.sleep(0.01)
+        await until(lambda: len(batcher._waiting) == 100)
         for task in tasks[:-1]:
             task.cancel()
+        await until(lambda: len(batcher._waiting) == 1)
+        engine.go.set()
         await asyncio.gather(*tasks, first, return_exceptions=True)
         return batcher.held, batcher._waiting_tokens, tasks[-1].result().probabilities.shape
 
@@ -178,8 +204,7 @@ def test_work_alone_runs_between_batches():
 
     async def ask(batcher):
         task = asyncio.create_task(batcher.answer(["text"]))
-        while not engine.batches:  # the batch has begun
-            await asyncio.sleep(0.001)
+        await until(lambda: engine.batches)
         name = await batcher.alone(2, lambda: (threading.current_thread().name, len(engine.batches)))
         await task
         return name
