@@ -216,15 +216,22 @@ def levers(
         "runs/compression"
     ),
     results: ResultsFolder = Path("results/compression"),
+    exits: Annotated[
+        list[str] | None,
+        Option(help="Layers with an exit, such as 1,2,4 (repeatable): measure these in 8 bits, and nothing else."),
+    ] = None,
 ) -> None:
     """Measure early exits, 8 bits and split experts, alone and together. The machine should be idle."""
     check_folder(results)
+    if bad := [each for each in exits or () if not re.fullmatch(r"\d+(,\d+)*", each)]:
+        raise Mistake(f"--exits {bad[0]}: give layers with commas between them, such as 1,2,4")
     from experiments.levers import measure
     from sentimoe_cli.show import prepare_process
 
     prepare_process()
     _check_case(case)
-    measure(case, seed, data_root=data_root, work=work, results=results, progress=say)
+    sets = [tuple(map(int, each.split(","))) for each in exits or ()]
+    measure(case, seed, data_root=data_root, work=work, results=results, progress=say, exits=sets)
 
 
 @app.command("students")

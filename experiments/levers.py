@@ -1,4 +1,4 @@
-"""Every way to make a classifier faster, alone and with the others: exits, 8 bits, and split experts.
+"""Every way to make a classifier faster, alone and with the others: exits, 8 bits, and split experts; or other exits.
 
 The experts divide the FFNs of the dense model; they learned its answers on the texts that teach heads, too. Heads are
 taught and thresholds are set as `compress` does. Speed and the share of other labels are measured on the texts that
@@ -8,7 +8,7 @@ a JSON in `results/compression/levers/`, which docs/performance.md shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,21 @@ NONE = Lever((), False)  # the model as it is
 
 
 def measure(
-    name: str, seed: int, *, data_root: Path, work: Path, results: Path, progress: Callable[[str], None]
+    name: str,
+    seed: int,
+    *,
+    data_root: Path,
+    work: Path,
+    results: Path,
+    progress: Callable[[str], None],
+    exits: Sequence[tuple[int, ...]] = (),
 ) -> None:
-    """Divide the dense model among experts, distil it, and measure each way; a record that is there stays."""
-    path = results / "levers" / f"{name}__s{seed}.json"
+    """Divide the dense model among experts, distil it, and measure each way; a record that is there stays.
+
+    exits: sets of exits that the dense model is measured with instead, in 8 bits; they have a record of their own.
+    """
+    sets = "".join(f"__{'-'.join(map(str, cuts))}" for cuts in exits)
+    path = results / "levers" / f"{name}__s{seed}{sets}.json"
     if path.exists():
         return
     case, dense = CASES[name], work / f"{name}-s{seed}"
@@ -47,19 +58,21 @@ def measure(
     assert tokenizer is not None
     assert classifier.seen_texts is not None
     parts = divided(texts, classifier.seen_texts.mask(texts), max(TOLERANCES), seed)
-    data = write_texts(dense, parts.learn, dataset, progress, "learn")
-    run = divided_run(dense, data, case, seed, progress)
-    search = Search(classifier.model, tokenizer, parts, seed=seed, progress=progress)
-    experts, _ = load_model(AutoModelForSequenceClassification, run)
+    record = {"case": case._asdict(), "seed": seed, "taught_on": len(parts.learn), "choose": len(parts.choose)}
     levers = [NONE, *reversed(default_levers(classifier.model.config.get_text_config().num_hidden_layers))]
-    rows = []
-    for model, is_split in ((classifier.model, False), (experts, True)):
+    models = [(classifier.model, False)]
+    if exits:
+        levers = [Lever(cuts, True) for cuts in exits]
+    else:
+        run = divided_run(dense, write_texts(dense, parts.learn, dataset, progress, "learn"), case, seed, progress)
+        record["split"] = read_json(run / "run.json")["config"]["method_settings"] | {"epochs": EPOCHS}
+        models.append((load_model(AutoModelForSequenceClassification, run)[0], True))
+    search = Search(classifier.model, tokenizer, parts, seed=seed, progress=progress)
+    rows = record["rows"] = []
+    for model, is_split in models:
         for lever in levers:
             rows += _rows(search, model, lever, is_split)
             progress(f"{'split experts, ' * is_split}{lever}: {rows[-1]}")
-    record = {"case": case._asdict(), "seed": seed, "rows": rows, "choose": len(parts.choose)}
-    record |= {"split": read_json(run / "run.json")["config"]["method_settings"] | {"epochs": EPOCHS}}
-    record["taught_on"] = len(parts.learn)  # of an older record: on all texts, also on those that measure
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, record | {"versions": versions(), "hardware": hardware()})
 

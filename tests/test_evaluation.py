@@ -208,9 +208,11 @@ class TestBootstrapIntervals:
         wider = bootstrap_intervals(labels, predictions, 3, seed=1, confidence=0.99)
         assert all(wider[name][0] < first[name][0] and first[name][1] < wider[name][1] for name in first)
 
-    def test_perfect_predictions_leave_no_doubt(self):
-        labels = [0, 1] * 50
-        assert bootstrap_intervals(labels, labels, 2)["accuracy"] == [1, 1]
+    def test_a_hundred_of_a_hundred_leave_doubt(self):
+        """Kind: 1.0000 - 1.0000 from three texts. Right value: the binomial's, .025 ** (1 / 100)."""
+        labels = np.array([0, 1] * 50)
+        assert bootstrap_intervals(labels, labels, 2)["accuracy"] == pytest.approx([0.025**0.01, 1])
+        assert bootstrap_intervals(labels, 1 - labels, 2)["accuracy"] == pytest.approx([0, 1 - 0.025**0.01])
 
     @pytest.mark.parametrize(
         ("changes", "error"),

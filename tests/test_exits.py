@@ -64,7 +64,7 @@ MISTAKES = [
     (["predict", "runs/nowhere", "a text"], "'runs/nowhere' is no folder of a model"),
     (["predict", "--model", "m", "{tmp}"], "is a folder, and the model is named already"),
     (["predict", "--model", "m", "a", "--input", "x.csv"], "not both"),
-    (["predict", "--model", "m", "a", "--text-column", "review"], "add --input FILE"),
+    (["predict", "--model", "m", "a", "--text-column", "review"], "leave it out"),
     (["predict", "--model", "m", "a", "--labels", "a,b"], "add --method zero-shot"),
     (["predict", "--model", "m", "a", "--output", "{tmp}/x.txt"], "must end in .csv, .jsonl, .parquet"),
     (["predict", "--model", "m", "a", "--output", "{tmp}/folder.csv"], "is a folder; give the name of a file"),

@@ -477,6 +477,7 @@ def test_attribution_adds_up_for_decoders(family):
     model, words = dense(family).float().eval(), tokenizer("llama")
     words.model_max_length = 32
     model.resize_token_embeddings(len(words))
+    model.config.pad_token_id = words.pad_token_id
     found = attribute(Engine(model, words, precision="float32"), model, "hello there you", 0)
     assert found["gap"] < 0.3
 
@@ -541,6 +542,19 @@ def test_label_suspects_by_confident_learning():
     assert [row["answer"] for row in found["rows"]] == ["yes", "no"]
 
 
+def test_a_suspect_is_an_error_and_its_answer_the_models_own():
+    """Kinds: a right answer that is listed as another; a class that the model did not answer, called its answer."""
+    labels = np.array([0] * 4 + [1] * 4 + [2] * 4)
+    probabilities = np.repeat([[0.8, 0.1, 0.1], [0.1, 0.9, 0.0], [0.3, 0.3, 0.4]], 4, axis=0)
+    probabilities[0] = [0.52, 0.0, 0.48]  # 2 passes its threshold, and the model says 0 as the label does
+    probabilities[1] = [0.05, 0.5, 0.45]  # says 1, below what texts of class 1 get; 2 passes
+    counts, rows = mistakes(list("abcdefghijkl"), labels, probabilities, ["no", "yes", "so so"])
+    assert counts == {"wrong": 1, "suspects": {"count": 1}}
+    assert [(row["text"], row["answer"], row["suspect"], row["probability"]) for row in rows] == [
+        ("b", "yes", "so so", 0.5)
+    ]
+
+
 def test_one_table_of_doubtful_labels_and_confident_errors():
     """Each text once, however many tables it would have stood in."""
     labels = np.array([0] * 5 + [1] * 5)
@@ -548,7 +562,7 @@ def test_one_table_of_doubtful_labels_and_confident_errors():
     probabilities[2], probabilities[7], probabilities[9] = [0.05, 0.95], [0.6, 0.4], [0.93, 0.07]
     counts, rows = mistakes(list("abcdefghij"), labels, probabilities, ["no", "yes"])
     assert counts == {"wrong": 3, "suspects": {"count": 2}}
-    assert [(row["text"], row["suspect"]) for row in rows] == [("c", True), ("j", True), ("h", False)]
+    assert [(row["text"], row["suspect"]) for row in rows] == [("c", "yes"), ("j", "no"), ("h", None)]
     assert len(mistakes(list("abcdefghij"), labels, probabilities, ["no", "yes"], count=2)[1]) == 2
 
 
@@ -783,7 +797,9 @@ def test_hostile_names_of_everything(findings):
         told["data"] |= {"name": name, "split": split, "labels": [one, two]}
         told["experts"][0]["tokens"][0]["token"] = token
         told["experts"][0]["texts"][0]["text"] = said
-        told["mistakes"] = [{"text": mistaken, "label": one, "answer": two, "probability": 0.9, "suspect": True}]
+        told["mistakes"] = [
+            {"row": 1, "text": mistaken, "label": one, "answer": two, "probability": 0.9, "suspect": two}
+        ]
         for text in told["texts"]:
             text |= {"text": said + text["text"], "label": one, "answer": two, "near": [{"text": near, "label": one}]}
         found = read(told)

@@ -137,6 +137,26 @@ def test_attribution_explains_the_answer_that_is_shown(client):
         assert found["label"] == labels[probabilities.index(max(probabilities))]
 
 
+@pytest.mark.parametrize("model", ["experts", "dense"])
+def test_a_long_text_is_cut_in_every_answer_and_the_page_says_so(folders, model):
+    """Kind: the label of the whole text, coloured by the words of its beginning. `serve` reads windows elsewhere."""
+    pytest.importorskip("captum")
+    whole = SentimentClassifier.from_pretrained(folders / model, precision="float32")
+    whole.model.classifier.weight.data.normal_(std=2.0)
+    client = TestClient(create_app({model: whole}), base_url="http://127.0.0.1")
+    rest = " ".join(f"word{number}" for number in range(300))
+    for beginning in ("a great thing", "bad", "the end"):
+        text = f"{beginning} {'the ' * 60}{rest}"
+        answer = client.post("/api/answer", json={"text": text, "model": model}).json()
+        cut = whole.engine.logits(whole.engine.windows([text], "truncate"))[0][0]
+        assert answer["cut_at"] == 64
+        assert answer["probabilities"].index(max(answer["probabilities"])) == cut.argmax()
+        found = client.post("/api/attribution", json={"text": text, "model": model}).json()
+        assert found["label"] == whole.label_names[cut.argmax()]
+    short = client.post("/api/answer", json={"text": "bad", "model": model}).json()
+    assert short["cut_at"] is None and whole.tokenizer._tokenizer.truncation is None  # which threads would share
+
+
 @pytest.mark.parametrize(
     ("question", "status", "reason"),
     [

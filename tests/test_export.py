@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backbone import labelled_texts, write_backbone
+from backbone import labelled_texts, tokenizer, write_backbone
 from huggingface_hub import ModelCard
 from openvino import Core
 from test_split import kind, real
@@ -28,6 +28,7 @@ import sentimoe_cli
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
 from sentimoe.errors import ConfigError, ConversionError, ModelFolderError
 from sentimoe.inference import Engine, conversion, openvino
+from sentimoe.inference import exported as exporting
 
 WAYS = {
     "dense": lambda case: dense(case),
@@ -75,6 +76,18 @@ def test_a_size_that_the_tracer_fixed_is_found(monkeypatch):
     monkeypatch.setattr(type(model.bert.encoder), "forward", fixed)
     with pytest.raises(ConversionError, match="answers differently"):
         conversion.compiled(model, torch.float32, 40)
+
+
+def test_a_network_that_openvino_cannot_run_is_no_full_disk(monkeypatch, tmp_path):
+    """Kind: standard input or output: Input/output error."""
+
+    def fails(*given):
+        raise RuntimeError("Exception from src/inference:\nshapes are inconsistent")
+
+    model = dense("bert", vocab_size=len(tokenizer()))
+    monkeypatch.setattr(conversion, "_compared", fails)
+    with pytest.raises(ConversionError, match=r"cannot run the exported Bert.* \(shapes are inconsistent\); use"):
+        exporting.export(model, tokenizer(), tmp_path / "out")
 
 
 def test_what_cannot_be_traced_is_refused():

@@ -22,7 +22,7 @@ from tiny import (
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, LongformerConfig
 
-from sentimoe import MoEConfig, upcycle
+from sentimoe import MoEConfig, collapse, upcycle
 from sentimoe.errors import ConfigError, NotSupportedError
 from sentimoe.upcycle import divide_logits, moe_layers
 
@@ -124,6 +124,11 @@ def test_a_model_that_pads_texts_itself_keeps_padding_out_of_the_experts():
     assert [len(logits) for logits in together.router_logits] == [19, 19]
     assert_close(together.logits[:1], alone.logits, **CLOSE)
     assert (together.logits - expected).abs().max() > 1e-3
+    dense_model = AutoModelForSequenceClassification.from_config(config).eval()
+    split = MoEConfig(init="split", expert="plain", num_experts=3, num_experts_per_tok=3)
+    divided = upcycle(dense_model, split, texts=[batch(texts(*[13, 6] * 30))])  # the texts are padded on their way
+    assert_close(divided(**batch(rows)).logits, dense_model(**batch(rows)).logits, **CLOSE)
+    assert collapse(model, [batch(rows)]).collapse_report is not None
 
 
 @torch.no_grad()

@@ -131,6 +131,27 @@ def test_a_token_without_an_embedding_is_refused_before_a_text_has_it(parts):
     assert np.isfinite(Engine(model, tokenizer).predict_proba(["an <image> here"])).all()
 
 
+def test_a_text_that_is_a_special_token_spoils_no_other(parts):
+    """Kind: after "[CLS]", every text of the chunk lacks its own first token."""
+    model, tokenizer = parts
+    engine = Engine(model, tokenizer, max_length=16, precision="float32")
+    for first in (tokenizer.cls_token, tokenizer.sep_token, tokenizer.unk_token):
+        rows = engine.predict_proba([first, "a great thing", f"{first} bad"])
+        np.testing.assert_allclose(rows[1], alone(parts, "a great thing"), atol=2e-6)
+        (window,) = make_windows([first], tokenizer, 16).encodings
+        assert window["input_ids"] == tokenizer(first)["input_ids"]
+
+
+def test_padding_that_a_head_would_take_for_text_is_refused(parts):
+    """Kind: a text whose answer depends on how long its neighbours are."""
+    tokenizer = parts[1]
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, num_labels=2)
+    for padding in (None, tokenizer.pad_token_id + 1):
+        config.pad_token_id = padding
+        with pytest.raises(ConfigError, match=f"set config.pad_token_id = {tokenizer.pad_token_id}"):
+            Engine(GPT2ForSequenceClassification(config), tokenizer, max_length=16)
+
+
 def test_truncation_reads_the_start_and_is_counted(parts):
     engine = Engine(*parts, max_length=16, precision="float32", long_texts="truncate")
     text = " ".join(f"word{i}" for i in range(20))
@@ -221,6 +242,9 @@ def test_a_tokenizer_must_say_its_padding_and_its_length(parts, monkeypatch):
     )
     monkeypatch.setattr("sentimoe.inference.engine.position_limit", lambda model: None)
     with pytest.raises(ConfigError, match="model_max_length"):
+        Engine(model, tokenizer)
+    tokenizer.model_max_length = 2
+    with pytest.raises(ConfigError, match="2 tokens leave no room for text beside 2 special ones"):
         Engine(model, tokenizer)
     tokenizer.pad_token = None
     with pytest.raises(ConfigError, match="no padding token"):

@@ -14,7 +14,7 @@ from backbone import labelled_texts, write_backbone
 from typer.testing import CliRunner
 
 import sentimoe_cli
-from sentimoe import SentimentClassifier
+from sentimoe import MoEConfig, SentimentClassifier, collapse, upcycle
 from sentimoe.data import dataset_from_texts, load_dataset
 from sentimoe.errors import ConfigError, DataError
 from sentimoe.training import TrainConfig, prepare
@@ -117,6 +117,27 @@ def test_integer_labels_come_back_as_integers_from_every_folder(fitted, tmp_path
         assert each.seen_texts.mask(texts).all() and each.ordinal
         assert each.predict(texts[:20]).dtype == np.int64 and each.predict([]).shape == (0,)
         assert all(type(answer["label"]) is int for answer in each(texts[:20]))
+
+
+def test_a_score_of_labels_in_another_form_is_refused(fitted) -> None:
+    """Kind: an accuracy of 0, because "7" is not 7."""
+    classifier, texts, numbers = fitted
+    assert classifier.score(texts[:20], numbers[:20]) == 1
+    for given, labels in (([*texts[:2]], ["3", "7"]), ([], []), (texts[:2], [3])):
+        with pytest.raises(ConfigError, match="give"):
+            classifier.score(given, labels)
+
+
+@pytest.mark.parametrize("head", ["mean", "native"])
+def test_integer_labels_stay_integers_without_experts(backbone, head) -> None:
+    """Kind: "3" for 3, because the dense model is not told what the one with experts knew."""
+    dataset = dataset_from_texts(["good", "bad", "so so", "fine"] * 5, [1, 2, 3, 1] * 5)
+    config = TrainConfig(model=str(backbone), method="moe-gated", head=head, max_length=32)
+    model = prepare(config, dataset).model
+    dense = collapse(model, expert=0)
+    assert (dense.config.label_type, dense.config.ordinal) == ("int", True)
+    again = upcycle(dense, MoEConfig())
+    assert (again.config.label_type, again.config.ordinal) == ("int", True)
 
 
 def test_fit_tells_what_the_data_warn_of(backbone, caplog) -> None:

@@ -60,6 +60,16 @@ def test_a_threshold_goes_along_with_the_weights_that_it_was_found_for(saved, tm
     assert (tmp_path / "changed/README.md").read_text() != "# Mine"
 
 
+def test_a_threshold_does_not_go_along_with_another_number_of_experts(tmp_path):
+    model = sparse("bert-mean", changes={"vocab_size": len(tokenizer())}, num_experts=3)
+    save_adapted(model, tokenizer(), tmp_path / "two")
+    (tmp_path / "two" / "threshold.json").write_text("{}")
+    for count, kept in ((2, True), (1, False)):
+        turned = SentimentClassifier.from_pretrained(tmp_path / "two", num_experts_per_tok=count)
+        turned.save_pretrained(tmp_path / f"{count}")
+        assert (tmp_path / f"{count}" / "threshold.json").exists() is kept
+
+
 def test_the_card_of_experts_and_of_an_adapter(tmp_path):
     model = sparse("bert-mean", changes={"vocab_size": len(tokenizer())}, num_experts=3)
     save_adapted(model, tokenizer(), tmp_path / "experts")
@@ -105,6 +115,13 @@ def test_a_model_goes_to_the_hub_with_its_card_and_comes_back(tmp_path, monkeypa
 
 def test_every_file_that_decides_an_answer_is_fetched_from_the_hub():
     files = [*(name for name in DECISIVE if name != BASE), f"{BASE}/{CONFIG}", f"{BASE}/{WEIGHTS}", SEEN, THRESHOLD]
-    files += ["segment-1.xml", "segment-1.bin", "exit_heads.safetensors", "model-00001-of-00002.safetensors"]
+    files += [
+        "segment-1.xml",
+        "segment-1.bin",
+        "head-1.xml",
+        "head-1.bin",
+        "exit_heads.safetensors",
+        "model-00001-of-00002.safetensors",
+    ]
     files += ["modeling_own.py", "README.md"]
     assert list(filter_repo_objects([*files, "pytorch_model.bin"], allow_patterns=list(WANTED))) == files

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,10 @@ import torch
 from backbone import tokenizer
 from tiny import CASES, CONFIGS, FAMILIES, LABELS, MEAN, batch, dense, scatter, sparse, texts
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BartConfig
 
 from sentimoe import MoEConfig, SentimentClassifier, load_classifier, upcycle
-from sentimoe.errors import ConfigError, ModelFolderError, WeightsError
+from sentimoe.errors import ConfigError, ModelFolderError, NotSupportedError, WeightsError
 from sentimoe.methods import load_adapted, save_adapted
 from sentimoe.upcycle import moe_layers
 
@@ -254,6 +255,23 @@ def test_weights_in_a_pickle_are_not_read(tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelFolderError, match="safetensors"):
         load_adapted(tmp_path)
+    cached = tmp_path / "snapshots" / "abc"  # of the hub's cache, into which the pickle is not brought
+    cached.mkdir(parents=True)
+    shutil.copy(tmp_path / "config.json", cached)
+    with pytest.raises(ModelFolderError, match=r"the repository on the hub has no model.safetensors .*can run code"):
+        load_adapted(cached)
+
+
+def test_an_encoder_decoder_is_refused_before_it_is_trained_or_asked(tmp_path):
+    """Kind: an error after the last epoch; a whole folder that is called damaged."""
+    config = BartConfig(
+        vocab_size=99, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, **LABELS,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    for load in (load_adapted, lambda folder: load_classifier(str(folder), ["bad", "fair", "good"], head="native")):
+        with pytest.raises(NotSupportedError, match=r"is an encoder-decoder \(bart\).*give an encoder or a decoder"):
+            load(tmp_path)
 
 
 @torch.no_grad()

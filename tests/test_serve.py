@@ -207,6 +207,14 @@ def test_tei_errors_are_its_own(stub, inputs, status, kind, reason):
     assert response.json()["error_type"] == kind
 
 
+def test_a_request_that_never_fits_is_not_told_to_come_again():
+    """Kind: 0 texts are waiting, and at most 10 may; try again in 1 s."""
+    with over_a_stub(ServeConfig(max_queue=10)) as client:
+        never = client.post("/predict", json={"inputs": [["x"]] * 11})
+        assert client.post("/predict", json={"inputs": [["x"]] * 10}).status_code == 200
+    assert never.status_code == 413 and "send several" in never.json()["error"] and "retry-after" not in never.headers
+
+
 def test_a_full_queue_is_429_with_retry_after():
     with over_a_stub(ServeConfig(max_queue=20), seconds_per_batch=0.3) as client:
         first = threading.Thread(target=client.post, args=("/predict",), kwargs={"json": {"inputs": [["x"]] * 15}})
@@ -296,7 +304,12 @@ def test_only_under_its_own_names_and_from_no_other_page(stub):
     assert stub.get("/info", headers={"host": "10.0.0.7:8080"}).status_code == 403
     for host in ("localhost:8080", "[::1]:8080", "LOCALHOST"):
         assert stub.get("/info", headers={"host": host}).status_code == 200
-    for origin, status in (("http://evil.example", 403), ("null", 403), ("http://127.0.0.1", 200)):
+    for origin, status in (
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("http://[", 403),
+        ("http://127.0.0.1", 200),
+    ):
         assert stub.post("/predict", headers={"origin": origin}, **asked).status_code == status
     with over_a_stub(ServeConfig(allow_host=("models.internal",))) as client:
         assert client.get("/info", headers={"host": "models.internal:80"}).status_code == 200
@@ -332,21 +345,23 @@ def test_metrics_count_what_was_answered(folders):
     ]
     with TestClient(create_service(models, ServeConfig()), base_url=BASE) as client:
         client.post("/v1/predict", json={"texts": ["one two", "one", ""]})
+        client.post("/models/stub", json={"inputs": "one"})  # gets its label: the dialect knows no threshold
         client.post("/models/dense", json={"inputs": "one"})
         client.post("/predict", json={"inputs": ["a", "b"]})
         told = client.get("/metrics").text
     for line in (
         'sentimoe_requests_total{dialect="sentimoe",status="200"} 1.0',
         'sentimoe_requests_total{dialect="tei",status="422"} 1.0',
-        'sentimoe_texts_total{model="stub"} 3.0',
-        'sentimoe_tokens_total{model="stub"} 3.0',
+        'sentimoe_texts_total{model="stub"} 4.0',
+        'sentimoe_tokens_total{model="stub"} 4.0',
         'sentimoe_tokens_total{model="dense"} 3.0',
         'sentimoe_exits_total{layers="3",model="stub"} 1.0',
+        'sentimoe_exits_total{layers="2",model="stub"} 2.0',
         'sentimoe_abstentions_total{model="stub",reason="blank"} 1.0',
         'sentimoe_abstentions_total{model="stub",reason="doubtful"} 2.0',
-        'sentimoe_batch_texts_sum{model="stub"} 2.0',
+        'sentimoe_batch_texts_sum{model="stub"} 3.0',
         'sentimoe_queue_texts{model="stub"} 0.0',
-        'sentimoe_request_seconds_count{dialect="huggingface"} 1.0',
+        'sentimoe_request_seconds_count{dialect="huggingface"} 2.0',
     ):
         assert line in told, line
 
@@ -383,6 +398,25 @@ def test_the_page_is_under_the_root(client, stub):
     answer = client.post("/api/answer", json={"text": "bad", "model": "experts"})
     assert answer.status_code == 200 and len(answer.json()["probabilities"]) == 3
     assert stub.get("/").status_code == 404  # no model of torch to show
+    for wrong in (client.get("/predict"), stub.get("/predict")):  # the page takes no address of a dialect
+        jsonschema.validate(wrong.json(), schemas.TEI_ERROR)
+        assert wrong.status_code == 405
+    assert client.get("/static/page.js").status_code == client.get("/static/../api/models").status_code == 200
+
+
+def test_openvino_answers_and_is_not_looked_into(folders, client):
+    """Kind: a page that stays blank, and 500 for a routing."""
+    pytest.importorskip("openvino")
+    compiled = load_served("compiled", folders / "experts", precision="float32", backend="openvino")
+    asked = {"texts": ["a great thing"], "routing": True, "probabilities": True}
+    with TestClient(create_service([compiled], ServeConfig()), base_url=BASE) as own:
+        answer, about = own.post("/v1/predict", json=asked), own.get("/v1/models").json()["data"][0]
+        assert own.get("/").status_code == own.get("/api/models").status_code == 404
+    assert answer.status_code == 200 and about["kind"] == "experts"
+    (row,) = answer.json()["results"]["compiled"]
+    (same,) = client.post("/v1/predict", json=asked).json()["results"]["experts"]
+    assert row["routing"] is None and same["routing"]["tokens"]
+    assert row["probabilities"] == pytest.approx(same["probabilities"], abs=1e-4)
 
 
 def test_repeated_names_are_refused():

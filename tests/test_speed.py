@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -111,6 +112,30 @@ def test_every_labelled_row_of_a_file_in_the_folder_where_one_is(folders, tmp_pa
     assert found["texts"] == texts and found["given"] == [[10_000, 100_000], []]
     assert "bench-scale.json exists" in invoke(*told).error
     assert "1 without a label" in invoke(*told, "--overwrite", "--strict").error
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--peers", "--backend", "torch"), "leave --backend out"),
+        (("--dial", "--backend", "torch", "--backend", "openvino"), "give --backend once"),
+        (("--scale", "--rounds", "3"), "leave --rounds out"),
+        (("--peers", "--compressed", "a/fast", "--compressed", "b/fast"), "two compressed folders are called fast"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(folders, options, reason):
+    done = invoke("bench", folders / "dense", folders / "split", *options)
+    assert done.exit_code == 2 and reason in done.error
+
+
+def test_a_compressed_model_of_another_task_has_no_figures(folders, monkeypatch):
+    """Kind: an F1 of classes that only stand in the same places."""
+    other = SimpleNamespace(label_names=["cat", "dog"])
+    monkeypatch.setattr(tools, "load", lambda folder, backend: other)
+    monkeypatch.setattr(tools, "_precision", lambda folder: "int8")
+    task = peers.Task(folders / "dense", None, ("negative", "positive"), None)
+    with pytest.raises(ConfigError, match="answers cat, dog, the dense model negative, positive"):
+        tools.compressed_peer(folders / "fast").build(task)
 
 
 def test_the_dial_ends_at_the_dense_model(folders, tmp_path):

@@ -21,7 +21,7 @@ from .errors import ConfigError
 from .inference import Comparison, Engine, compute_dtype, export, export_compressed, is_compressed
 from .loading import load
 from .model_card import CARD, is_somebodys, made_from
-from .model_folder import THRESHOLD, read_object, same_weights
+from .model_folder import CONFIG, DOMAINS, THRESHOLD, read_object, same_weights
 from .predictions import answers
 from .upcycle import is_ordinal, label_type
 
@@ -101,6 +101,7 @@ class SentimentClassifier:
             "precision": precision,
             "long_texts": long_texts,
             "tokens_per_batch": tokens_per_batch,
+            "backend": backend,
             "trust_remote_code": trust_remote_code,
             "verify": verify,
         }
@@ -275,8 +276,17 @@ class SentimentClassifier:
         return self
 
     def score(self, texts: Iterable[Any], labels: Iterable[str | int]) -> float:
-        """The accuracy on labelled texts."""
+        """The accuracy on labelled texts; a blank one counts as wrong.
+
+        Raises ConfigError for no texts, for another number of labels, and for labels in another form ("3" for 3).
+        """
         found, given = self.predict(texts), list(values_of(labels, "labels"))
+        if not given or len(given) != len(found):
+            raise ConfigError(f"there are {len(found)} texts and {len(given)} labels; give one label for every text")
+        known = self.classes_.tolist()
+        names = set(map(str, known))
+        if not any(label in known for label in given) and any(str(label) in names for label in given):
+            raise ConfigError(f"the first label is {given[0]!r}, and the classifier answers {known}; give its labels")
         return sum(label == true for label, true in zip(found, given, strict=True)) / len(given)
 
     def __sklearn_tags__(self) -> Any:
@@ -330,8 +340,9 @@ class SentimentClassifier:
         return self._folder
 
     def _reload(self, folder: Path) -> None:
-        """Become what the folder holds now."""
-        vars(self).update(vars(SentimentClassifier.from_pretrained(folder, **self._loading)))
+        """Become what the folder holds now. With domains, torch runs it."""
+        told = self._loading | ({"backend": "torch"} if (folder / DOMAINS).is_dir() else {})
+        vars(self).update(vars(SentimentClassifier.from_pretrained(folder, **told)))
 
     @property
     def engine(self) -> Engine | ZeroShot:
@@ -383,14 +394,14 @@ class SentimentClassifier:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model and tokenizer as a Hugging Face folder, with a model card (README.md).
 
-        The card and the threshold of the folder from which it was loaded go along, unless its weights have changed. A
-        threshold that was found with added domains stays.
+        The card and the threshold of the folder from which it was loaded go along, unless its weights have changed, or
+        how many experts read a token. A threshold that was found with added domains stays.
         """
         from .methods import save_adapted
 
         target = Path(folder)
         save_adapted(*self._trained("save"), target, self.seen_texts, self._made_from)
-        if self._folder is None or self._folder.resolve() == target.resolve() or not same_weights(self._folder, target):
+        if self._folder is None or self._folder.resolve() == target.resolve() or not _same(self._folder, target):
             return
         if (self._folder / CARD).is_file() and not is_somebodys(target / CARD):
             shutil.copy(self._folder / CARD, target / CARD)
@@ -414,6 +425,15 @@ class SentimentClassifier:
             api = HfApi(token=token)
             repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options).commit_url)
+
+
+def _same(folder: Path, other: Path) -> bool:
+    """Whether two folders answer alike: the same weights, and as many experts for a token."""
+    if not same_weights(folder, other):
+        return False
+    configs = [read_object(each / CONFIG) for each in (folder, other)]
+    first, second = ((each.get("base_config") or each).get("moe") or each.get("moe") for each in configs)
+    return first == second
 
 
 def _config_of(settings: dict[str, Any]) -> TrainConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from .options import Delimiter, Encoding, LabelColumn, MapLabels, Strict, TextCo
 from .places import check_data, check_file, check_model
 
 Option = typer.Option
+ROUNDS = 9
 
 
 def bench(
@@ -53,7 +55,7 @@ def bench(
     ray_actors: Annotated[
         list[int] | None, Option(help="With --scale: a job on that many actors of Ray, beside it (repeatable).", min=1)
     ] = None,
-    rounds: Annotated[int, Option(help="How often each takes its turn.", min=3)] = 9,
+    rounds: Annotated[int | None, Option(help="How often each takes its turn. [9; not with --scale]", min=3)] = None,
     output: Annotated[
         Path | None, Option(help="JSON file to write. [bench-compare.json, bench-dial.json, ...]")
     ] = None,
@@ -70,6 +72,14 @@ def bench(
         raise Mistake("--peer chooses among the tools of --peers; add --peers")
     if compressed and not peers:
         raise Mistake("--compressed stands beside the tools of --peers; add --peers")
+    if peers and backend:
+        raise Mistake("with --peers, each tool has its own engine; leave --backend out, and choose with --peer")
+    if (dial or scale) and len(backend or ()) > 1:
+        raise Mistake(f"--{'dial' if dial else 'scale'} measures one backend; give --backend once")
+    if scale and rounds is not None:
+        raise Mistake("--scale measures each number of texts once; leave --rounds out")
+    if repeated := [each for each, count in Counter(path.name for path in compressed or ()).items() if count > 1]:
+        raise Mistake(f"two compressed folders are called {repeated[0]}, so their rows could not be told apart")
     if (scale_texts or ray_actors) and not scale:
         raise Mistake("--scale-texts and --ray-actors say how --scale is done; add --scale")
     if experts_model is None and not (peers or scale):
@@ -135,15 +145,16 @@ def bench(
     compared = experts or dense
     backends = backend or [each for each in BACKENDS if each == "torch" or find_spec(each) is not None]
 
+    turns = rounds or ROUNDS
     if peers:
         compared_with = [*tools.named(peer or []), *map(tools.compressed_peer, compressed or ())]
-        measured = others.compare_peers(dense, experts, texts, say, rounds, compared_with)
+        measured = others.compare_peers(dense, experts, texts, say, turns, compared_with)
     elif scale:
         measured = many.scale(compared, texts, backends[-1], say, scale_texts or many.COUNTS, ray_actors or ())
     elif dial:
-        measured = speed.dial(compared, dense, texts, backends[-1], say, rounds)
+        measured = speed.dial(compared, dense, texts, backends[-1], say, turns)
     else:
-        measured = speed.compare(compared, dense, texts, backends, say, rounds)
+        measured = speed.compare(compared, dense, texts, backends, say, turns)
     write_json(output, measured)
     print_tables(bench_table(measured))
     for line in bench_lines(measured):

@@ -80,11 +80,15 @@ def evaluate(
     check_standard_output()
     if save and target_accuracy is None:
         raise Mistake("--save keeps the threshold of --target-accuracy; give that too")
-    if save and any(each is not None for each in (method, experts_per_token, max_disagreement, domain)):
-        raise Mistake(
-            "--save is for a trained model as `predict` runs it; leave out --method, --experts-per-token, "
-            "--max-disagreement and --domain"
-        )
+    otherwise: dict[str, Any] = {
+        "--method": method,
+        "--experts-per-token": experts_per_token,
+        "--max-disagreement": max_disagreement,
+        "--domain": domain,
+        "--long-texts truncate": True if long_texts == "truncate" else None,
+    }
+    if save and (given := [name for name, value in otherwise.items() if value is not None]):
+        raise Mistake(f"--save is for a trained model as `predict` runs it; leave out {' and '.join(given)}")
     if save:
         if not Path(model).is_dir():
             from sentimoe_ready import ready_models

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Option = typer.Option
 NO_EXPERTS = (
     "note: {} has no experts: the report shows its errors, labels to check, which words made an answer, and how the "
-    "texts lie; what experts read and are needed for takes a model with experts (train --method moe-gated)"
+    "texts are distributed; what experts read and are needed for takes a model with experts (train --method moe-gated)"
 )
 
 
@@ -60,7 +60,9 @@ def explain(
     if record is not None:
         check_folder(record.parent)
         record.parent.mkdir(parents=True, exist_ok=True)
-        check_file(record)
+        check_file(record, (".json",), overwrite)
+        if record.resolve() == (output / "report.json").resolve():
+            raise Mistake(f"--record {record} is the report's own JSON, which holds texts; give another file")
     check_model(model, dense)
     check_data(data)
 
@@ -105,9 +107,14 @@ def explain(
     part = whole.sample(limit or count)
     if (seen := seen_among(classifier.seen_texts, part.texts)).any():
         say(f"warning: {seen_warning('the model', seen, 'so it looks better than it is')}")
+    numbers = [labelled.numbers[place] for place in whole.places(limit or count)]
     beside = None if dense is None else _load(dense, trust_remote_code, not no_verify)
     if beside is not None and beside[0].model is None:
-        raise ConfigError(f"--dense {dense} is exported or compressed; give the run folder of the dense model")
+        raise ConfigError(
+            f"--dense {dense} is exported, compressed, or has added domains; give the run folder of the dense model"
+        )
+    if beside is not None and moe_layers(beside[0].model):
+        raise ConfigError(f"--dense {dense} has experts itself; give the dense model that {model} was made from")
     if beside is not None and sorted(beside[0].label_names) != sorted(classifier.label_names):
         raise ConfigError(f"--dense {dense} answers {beside[0].label_names}, {model} answers {classifier.label_names}")
     output.mkdir(parents=True, exist_ok=True)
@@ -124,6 +131,7 @@ def explain(
             classifier.model,
             replace(dataset, splits={labelled.split: part}),
             labelled.split,
+            numbers=numbers,
             trace_path=output / "trace.parquet",
             dense=None if beside is None else beside[1],
             sizes=sizes if shown is None else replace(sizes, shown=shown),
@@ -131,6 +139,8 @@ def explain(
             progress=lambda line: update(0, line),
             passed=passed,
         )
+    if not moe_layers(classifier.model):
+        (output / "trace.parquet").unlink(missing_ok=True)  # of a model that another report was about
     said = answer(found)
     typer.echo(f"{said['question']} {said['headline']}")
     if cut := found["truncated"]["texts"]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .many import NO_THRESHOLD, warn_of_dials
+from .many import NO_THRESHOLD, check_lines, invite, warn_of_dials
 from .messages import Mistake, say, takes_unicode
 from .places import WRITTEN, check_file, check_model, check_standard_output
 
@@ -41,10 +41,11 @@ def label_few(
     output: None writes JSON lines to standard output. settings: of the classifier. note: what to say before it is
     loaded. Raises Mistake and the package's errors.
     """
-    if text_column is not None and input_file is None:
-        raise Mistake("--text-column names a column of a file; add --input FILE")
-    if not texts and input_file is None and sys.stdin is None:
-        raise Mistake("standard input is closed; give texts as arguments, or --input FILE")
+    of_files = {"--text-column": text_column, "--delimiter": delimiter, "--encoding": encoding}
+    if texts and (given := [name for name, value in of_files.items() if value is not None]):
+        raise Mistake(f"{given[0]} says how a file is read, and texts are given as arguments; leave it out")
+    if not texts and input_file is None:
+        check_lines(text_column, delimiter, encoding)
     if output is None:
         check_standard_output()
     else:
@@ -77,7 +78,7 @@ def label_few(
     if input_file is not None:
         frame, rows = read_texts(input_file, text_column, usual_format(model, encoding, delimiter))
     else:
-        rows = list(map(_decoded, texts)) or _lines_of_standard_input()
+        rows = list(map(_decoded, texts)) or _lines_of_standard_input(encoding or "utf-8")
         frame = pd.DataFrame({"text": pd.Series(rows, dtype=STRING)})
     names = [label.strip() for label in labels.split(",")] if labels else []
     classifier = load_model(model, method, names, mode, "", trust_remote_code, verify, **settings)
@@ -152,16 +153,17 @@ def _decoded(argument: str) -> str:
     return argument
 
 
-def _lines_of_standard_input() -> list[str]:
+def _lines_of_standard_input(encoding: str) -> list[str]:
     """Lines as `wc -l` and `paste` count them: a text may hold other characters that end a line elsewhere."""
-    if sys.stdin.isatty():
-        say("reading texts, one per line; end with Ctrl-D")
+    invite()
     data = sys.stdin.buffer.read()
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        say(f"warning: standard input is not UTF-8, first in line {line}; what cannot be read becomes U+FFFD")
-        text = data.decode("utf-8-sig", "replace")
-    lines = text.split("\n")
+        say(
+            f"warning: standard input is not {encoding.upper()}, first in line {line}; what cannot be read becomes U+FFFD"
+        )
+        text = data.decode(encoding, "replace")
+    lines = text.removeprefix("\ufeff").split("\n")
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]

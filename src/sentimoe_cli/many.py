@@ -30,6 +30,7 @@ NO_THRESHOLD = (
 )
 FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
 DRY_ROWS = 1000
+MAX_REJECTED = 0.01  # share of the rows
 LONGEST = 1_000_000  # characters of a text, as of a long novel: more would take memory without a bound
 
 
@@ -41,6 +42,8 @@ def warn_of_dials(model: str, settings: dict[str, Any]) -> None:
     for name, option in DIALS.items():
         if settings[name] not in (None, usual):
             say(OTHER_DIAL.format(option))
+    if settings["long_texts"] == "truncate":
+        say(OTHER_DIAL.format("--long-texts truncate"))
 
 
 def label_many(
@@ -70,7 +73,7 @@ def label_many(
         begun = output.with_name(f"{output.name}.partial").is_dir()  # it may have been killed at the very end
         check_file(output, WRITTEN, overwrite or begun)
         if kind is not None:
-            raise Mistake(f"--format is of the files in a folder; {output} says it by its name")
+            raise Mistake(f"--format is only for a folder; the ending of {output} decides")
     elif output.is_file():
         raise Mistake(f"{output} is a file; give a folder, or a name that ends in {', '.join(WRITTEN)}")
     else:
@@ -222,6 +225,10 @@ def check_lines(text_column: str | None, delimiter: str | None, encoding: str | 
         from sentimoe.data.decoding import check_encoding
 
         check_encoding(encoding)
+
+
+def invite() -> None:
+    """Tell a person at a terminal that texts are waited for."""
     if sys.stdin.isatty():
         say("reading texts, one per line; end with Ctrl-D")
 
@@ -234,6 +241,7 @@ def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
     """
     import sentimoe.data.characters  # noqa: F401 - registers how bytes are marked
 
+    invite()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard-input.jsonl"
         with path.open("wb") as file:

@@ -44,7 +44,7 @@ ExpertsPerToken = Annotated[
 ]
 MaxDisagreement = Annotated[
     float | None,
-    typer.Option(help="Of a compressed model: a tolerance it has a certificate of; 0: all layers read every text."),
+    typer.Option(help="Of a compressed model: one of its certified tolerances, or 0 to use all layers."),
 ]
 Domain = Annotated[
     str | None,

@@ -13,7 +13,7 @@ import typer
 from sentimoe_ready import DEFAULT, facts, ready_models
 
 from .few import label_few
-from .many import check_lines, label_many, lines_as_file
+from .many import MAX_REJECTED, check_lines, label_many, lines_as_file
 from .messages import Mistake, say
 from .options import (
     Backend,
@@ -76,9 +76,11 @@ def predict(
     ] = None,
     limit: Annotated[int | None, Option(help="Label only that many rows.", min=1)] = None,
     max_characters: Annotated[
-        int | None, Option(help="Reject longer texts. [1,000,000 for any number of rows]", min=1)
+        int | None, Option(help="Reject longer texts. [1,000,000 where the output is a folder or file]", min=1)
     ] = None,
-    max_rejected: Annotated[float, Option(help="Share of the rows that may be rejected.", min=0, max=1)] = 0.01,
+    max_rejected: Annotated[
+        float | None, Option(help="Share of the rows that may be rejected. [0.01]", min=0, max=1)
+    ] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Label 1,000 rows and say what the whole will take.")] = False,
     run_on: Annotated[
         Literal["local", "ray"],
@@ -141,7 +143,7 @@ def predict(
             label_many(
                 model, inputs or [str(lines)], output, settings, kind=kind, text_column=text_column,
                 delimiter=delimiter, encoding="utf-8" if from_stdin else encoding, limit=limit, max_characters=max_characters,
-                max_rejected=max_rejected, all_answers=all_answers, probabilities=probabilities, overwrite=overwrite, dry_run=dry_run,
+                max_rejected=MAX_REJECTED if max_rejected is None else max_rejected, all_answers=all_answers, probabilities=probabilities, overwrite=overwrite, dry_run=dry_run,
                 doubtful=doubtful, trust_remote_code=trust_remote_code, verify=not no_verify, cluster=cluster,
             )  # fmt: skip
         return
@@ -149,6 +151,7 @@ def predict(
         "--format": kind,
         "--limit": limit,
         "--max-characters": max_characters,
+        "--max-rejected": max_rejected is not None,
         "--dry-run": dry_run or None,
         "--engine ray": cluster,
         "a second --input": inputs[1:] if inputs else None,

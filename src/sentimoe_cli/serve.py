@@ -72,6 +72,7 @@ def _loaded(
     from sentimoe.service import load_served
 
     from .certificates import certificate_for
+    from .many import warn_of_dials
     from .show import prepare_process
 
     prepare_process()
@@ -84,6 +85,9 @@ def _loaded(
         tolerance = max_disagreement if is_compressed(folder) else None
         certificate_for(str(folder), tolerance, precision, "windows")
         model = load_served(name, folder, precision=precision, max_disagreement=tolerance, **told)
+        if model.threshold is not None:
+            dials = {"num_experts_per_tok": None, "max_disagreement": tolerance, "long_texts": "windows"}
+            warn_of_dials(str(folder), dials)
         model.engine.logits(model.engine.windows(["a first text, so that the service answers at once"]))
         served.append(model)
     return served

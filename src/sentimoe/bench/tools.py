@@ -53,6 +53,10 @@ def compressed_peer(folder: Path) -> Peer:
 
     def build(task: Task) -> Built:
         engine = load(folder, "torch")
+        if tuple(engine.label_names) != task.label_names:
+            raise ConfigError(
+                f"{folder} answers {', '.join(engine.label_names)}, the dense model {', '.join(task.label_names)}"
+            )
         seconds = 60 * read_object(folder / COMPRESSED).get("minutes", 0)
         return Built(engine.predict_proba, megabytes=weights(folder), seconds=seconds)
 

@@ -26,8 +26,12 @@ class Split:
         """``count`` of the texts at random, in their order, the same ones for the same seed; all if there are fewer."""
         if count >= len(self):
             return self
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        chosen = self.places(count, seed)
         return Split([self.texts[i] for i in chosen], [self.labels[i] for i in chosen])
+
+    def places(self, count: int, seed: int = 0) -> list[int]:
+        """Where the texts of `sample` stand, from 0."""
+        return sorted(np.random.default_rng(seed).permutation(len(self))[:count].tolist())
 
 
 @dataclass(frozen=True)

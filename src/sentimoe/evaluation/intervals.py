@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest
 
 from ..errors import ConfigError, DataError
 from .class_indices import read_labels, read_predictions
@@ -26,9 +27,10 @@ def bootstrap_intervals(
     multinomial, and the scores depend on nothing but those counts.
 
     The intervals cover the choice of test texts only, not that of the training seed. A class that a
-    resample misses does not count in its macro F1.
+    resample misses does not count in its macro F1. Where all answers are right, or all wrong, no resample differs:
+    accuracy then has its exact interval; that of the other scores has no width and says nothing.
 
-    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+    Sources: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; Clopper & Pearson 1934.
 
     Args:
         labels: [B] int, true classes in 0 .. C-1.
@@ -55,7 +57,14 @@ def bootstrap_intervals(
     counts = np.bincount(cells, minlength=num_classes * (num_classes + 1))
     resampled = np.random.default_rng(seed).multinomial(len(true), counts / len(true), size=n_resamples)
     confusions = resampled.reshape(n_resamples, num_classes, num_classes + 1)
-    return {metric: percentile_interval(score_confusion(confusions, metric), confidence) for metric in metrics}
+    intervals: dict[str, list[float]] = {
+        metric: percentile_interval(score_confusion(confusions, metric), confidence) for metric in metrics
+    }
+    right = int((true == predicted[0]).sum())
+    if "accuracy" in intervals and right in (0, len(true)):
+        exact = binomtest(right, len(true)).proportion_ci(confidence, "exact")
+        intervals["accuracy"] = [float(exact.low), float(exact.high)]
+    return intervals
 
 
 def percentile_interval(values: NDArray[np.float64], confidence: float) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..inference import Engine, check_offsets
+from ..inference import Engine, check_offsets, make_windows
 
 STEPS = 32
 LARGE = 0.25  # of the largest score of a text: what is coloured to the eye
@@ -32,12 +32,9 @@ def attribute(engine: Engine, model: PreTrainedModel, text: str, target: int) ->
     from captum.attr import LayerIntegratedGradients
 
     check_offsets(engine.tokenizer)
-    encoded = engine.tokenizer(
-        [text], truncation=True, max_length=engine.max_length, return_offsets_mapping=True, return_tensors="pt"
-    )
-    offsets = encoded.pop("offset_mapping")[0].tolist()
-    encoded = encoded.to(model.device)
-    ids, mask = encoded["input_ids"], encoded["attention_mask"]
+    (read,) = make_windows([text], engine.tokenizer, engine.max_length, "truncate", offsets=True).encodings
+    offsets: Any = read["offset_mapping"]
+    ids, mask = (torch.tensor([read[name]], device=model.device) for name in ("input_ids", "attention_mask"))
     blank = ids.clone()
     blank[0, [index for index, (start, end) in enumerate(offsets) if end > start]] = engine.tokenizer.pad_token_id
 

@@ -37,6 +37,7 @@ def find(
     dataset: SentimentDataset,
     split: str,
     *,
+    numbers: Sequence[int] | None = None,
     trace_path: Path | None = None,
     dense: Engine | None = None,
     sizes: Sizes = FULL,
@@ -46,9 +47,10 @@ def find(
 ) -> dict[str, Any]:
     """Measure everything on one split; of a dense model, what needs no experts.
 
-    engine: of a model on torch. model: the same model, from which attribution makes a float32 one. trace_path: a
-    Parquet file for the whole routing trace. dense: the dense model, to compare one with experts with. name: of the
-    model, for people. passed: sees the answers, of a model with experts with their traces, go by, for a progress bar.
+    engine: of a model on torch. model: the same model, from which attribution makes a float32 one. numbers: of the rows
+    that the texts stand in, in the reader's file; None: from 1. trace_path: a Parquet file for the whole routing trace.
+    dense: the dense model, to compare one with experts with. name: of the model, for people. passed: sees the answers,
+    of a model with experts with their traces, go by, for a progress bar.
     """
     # a name of a folder or label that is no valid text could not be written down
     names = [clean_text(name) for name in dataset.label_names]
@@ -88,6 +90,12 @@ def find(
     progress(f"explaining {min(shown, len(part))} texts one by one")
     by_text = None if activation is None else activation.by_text
     found["texts"] = one_by_one(engine, model, by_text, part, names, probabilities, shown, progress)
+    for row in [
+        *found["mistakes"],
+        *found["texts"],
+        *(text for each in found.get("experts", ()) for text in each["texts"]),
+    ]:
+        row["row"] = row["row"] + 1 if numbers is None else numbers[row["row"]]
     return found
 
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from ..errors import ConversionError
 from ..moe import MoE, RealTokens, RoutingCall
 from ..upcycle import is_ordinal, label_type, moe_layers
+from .lengths import position_limit
 from .openvino import OpenVINOClassifier, import_openvino
 from .precision import in_precision
 from .tracing import openvino_network
@@ -111,7 +112,15 @@ def convert(model: PreTrainedModel, max_length: int, file: Path, dtypes: Sequenc
         import_openvino().save_model(network, file, compress_to_fp16=False)
         # read back, because OpenVINO recognises more in it: in memory, rotary angles would be computed in bfloat16
         network = import_openvino().Core().read_model(file)
-        comparisons = [_compared(exported, OpenVINOClassifier(network, dtype), probes, dtype) for dtype in dtypes]
+        try:
+            comparisons = [_compared(exported, OpenVINOClassifier(network, dtype), probes, dtype) for dtype in dtypes]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what OpenVINO raises, which is no failure of a writer
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ConversionError(
+                f"OpenVINO cannot run the exported {type(model).__name__} ({reason}); use the torch backend for it"
+            ) from error
         if not any(reasons := [reason for _, reason in comparisons if reason]):
             return [comparison for comparison, _ in comparisons]
         found += reasons
@@ -148,7 +157,8 @@ def compiled(model: PreTrainedModel, dtype: torch.dtype, max_length: int) -> Ope
 def padded_probe(model: PreTrainedModel, *lengths: int) -> dict[str, torch.Tensor]:
     """Texts of random ids, padded, where the model is; of very different lengths unless these are given."""
     config = model.config.get_text_config()
-    width = min(40, config.max_position_embeddings // 2)
+    limit = position_limit(model)
+    width = min(40, (80 if limit is None else limit) // 2)
     sizes = torch.tensor(lengths or (width, width // 2, 3, 1))
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(5, min(config.vocab_size, 1000), (len(sizes), int(sizes.max())), generator=generator)

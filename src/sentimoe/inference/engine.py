@@ -15,7 +15,7 @@ from ..data import text_chunks, token_batches
 from ..errors import ConfigError
 from ..model_folder import check_vocabulary
 from ..predictions import Predictions, check_finite, joined
-from ..upcycle import check_single_label
+from ..upcycle import check_single_label, reads_last_token
 from .ahead import prepared_ahead
 from .conversion import compiled
 from .exits import Answers, StagedClassifier, softmax
@@ -57,6 +57,7 @@ class Engine:
         precision: str = "auto",
         backend: str = "torch",
     ):
+        check_single_label(model.config, getattr(model.config, "name_or_path", "") or "the model")
         dtype = compute_dtype(precision, model.device)
         check_long_texts(long_texts)
         check_whole("tokens_per_batch", tokens_per_batch, 1)
@@ -66,12 +67,12 @@ class Engine:
             raise ConfigError(f"backend={backend!r}: a model with added domains runs on torch alone; leave it out")
         if not (ready := isinstance(model, OpenVINOClassifier | StagedClassifier | RoutedClassifier)):
             check_vocabulary(tokenizer, model, getattr(tokenizer, "name_or_path", "") or "this model")
+            check_padding(tokenizer, model)
         self.tokenizer = tokenizer
         self.max_length = window_length(max_length, tokenizer, model.max_length if ready else position_limit(model))
         self.model: Any = model if ready else BACKENDS[_known(backend)](model, dtype, self.max_length)
         self.long_texts = long_texts
         self.tokens_per_batch = tokens_per_batch
-        check_single_label(model.config, getattr(model.config, "name_or_path", "") or "the model")
         self.num_labels = model.config.num_labels
         self.label_names = [model.config.id2label[index] for index in range(self.num_labels)]
 
@@ -163,6 +164,16 @@ class Engine:
         # on the right whatever the tokenizer says: absolute positions such as GPT-2's count from the left
         padded = self.tokenizer.pad(list(encodings), padding_side="right", return_tensors="pt", **how)
         return padded.to(self.model.device)
+
+
+def check_padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Raises ConfigError where a head that answers at the last token would take padding for text."""
+    padding = model.config.get_text_config().pad_token_id
+    if reads_last_token(model) and padding != tokenizer.pad_token_id:
+        raise ConfigError(
+            f"the model's head answers at the last token that is no padding, which has the id {padding} in its config "
+            f"and {tokenizer.pad_token_id} in the tokenizer; set config.pad_token_id = {tokenizer.pad_token_id}"
+        )
 
 
 def _known(backend: str) -> str:

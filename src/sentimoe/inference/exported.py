@@ -56,6 +56,7 @@ def export(
             "torch backend"
         )
     readable = copy.copy(tokenizer)
+    readable.padding_side = "right"  # as it was compared
     readable.model_max_length = window_length(None, tokenizer, position_limit(model))
     dtypes = [torch.float32, torch.bfloat16] if has_fast_bfloat16(torch.device("cpu")) else [torch.float32]
     moe = getattr(model.config, "moe", None)

@@ -24,6 +24,7 @@ def position_limit(model: PreTrainedModel) -> int | None:
 def _positions(model: PreTrainedModel) -> int | None:
     config = model.config.get_text_config()
     stated = getattr(config, "max_position_embeddings", None)
+    stated = None if stated == -1 else stated  # XLNet: without a limit
     rope = getattr(config, "rope_parameters", None) or {}
     for each in (rope, *(part for part in rope.values() if isinstance(part, dict))):
         if each.get("rope_type") == "longrope":
@@ -51,5 +52,10 @@ def window_length(max_length: int | None, tokenizer: PreTrainedTokenizerBase, li
         raise ConfigError(
             "neither tokenizer nor model says how many tokens it reads; set the tokenizer's model_max_length, or give "
             "max_length"
+        )
+    if min(known) <= (special := tokenizer.num_special_tokens_to_add()):
+        raise ConfigError(
+            f"{min(known)} tokens leave no room for text beside {special} special ones; set the tokenizer's "
+            "model_max_length, or give max_length"
         )
     return min(known)

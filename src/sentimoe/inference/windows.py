@@ -84,7 +84,7 @@ def make_windows(
     )
     size = max_length - tokenizer.num_special_tokens_to_add()
     step = max(1, size - max_length // 4)
-    frame = None
+    frame = _special_tokens(tokenizer, *_plain_text(tokenizer, texts, readable, plain["input_ids"]))
     encodings: list[dict[str, list[int]]] = []
     owner: list[int] = []
     truncated: list[int] = []
@@ -92,8 +92,6 @@ def make_windows(
         count = len(plain["input_ids"][row])
         if not count:
             continue
-        if frame is None:
-            frame = _special_tokens(tokenizer, texts[text], plain["input_ids"][row])
         if count > size and long_texts == "truncate":
             truncated.append(text)
         last = count - size if long_texts == "windows" else 0
@@ -106,6 +104,17 @@ def make_windows(
             )
             owner.append(text)
     return Windows(encodings, owner, truncated)
+
+
+def _plain_text(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], readable: Sequence[int], ids: Sequence[list[int]]
+) -> tuple[str, list[int]]:
+    """A text and its tokens, of which none is special: that of "[CLS]" could be one that is put before every text."""
+    special = set(tokenizer.all_special_ids)
+    for index, tokens in zip(readable, ids, strict=True):
+        if tokens and special.isdisjoint(tokens):
+            return texts[index], tokens
+    return "a", tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _special_tokens(

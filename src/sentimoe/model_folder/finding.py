@@ -12,7 +12,7 @@ from .files import DOMAINS, SEEN, VOCABULARIES
 # every file that a folder is loaded from; not the weights of other frameworks, which lie beside them on the hub
 WANTED = (
     *("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md", "*.py", SEEN, *VOCABULARIES),
-    *("openvino_model.*", "segment-*.xml", "segment-*.bin", f"{DOMAINS}/*/{SEEN}"),
+    *("openvino_model.*", "segment-*.xml", "segment-*.bin", "head-*.xml", "head-*.bin", f"{DOMAINS}/*/{SEEN}"),
 )
 
 

@@ -18,9 +18,16 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from ..errors import ConfigError, ModelFolderError, SentiMoEError, WeightsError
+from ..errors import ConfigError, ModelFolderError, NotSupportedError, SentiMoEError, WeightsError
 from .checks import (
     check_as_saved,
     check_labels,
@@ -41,6 +48,9 @@ RAISED_ON_DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RuntimeError),
     *(SafetensorError, StrictDataclassError),
 )
+
+
+ENCODER_DECODER = "{} is an encoder-decoder ({}), which sentimoe does not read; give an encoder or a decoder"
 
 
 def load_config(name: str | Path, *, trust_remote_code: bool = False, labelled: bool = False) -> PreTrainedConfig:
@@ -83,7 +93,8 @@ def load_model(
     """A model of that class (or auto class) in evaluation mode, and what transformers tells of its weights' names.
 
     verify: compare a folder with its manifest, where it has one. labelled: its label maps must be right. options: of
-    `from_pretrained`. Raises ModelFolderError, or ConfigError where there is no such model.
+    `from_pretrained`. Raises ModelFolderError, ConfigError where there is no such model, and NotSupportedError for a
+    classifier that is an encoder-decoder.
     """
     config: dict[str, Any] = {}
     checked = is_model_folder(name) and "gguf_file" not in options
@@ -100,6 +111,8 @@ def load_model(
         model, info = model_class.from_pretrained(
             name, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True, **options
         )
+    if model_class is AutoModelForSequenceClassification and getattr(model.config, "is_encoder_decoder", False):
+        raise NotSupportedError(ENCODER_DECODER.format(name, model.config.model_type))
     check_finite(model, str(name))
     if checked and is_own(Path(name)) and config.get("quantization_config") is None:
         check_as_saved(Path(name), model.config)

@@ -120,4 +120,10 @@ def _lacks(folder: Path, name: str) -> ModelFolderError:
             f"{folder} has no {name}; {pickled[0]} is not read, because such files can run code: load it where you "
             "trust it and save it again with save_pretrained"
         )
+    if folder.parent.name == "snapshots":  # of the hub's cache, into which no pickles are brought
+        return ModelFolderError(
+            f"the repository on the hub has no {name} ({folder} is its copy); weights in other files, such as "
+            "pytorch_model.bin, are not read, because they can run code: load the model where you trust it, and save "
+            "it again with save_pretrained"
+        )
     return ModelFolderError(f"{folder} lacks {name}, the weights; copy it again from where it was made")

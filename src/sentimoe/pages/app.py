@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +24,7 @@ from ..errors import ConfigError, SentiMoEError
 from ..explain import attribute, knocked_out, trace
 from ..explain.attribution import has_captum
 from ..explain.report import doubts, pieces
-from ..inference import Engine, in_precision, make_windows
+from ..inference import Engine, in_precision, softmax
 from ..moe import mask_experts
 from ..upcycle import layer_numbers, moe_layers
 from .body_limit import BodyLimit
@@ -46,11 +47,19 @@ class Question(BaseModel):
 def create_app(classifiers: Mapping[str, SentimentClassifier], hosts: Sequence[str] = LOCAL) -> FastAPI:
     """The application over trained classifiers by name, dense or with experts. hosts: names that it is reached under.
 
-    Raises ConfigError for an export.
+    Raises ConfigError for one that is exported, compressed, or has added domains.
     """
     for name, classifier in classifiers.items():
+        if classifier._engine is not None and classifier.domains:
+            raise ConfigError(
+                f"{name} has added domains, which this page cannot show; give a copy without them, or use "
+                "sentimoe predict"
+            )
         if classifier.model is None:
-            raise ConfigError(f"{name} is an export, which does not say what its experts do; give the run folder")
+            raise ConfigError(
+                f"{name} is exported or compressed, and cannot be looked into; give the run folder that it was made "
+                "from"
+            )
     app = FastAPI(title="SentiMoE", docs_url=None, redoc_url=None, openapi_url=None)
     # a page elsewhere must not reach this server under a name of its own
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
@@ -98,6 +107,8 @@ def create_app(classifiers: Mapping[str, SentimentClassifier], hosts: Sequence[s
         _, engine = chosen(question)
         text = readable(engine, question.text)
         found = _routed(engine, text, question.closed) if moe_layers(engine.model) else _dense(engine, text)
+        cut = bool(engine.windows([text], "truncate").truncated)
+        found["cut_at"] = engine.max_length if cut else None  # tokens
         return found | {"milliseconds": round(1000 * (time.perf_counter() - started), 1)}
 
     @app.post("/api/attribution")
@@ -116,7 +127,7 @@ def create_app(classifiers: Mapping[str, SentimentClassifier], hosts: Sequence[s
                 for place, layer in zip(layer_numbers(model), moe_layers(model), strict=True)
             }
             with knocked_out(engine, question.closed), mask_experts(masked):
-                target = int(engine.predict_proba([text])[0].argmax())
+                target = int(_beginning(engine, text).argmax())
                 scores = attribute(engine, model, text, target)
         parts = [
             {"text": piece, "score": None if token is None else token["score"]}
@@ -135,7 +146,7 @@ def readable(engine: Engine, given: str) -> str:
     text = clean_text(given)
     if not text.strip():
         raise HTTPException(422, "the text is blank; type something")
-    if not make_windows([text], engine.tokenizer, engine.max_length, "truncate").encodings:
+    if not engine.windows([text], "truncate").encodings:
         raise HTTPException(422, "the model reads no token in this text; type something else")
     return text
 
@@ -170,4 +181,10 @@ def _routed(engine: Engine, text: str, closed: list[tuple[int, int]]) -> dict[st
 
 def _dense(engine: Engine, text: str) -> dict[str, Any]:
     parts = [{"text": text, "experts": None, "weights": None}]
-    return {"probabilities": engine.predict_proba([text])[0].tolist(), "pieces": parts}
+    return {"probabilities": _beginning(engine, text).tolist(), "pieces": parts}
+
+
+def _beginning(engine: Engine, text: str) -> np.ndarray:
+    """Probabilities `[C]` of what routing and attribution read, too: as much as one forward pass takes."""
+    logits, _ = engine.logits(engine.windows([text], "truncate"))
+    return softmax(logits)[0]

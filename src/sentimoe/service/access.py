@@ -38,7 +38,7 @@ class Access:
         host, origin = headers.get("host", ""), headers.get("origin")
         if path not in PROBED and "*" not in self.hosts and _name(host) not in self.hosts:
             raise Refusal(Kind.FOREIGN, "the service is not reached under this name; allow it with --allow-host NAME")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Refusal(
                 Kind.FOREIGN, "a page of another origin may not ask; ask from a program, or from our own page"
             )

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from sentimoe_settings import ServeConfig
 
@@ -23,7 +24,7 @@ from .bodies import Bodies
 from .dialects import DIALECTS, dialect_at
 from .metrics import Metrics
 from .models import RunningModel, RunningModels, ServedModel
-from .page import page_of
+from .page import PATHS, page_of
 from .refusals import Kind, Refusal
 from .watching import Watching, logger
 
@@ -90,7 +91,7 @@ def create_service(models: Sequence[ServedModel], config: ServeConfig, token: st
     for dialect in DIALECTS:
         app.include_router(dialect.routes(asking))
     if config.page and token is None and (page := page_of(models)) is not None:
-        app.mount("/", page)
+        app.router.routes.extend(Route(path, page, include_in_schema=False) for path in PATHS)
     return app
 
 

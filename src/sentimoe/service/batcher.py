@@ -156,17 +156,20 @@ class Batcher:
                 await self._answered(request)
             return self._whole(request, rows, len(texts), windows)
 
-    async def alone(self, count: int, work: Callable[[], Found]) -> Found:
+    async def alone(self, count: int, work: Callable[[], Found], deadline: float | None = None) -> Found:
         """Run `work`, which asks the model something else about `count` texts, between two batches.
 
-        Raises Refusal as `answer` does.
+        deadline: seconds, where some of those of the request are used up. Raises Refusal as `answer` does.
         """
-        async with self._slots(count):
+        async with self._slots(count, deadline):
             return await asyncio.get_running_loop().run_in_executor(self._running, work)
 
     @asynccontextmanager
-    async def _slots(self, count: int):
+    async def _slots(self, count: int, deadline: float | None = None):
         """Room for some texts until the block ends, however it ends. Raises Refusal."""
+        if count > self.max_queue:
+            message = f"a request of {count} texts is more than the {self.max_queue} that may wait; send several"
+            raise Refusal(Kind.TOO_LARGE, message)
         if self.held + count > self.max_queue:
             seconds = math.ceil(self.held * self._seconds_per_text) or 1
             raise Refusal(
@@ -176,7 +179,7 @@ class Batcher:
             )
         self.held += count
         try:
-            async with asyncio.timeout(self.deadline):
+            async with asyncio.timeout(self.deadline if deadline is None else deadline):
                 yield
         except TimeoutError as late:
             raise Refusal(Kind.DEADLINE, f"there was no answer within {self.deadline:g} s; send fewer texts") from late

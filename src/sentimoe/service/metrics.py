@@ -49,16 +49,17 @@ class Metrics:
         self.batch_seconds.labels(name).observe(batch.seconds)
 
     def answered(self, model: ServedModel, answers: Answers) -> None:
-        """The texts of a request are answered."""
+        """The texts of a request are answered, in any dialect."""
         self.texts.labels(model.name).inc(len(answers.probabilities))
         self.tokens.labels(model.name).inc(answers.tokens)
-        best = answers.probabilities.max(axis=1)
-        self._abstained(model.name, "blank", int(np.isnan(best).sum()))
-        if model.threshold is not None:
-            self._abstained(model.name, "doubtful", int((best < model.threshold).sum()))
+        self._abstained(model.name, "blank", int(np.isnan(answers.probabilities[:, 0]).sum()))
         if answers.layers is not None:
             for layers, count in zip(*np.unique(answers.layers[answers.layers > 0], return_counts=True), strict=True):
                 self.exits.labels(model.name, str(layers)).inc(int(count))
+
+    def doubtful(self, model: ServedModel, count: int) -> None:
+        """So many texts got no label, for their scores are below the model's threshold."""
+        self._abstained(model.name, "doubtful", count)
 
     def request(self, dialect: str, status: int, seconds: float) -> None:
         """A request is through."""

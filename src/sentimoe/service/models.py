@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..classifier import SentimentClassifier
 from ..errors import ConfigError
 from ..inference import Engine, StagedClassifier
@@ -35,14 +37,15 @@ class ServedModel:
         return list(map(str, self.classes))
 
     @property
-    def has_experts(self) -> bool:
-        """Whether there is a routing to show."""
-        return self.classifier is not None and self.classifier.model is not None and bool(self.layers)
+    def is_shown(self) -> bool:
+        """Whether the network that answers can be looked into: exports, compressed ones and OpenVINO's cannot."""
+        return self.classifier is not None and isinstance(getattr(self.engine, "model", None), nn.Module)
 
     @property
-    def layers(self) -> list[Any]:
-        """The layers with experts."""
-        return [] if self.classifier is None or self.classifier.model is None else moe_layers(self.classifier.model)
+    def has_experts(self) -> bool:
+        """Whether tokens are sent to experts."""
+        model = None if self.classifier is None else self.classifier.model
+        return model is not None and bool(moe_layers(model))
 
     def about(self) -> dict[str, Any]:
         """What `/v1/models` says."""

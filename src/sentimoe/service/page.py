@@ -11,6 +11,7 @@ from ..pages import create_app
 from .models import ServedModel
 
 AT_ONCE = 2
+PATHS = ("/", "/static/{file:path}", "/api/{question}")  # not all: else an address of a dialect would be its own 404
 
 
 class Few:
@@ -35,10 +36,6 @@ class Few:
 
 
 def page_of(models: Sequence[ServedModel]) -> ASGIApp | None:
-    """The page over the models of torch; None where there is none: exports and compressed folders are not shown."""
-    shown = {
-        model.name: model.classifier
-        for model in models
-        if model.classifier is not None and model.classifier.model is not None
-    }
+    """The page over the models that torch runs; None where there is none."""
+    shown = {model.name: model.classifier for model in models if model.is_shown and model.classifier is not None}
     return Few(create_app(shown, hosts=["*"])) if shown else None  # names were checked before

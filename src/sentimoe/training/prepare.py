@@ -27,7 +27,7 @@ from ..methods import (
 )
 from ..model_folder import check_vocabulary, missing_special_tokens
 from ..model_folder import load_tokenizer as load_stored_tokenizer
-from ..upcycle import backbone_path, load_classifier
+from ..upcycle import backbone_path, load_classifier, reads_last_token
 from .distillation import NO_LABEL, Distillation
 from .kept_answers import TeacherAnswers, answers_key, kept_or_asked
 from .seen_before import seen_before
@@ -248,7 +248,8 @@ def load_tokenizer(
     text_config, pads = model.config.get_text_config(), tokenizer.pad_token is not None
     if not pads:
         tokenizer.pad_token = tokenizer.eos_token
-    if not pads or text_config.pad_token_id is None:
+    tokenizer.padding_side = "right"  # absolute positions such as GPT-2's count from the left
+    if not pads or text_config.pad_token_id is None or reads_last_token(model):
         text_config.pad_token_id = tokenizer.pad_token_id  # native heads of decoders look for the last other token
     return tokenizer
 

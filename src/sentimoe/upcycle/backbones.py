@@ -10,8 +10,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 
 from sentimoe_ready import ready_models
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NotSupportedError
 from ..model_folder import load_config, load_model
+from ..model_folder.loading import ENCODER_DECODER
 from .configuration import HEADS
 from .frozen import frozen_weights
 from .head import logits_layer
@@ -41,7 +42,8 @@ def load_classifier(
     from either end, stay whole. trust_remote_code: run the Python code that the model brings along.
     verify: compare the folder with its manifest, where it has one.
 
-    Raises ConfigError, and ModelFolderError for a model that is damaged or not trusted.
+    Raises ConfigError, NotSupportedError for an encoder-decoder, and ModelFolderError for a model that is damaged or
+    not trusted.
     """
     if head not in HEADS:
         raise ConfigError(f"head={head!r} must be one of {HEADS}")
@@ -64,6 +66,8 @@ def load_classifier(
             "one that the hub or its cache has"
         ) from error
     how: dict[str, Any] = {"trust_remote_code": trust_remote_code, "verify": verify}
+    if config.is_encoder_decoder:
+        raise NotSupportedError(ENCODER_DECODER.format(name, config.model_type))
     weights: dict[str, Any] = {"dtype": dtype}
     if load_in_4bit:
         count = config.get_text_config().num_hidden_layers

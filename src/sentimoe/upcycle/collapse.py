@@ -11,12 +11,12 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..errors import ConversionError
+from ..errors import ConversionError, NotSupportedError
 from ..moe import MoE, SplitMoE, expert_load
 from .discarded import refuse_discarded_result
 from .layout import DenseFFN
 from .modeling import SentiMoEForSequenceClassification
-from .recording import recorded
+from .recording import mask_of, recorded
 from .split import read_neurons
 from .structure import moe_layers, put_dense_ffn
 
@@ -161,7 +161,12 @@ def _fitted(model: Any, moe: MoE, batches: Sequence[Batch], native: bool) -> Den
     with recorded([moe]) as calls:
         for batch in batches:
             model(**_inputs(batch))
-    masks = [batch["attention_mask"].bool() if "attention_mask" in batch else ... for batch in batches]
+    if len(calls[0]) != len(batches):
+        raise NotSupportedError("the model feeds its FFNs in chunks; set config.chunk_size_feed_forward = 0")
+    masks = [
+        mask_of(hidden, batch["attention_mask"].bool()) if "attention_mask" in batch else ...
+        for (hidden, _), batch in zip(calls[0], batches, strict=True)
+    ]
     pairs = [(hidden[mask], output[mask]) for (hidden, output), mask in zip(calls[0], masks, strict=True)]
     tokens = torch.cat([hidden.flatten(0, -2) for hidden, _ in pairs])
     share = expert_load(moe.router(tokens).argmax(dim=-1, keepdim=True), moe.experts.num_experts)

@@ -17,7 +17,7 @@ def head_modules(model: PreTrainedModel) -> list[str]:
 
 def logits_layer(model: PreTrainedModel) -> nn.Linear:
     """The last linear layer of the head with an output per class. Raises NotSupportedError where the head has none."""
-    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's wrapper
+    classifier = _without_adapter(model)
     modules = [m for name in head_modules(classifier) for m in classifier.get_submodule(name).modules()]
     linears = [m for m in modules if isinstance(m, nn.Linear) and m.out_features == model.config.num_labels]
     if not linears:
@@ -27,7 +27,11 @@ def logits_layer(model: PreTrainedModel) -> nn.Linear:
 
 def reads_last_token(model: PreTrainedModel) -> bool:
     """Whether the head answers at the last token, as that of a decoder does."""
-    return any(name.split(".")[-1] == "score" for name in head_modules(model))
+    return any(name.split(".")[-1] == "score" for name in head_modules(_without_adapter(model)))
+
+
+def _without_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # peft's wrapper
 
 
 def _beside(module: nn.Module, backbone: nn.Module, prefix: str) -> list[str]:

@@ -28,6 +28,13 @@ def label_type(config: Any) -> str:
     return getattr(config, "label_type", "str")
 
 
+def carry(config: Any, to: Any) -> None:
+    """Tell another config what this one says of its labels."""
+    for name in ("label_type", "ordinal"):
+        if hasattr(config, name):
+            setattr(to, name, getattr(config, name))
+
+
 def is_ordinal(config: Any) -> bool:
     """Whether the labels go from lowest to highest: integers, unless it says otherwise."""
     return getattr(config, "ordinal", label_type(config) == "int")

@@ -25,6 +25,7 @@ from ..model_folder import load_config
 from ..moe import Routing, RoutingCall
 from .checkpointing import with_routing
 from .configuration import FORMAT_VERSION, SentiMoEConfig
+from .labels import carry
 from .mean_head import backbone_class, mean_over_real_tokens, without_pooler
 from .receipt import MoEReceipt
 from .structure import install_experts, resolve_layers
@@ -92,6 +93,8 @@ class SentiMoEForSequenceClassification(PreTrainedModel):
         with torch.device("meta"):
             model = cls(config)
         model.base, model.config.base_config = base, base.config
+        if head == "native":
+            carry(base.config, model.config)
         if head == "mean":
             hidden_size, std = (
                 base.config.get_text_config().hidden_size,
@@ -112,10 +115,12 @@ class SentiMoEForSequenceClassification(PreTrainedModel):
         Modules are shared with this model, which is not to be used afterwards.
         """
         if self.config.head == "native":
+            carry(self.config, self.base.config)
             return self.base
         settings = {name: getattr(self.config, name) for name in ("head_dropout", "id2label", "label2id")}
         dense = type(self).around(self.base, "mean", **settings)
         dense.classifier = self.classifier
+        carry(self.config, dense.config)
         return dense
 
     def forward(

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from ..errors import NotSupportedError
 from .modeling import real_token_mask
 
 
@@ -32,6 +34,17 @@ def real_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return real_token_mask(*map(batch.get, ("input_ids", "inputs_embeds", "attention_mask")))
 
 
+def mask_of(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mask `[B, L]` as long as the hidden states `[B, L', D]`, which some models pad.
+
+    Raises NotSupportedError where they are a part of the text.
+    """
+    surplus = hidden.shape[1] - mask.shape[1]
+    if surplus < 0:
+        raise NotSupportedError("the model feeds its FFNs in chunks; set config.chunk_size_feed_forward = 0")
+    return F.pad(mask, (0, surplus))
+
+
 @torch.no_grad()
 def inputs_of_real_tokens(
     model: nn.Module,
@@ -50,7 +63,7 @@ def inputs_of_real_tokens(
             mask = real_tokens(batch)
             model(**batch)
             for states, seen in zip(found, calls, strict=True):
-                states += [inputs[mask] for inputs, _ in seen]
+                states += [inputs[mask_of(inputs, mask)] for inputs, _ in seen]
                 seen.clear()
             count += int(mask.sum())
             if max_tokens is not None and count >= max_tokens:

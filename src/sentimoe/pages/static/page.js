@@ -12,12 +12,16 @@ function element(name, className, text) {
   return made;
 }
 
-async function ask(path, question) {
+async function ask(path, question, wanted, tries = 5) {
   const response = await fetch(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(question),
   });
+  if (response.status === 429 && tries > 1) {
+    await new Promise((done) => setTimeout(done, 1000));
+    return wanted() ? ask(path, question, wanted, tries - 1) : null;
+  }
   const found = await response.json();
   if (!response.ok) throw new Error(typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail));
   return found;
@@ -81,8 +85,8 @@ class Panel {
     this.answer();
   }
 
-  async answer() {
-    const number = ++this.asked;
+  answer() {
+    this.asked += 1;
     this.part("problem").textContent = "";
     this.part("attribution").replaceChildren();
     this.part("doubts").replaceChildren();
@@ -90,22 +94,34 @@ class Panel {
       this.part("answer").hidden = true;
       return;
     }
+    if (!this.waiting) this.askNewest(); // one question at a time
+  }
+
+  async askNewest() {
+    const number = this.asked;
+    this.waiting = true;
     try {
       const question = this.question;
-      const found = await ask("/api/answer", question);
-      if (number !== this.asked) return; // a newer question is on its way
-      this.found = { ...question, labels: this.model.labels, ...found };
-      this.part("answer").hidden = false;
-      this.showAnswer();
-      this.showRouting();
-      this.section.dataset.answered = number;
+      const found = await ask("/api/answer", question, () => number === this.asked);
+      if (number === this.asked) {
+        this.found = { ...question, labels: this.model.labels, ...found };
+        this.part("answer").hidden = false;
+        this.showAnswer();
+        this.showRouting();
+        this.section.dataset.answered = number;
+      }
     } catch (error) {
-      if (number === this.asked) this.part("problem").textContent = error.message;
+      if (number === this.asked) {
+        this.part("answer").hidden = true;
+        this.part("problem").textContent = error.message;
+      }
     }
+    this.waiting = false;
+    if (number !== this.asked && this.part("text").value.trim()) this.askNewest();
   }
 
   showAnswer() {
-    const { probabilities, milliseconds } = this.found;
+    const { probabilities, milliseconds, cut_at } = this.found;
     const best = probabilities.indexOf(Math.max(...probabilities));
     const percent = (value) => `${(100 * value).toFixed(1)}%`;
     this.part("label").textContent = `${this.model.labels[best]} (${percent(probabilities[best])})`;
@@ -121,6 +137,7 @@ class Panel {
     });
     this.part("bars").replaceChildren(...rows);
     this.part("time").textContent = `${milliseconds} ms`;
+    this.part("cut").textContent = cut_at === null ? "" : `This page reads only the first ${cut_at} tokens of a text.`;
   }
 
   showRouting() {
@@ -167,7 +184,7 @@ class Panel {
   async attribute() {
     const number = this.asked;
     try {
-      const found = await ask("/api/attribution", this.question);
+      const found = await ask("/api/attribution", this.question, () => number === this.asked);
       if (number !== this.asked) return; // the text has changed since
       const most = Math.max(...found.pieces.map((piece) => Math.abs(piece.score ?? 0))) || 1;
       const parts = found.pieces.map((piece) => {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -99,12 +100,15 @@ def routes(asking: Asking) -> APIRouter:
 async def _rows(
     asking: Asking, request: Request, model: RunningModel, texts: list[str], question: Question
 ) -> list[dict[str, Any]]:
+    begun = monotonic()
     answers = await asking.answers(request, model, texts, question.truncate)
     rows = [_row(model.served, answers, row, question) for row in range(len(texts))]
+    asking.metrics.doubtful(model.served, sum(row["reason"] == "doubtful" for row in rows))
     if question.routing:
         shown: Sequence[dict[str, Any] | None] = [None] * len(texts)
-        if model.served.has_experts:
-            shown = await model.batcher.alone(len(texts), lambda: _routing(model.served, texts))
+        if model.served.is_shown and model.served.has_experts:
+            left = model.batcher.deadline - (monotonic() - begun)
+            shown = await model.batcher.alone(len(texts), lambda: _routing(model.served, texts), left)
         for row, routing in zip(rows, shown, strict=True):
             row["routing"] = routing
     return rows
