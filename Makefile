@@ -6,11 +6,12 @@ INSTALLED := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install backbones demo docs test test-oldest test-browser test-ray numerics mutants fuzz torture torture-predict load fuzz-service lint bench ready-models wheel-test clean
+.PHONY: help install backbones demo docs test test-slow test-oldest test-browser test-ray numerics mutants fuzz torture torture-predict load fuzz-service lint bench ready-models wheel-test clean
 
 help:
 	@echo "make demo     train and evaluate a gated mixture of experts on 8,000 tweets -> runs/demo/report.md"
 	@echo "make test     lint, types and tests"
+	@echo "make test-slow  whole experiments on tiny models, a torture of training, the wheel"
 	@echo "make test-oldest  core tests with the lowest supported versions of transformers, peft, accelerate and datasets"
 	@echo "make test-browser  both pages in headless Chromium (Debian's, installed where it is missing)"
 	@echo "make test-ray  bulk labelling on a Ray cluster of two nodes on this machine, killed in several ways"
@@ -54,6 +55,9 @@ lint: $(INSTALLED)
 # by files, because their fixtures train models
 test: lint
 	$(BIN)/python -m pytest -q -n logical --dist loadfile
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -q -n logical -m slow
 
 OLDEST := .venv-oldest
 OLDEST_TESTS := data hub private upcycle saving training collapse moe

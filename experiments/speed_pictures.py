@@ -55,6 +55,6 @@ def peers_picture(rows: Sequence[dict[str, Any]], front: Sequence[str], path: Pa
     figure.legend(loc="outside right upper", fontsize=8, handlelength=1)
     best = [row for row in able if row["name"] in front]
     axes.plot([r["texts_per_second"] for r in best], [r["f1_weighted"] for r in best], "--", color="0.5", zorder=0)
-    axes.set(xscale="log", xlabel="texts per second", ylabel="weighted F1", title=title)
+    axes.set(xscale="log", xlim=(50, 60_000), xlabel="texts per second", ylabel="weighted F1", title=title)
     axes.grid(alpha=0.3)
     save_picture(figure, path)

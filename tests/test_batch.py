@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -389,6 +390,10 @@ def test_long_texts_make_smaller_parts(tmp_path, monkeypatch):
     found = [len(part) for part in parts(sources, 15)]
     assert sum(found) == 23 and max(found) <= 15 and found[0] == 3
     assert sum(len(part) for part in parts(sources, 15, limit=9)) == 9
+    nested = [json.dumps({"text": "a", "meta": {"pages": ["x" * 300, "y" * 300]}}) for _ in range(20)]
+    (tmp_path / "c.jsonl").write_text("\n".join(nested))
+    found = [len(part) for part in parts(looked_at([tmp_path / "c.jsonl"], FileFormat()), 15)]
+    assert sum(found) == 20 and max(found) == 3  # kind: what lies in lists and objects takes no memory
 
 
 def test_parquet_parts_have_one_schema(tmp_path):
@@ -574,17 +579,15 @@ def test_no_library_can_catch_a_signal():
 
 
 def test_lines_of_standard_input_become_a_folder(model, tmp_path):
-    told = [sys.executable, "-m", "sentimoe", "predict", "--model", str(model), "--output", str(tmp_path / "out")]
+    told = ("predict", "--model", model, "--output", tmp_path / "out", "--max-rejected", 1)
     lines = b'the lovely thing\nb\xff\xfed\n\n"the awful", {thing}\r\nthe last \xe2\x80\xa8 line'
-    done = subprocess.run([*told, "--max-rejected", "1"], input=lines, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    done = invoke(*told, text=lines)
+    assert done.exit_code == 0, done.stderr
     found = pd.read_json(tmp_path / "out" / "part-00000.jsonl", lines=True)
     assert found["text"].tolist()[3:] == ['"the awful", {thing}', "the last \u2028 line"]
     assert found["reason"].fillna("").tolist() == ["", "undecodable", "blank", "", ""]
-    again = subprocess.run([*told, "--max-rejected", "1"], input=lines + b"\nmore", capture_output=True)
-    assert (
-        again.returncode == 2 and b"holds parts of another job: inputs standard-input.jsonl sha256 was" in again.stderr
-    )
+    again = invoke(*told, text=lines + b"\nmore")
+    assert "holds parts of another job: inputs standard-input.jsonl sha256 was" in again.error
 
 
 @pytest.mark.parametrize("output", ["out", "out.csv"])
@@ -683,6 +686,51 @@ def test_what_changed_is_named(model, tmp_path):
         label(model, files[:5], tmp_path / "out")
 
 
+def test_an_output_in_the_folder_of_the_model_is_gone_on_with(model, tmp_path, monkeypatch):
+    """Kind: what a kill left beside the output counts as a file of the model, which then is another one."""
+    own = shutil.copytree(model, tmp_path / "own")
+    rows(40).to_csv(tmp_path / "in.csv", index=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "join", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            label(own, [tmp_path / "in.csv"], own / "out.csv")
+    (own / f"out.csv.{'0a' * 16}.partial").write_text("half")
+    assert label(own, [tmp_path / "in.csv"], own / "out.csv").resumed == 40
+    assert not list(own.glob("*.partial")) and len(pd.read_csv(own / "out.csv")) == 40
+
+
+def test_a_part_that_cannot_be_written_stops_the_job(model, tmp_path, monkeypatch):
+    rows(60).to_csv(tmp_path / "in.csv", index=False)
+    real = running.write_part
+
+    def fails(frame, path, schema):
+        if path.name == "part-00001.csv":
+            raise OSError(errno.EIO, "Input/output error")
+        real(frame, path, schema)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "write_part", fails)
+        with pytest.raises(StoppedError, match="Input/output error"):
+            label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    assert label(model, [tmp_path / "in.csv"], tmp_path / "out").resumed == 20
+
+
+def test_parts_that_are_replaced_are_named(model, tmp_path, monkeypatch, caplog):
+    """Kind: nine tenths of a job, gone without a word because the command says --overwrite."""
+    out = stopped_after_two_parts(model, tmp_path, monkeypatch)
+    assert label(model, [tmp_path / "in.csv"], out, overwrite=True).resumed == 40 and "replaced" not in caplog.text
+    label(model, [tmp_path / "in.csv"], out, overwrite=True, limit=70)
+    assert "another job: limit was null, and now is 70" in caplog.text and "they are replaced" in caplog.text
+
+
+def test_too_many_rejected_rows_are_exit_code_3(model, tmp_path):
+    frame = pd.DataFrame({"text": ["the best", "x" * 99] * 20})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    told = ("predict", "--model", model, "--input", tmp_path / "in.csv", "--output", tmp_path / "out")
+    done = invoke(*told, "--max-characters", 50)
+    assert done.exit_code == 3 and done.error.count("too long") == 10
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
 def test_an_input_that_cannot_be_read_for_now_stops_the_job(model, tmp_path, monkeypatch, code):
     """Kind: exit code 2, as if the file were wrong, where the same command will go on."""
@@ -752,8 +800,9 @@ def test_standard_input_in_another_encoding_and_to_one_file(model, tmp_path):
     done = subprocess.run([*told, "--encoding", "cp1252"], input=lines, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the café", "the bad"]
-    marked = subprocess.run([*told, "--overwrite"], input=b"\xef\xbb\xbfthe good", capture_output=True)
-    assert marked.returncode == 0 and pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the good"]
+    told_here = ("predict", "--model", model, "--output", tmp_path / "out.csv")
+    marked = invoke(*told_here, "--overwrite", text=b"\xef\xbb\xbfthe good")
+    assert marked.exit_code == 0 and pd.read_csv(tmp_path / "out.csv")["text"].tolist() == ["the good"]
     halved = b"\xff\xfeh\x00i\x00\n\x00\x00\xd8x\x00"  # the first half of a pair in UTF-16
     told_again = ("--output", tmp_path / "halved.csv", "--encoding", "utf-16", "--max-rejected", 1)
     assert invoke("predict", "--model", model, *told_again, text=halved).exit_code == 0
@@ -765,8 +814,7 @@ def test_standard_input_in_another_encoding_and_to_one_file(model, tmp_path):
     assert "each line of standard input" in invoke("predict", "--model", model, "--delimiter", ";", text=lines).error
     assert "leave it out" in invoke("predict", "--model", model, "a text", "--encoding", "cp1252").error
     assert "--max-rejected is for files" in invoke("predict", "--model", model, "a text", "--max-rejected", 1).error
-    refused = subprocess.run([*told, "--text-column", "text"], input=b"x", capture_output=True)
-    assert refused.returncode == 2 and b"each line of standard input is a text" in refused.stderr
+    assert "each line of standard input is a text" in invoke(*told_here, "--text-column", "text", text=b"x").error
 
 
 def test_a_text_of_any_length_takes_a_bounded_memory(model, tmp_path):

@@ -92,6 +92,30 @@ def test_a_model_with_experts_is_compressed_too(made, tmp_path):
     assert differ <= 0.15 * len(rows)
 
 
+def test_a_compressed_folder_is_evaluated_under_its_dial(made):
+    folder, _ = made
+    texts, labels = labelled_texts(120)
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(folder / "labelled.csv", index=False)
+    told = ("evaluate", folder / "fast", "--data", folder / "labelled.csv", "--json")
+    found = json.loads(invoke(*told).stdout)
+    assert found["accuracy"] > 0.9 and found["n_seen"] > 60
+    assert "is not certified" in invoke(*told, "--max-disagreement", 0).stderr
+    assert "it does not cover texts that are cut" in invoke(*told, "--long-texts", "truncate").stderr
+
+
+def test_without_exits_there_is_int8_alone(made, tmp_path):
+    folder, _ = made
+    told = ("compress", folder / "dense", "--texts", folder / "texts.csv", "--no-exits", "--max-disagreement", 0.05)
+    result = invoke(*told, "--output", tmp_path / "whole", "--minutes", 0.1, "--json")
+    assert result.exit_code == 0, result.stderr
+    about = json.loads(result.stdout)
+    assert about["lever"] == {"cuts": [], "int8": True}
+    assert [each["lever"] for each in about["trials"]] == [{"cuts": [], "int8": True}]
+    pd.DataFrame({"text": unlabelled(300)}).to_csv(tmp_path / "in.csv", index=False)
+    told = ("predict", "--model", tmp_path / "whole", "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")
+    assert "has no early exits" in invoke(*told).stderr
+
+
 def test_where_labels_are_known_f1_stands_beside_the_certificate(made):
     folder, about = made
     found = about["quality"]

@@ -13,6 +13,7 @@ from sentimoe.compression.variants import Lever
 pytest.importorskip("openvino")
 
 
+@pytest.mark.slow
 def test_each_way_is_measured_with_and_without_split_experts(tmp_path, monkeypatch):
     texts, labels = labelled_texts(700)
     frame = pd.DataFrame({"text": texts, "label": labels})

@@ -20,13 +20,6 @@ def tweets():
     )
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(("expert", "k"), [("gated", 1), ("gated", 2), ("plain", 2)])
 def test_upcycling_preserves_the_logits_on_tweets(tweets, expert, k, tmp_path):

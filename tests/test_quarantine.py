@@ -19,7 +19,7 @@ def read(rows, deadly, others=()):
     attempts, tries = Attempts(), 0
     while True:
         tries += 1
-        plan, answered = pieces(rows, attempts.begin(0)), []
+        plan, answered = pieces(rows, attempts.begin(0).deaths), []
         for number, piece in enumerate(plan):
             if piece.rejected:
                 continue
@@ -56,10 +56,24 @@ def test_pieces_cover_a_part_once_and_a_new_part_has_no_past():
     assert [piece.start for piece in found[1:]] == [piece.stop for piece in found[:-1]]
     assert (found[0].start, found[-1].stop) == (0, 1000)
     attempts = Attempts()
+    attempts.begin(3)
     attempts.reading(3, Piece(0, 7))
     attempts.end(3)
-    assert attempts.begin(3) == []
+    assert attempts.begin(3) == ([], 0)
     assert pieces(0, []) == [Piece(0, 0)]
+
+
+def test_deaths_at_no_row_are_counted_and_cost_none():
+    """Kinds: a part that does not fit into memory, tried for ever; a row blamed for what came after it was read."""
+    attempts = Attempts()
+    assert attempts.begin(0) == ([], 0) and attempts.begin(0) == ([], 1)  # died before a row was read
+    attempts.reading(0, Piece(0, 9))
+    attempts.reading(0, None)
+    assert attempts.begin(0) == ([], 2)  # and after the last one
+    attempts.reading(0, Piece(0, 9))
+    assert attempts.begin(0) == ([Piece(0, 9)], 2)
+    attempts.end(0)
+    assert attempts.begin(0) == ([], 0)
 
 
 @pytest.fixture(scope="module")

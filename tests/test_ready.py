@@ -113,6 +113,7 @@ def test_a_ready_model_saves_as_a_folder_that_answers_the_same(tmp_path):
     assert np.array_equal(saved.predict_proba(GOLDEN["texts"][:3]), ready.predict_proba(GOLDEN["texts"][:3]))
 
 
+@pytest.mark.slow
 def test_the_wheel_answers_outside_the_checkout(tmp_path):
     """Kinds: a folder of data that the wheel lacks; a module that only the checkout has; peft or the Trainer imported.
 

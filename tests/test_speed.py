@@ -1,9 +1,12 @@
 """`sentimoe bench`: what is timed, what is counted, and what is said of tools that are not there."""
 
 import json
+import re
 import shutil
 import time
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,6 +31,8 @@ from sentimoe.evaluation import count_flops, interleaved, ratio, throughput
 from sentimoe.manifest import MANIFEST
 from sentimoe.training import TrainConfig, train
 from sentimoe_cli.show import bench_lines, times_as_fast
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,12 @@ def test_the_dial_ends_at_the_dense_model(folders, tmp_path):
     work = [row["gflops_per_text"] for row in found["rows"]]
     assert work[1] < work[2] < work[3] and work[1] < work[0]
     assert (last["f1_weighted"], last["f1_macro"]) == (dense["f1_weighted"], dense["f1_macro"])
+
+
+def test_the_extra_installs_what_the_peers_need():
+    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["bench"]
+    names = {re.split(r"[\[<>=]", each)[0].replace("-", "_") for each in extra}
+    assert {name for peer in tools.PEERS for name in peer.packages} <= names
 
 
 def test_peers_answer_the_same_texts(folders, tmp_path):
@@ -325,6 +336,7 @@ def test_peers_train_on_the_texts_that_the_dense_model_had(folders, tmp_path):
     assert few.texts[:5] != [text for text, label in zip(train.texts, train.labels, strict=True) if label == 0][:5]
 
 
+@pytest.mark.slow
 def test_students_beside_a_compressed_model(folders, tmp_path, monkeypatch):
     """A student has fewer layers, and its row says what it costs; a record that is there stays."""
     pytest.importorskip("openvino")

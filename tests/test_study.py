@@ -166,6 +166,7 @@ def test_the_studies_of_this_repository_are_valid_and_agree():
     assert len(seen) > 150
 
 
+@pytest.mark.slow
 def test_costs_are_measured_for_every_method(study, tmp_path):
     declared = yaml.safe_load(study.read_text())
     declared["methods"]["lora"] = {}
@@ -271,6 +272,7 @@ def test_zero_shot_runs_in_a_study(study, tmp_path):
         runner.check_alike(plain, generated["hyperparameters"], results)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_once_and_kept(study, tmp_path):
     """Every student learns from the dense run of its own seed, whether or not that run has a result already."""
     declared = yaml.safe_load(study.read_text())

@@ -143,6 +143,7 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert domains_of("fdu-mtl-mr", "test") == {"mr"}
 
 
+@pytest.mark.slow
 def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch):
     """The whole study on a tiny model, to the figures that the page shows."""
     monkeypatch.setattr(one_trunk, "BACKBONE", write_backbone(tmp_path / "backbone"))

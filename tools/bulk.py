@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -49,16 +48,31 @@ def measured(command: list[str], journal: Path | None = None, stop_at: int = 0) 
 
     Raises RuntimeError where it fails.
     """
-    started = time.monotonic()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while journal is not None and process.poll() is None and finished_rows(journal) < stop_at:
-        time.sleep(0.2)
-    if journal is not None:
-        process.kill()
-    _, status, usage = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) not in (0, -9 if journal is not None else 0):
-        raise RuntimeError(process.stderr.read() if process.stderr else "the job failed")
-    return {"seconds": time.monotonic() - started, "mib": usage.ru_maxrss / 1024}
+    started, peak = time.monotonic(), 0.0
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stderr=said, text=True)
+        while process.poll() is None:
+            peak = max(peak, peak_of(process.pid))
+            if journal is not None and finished_rows(journal) >= stop_at:
+                process.kill()
+                process.wait()
+            time.sleep(0.1)
+        if process.returncode not in (0, -9 if journal is not None else 0):
+            said.seek(0)
+            raise RuntimeError(said.read() or "the job failed")
+    return {"seconds": time.monotonic() - started, "mib": peak}
+
+
+def peak_of(process: int) -> float:
+    """The largest resident memory of a process so far, in MiB; 0 once it is gone.
+
+    Not `ru_maxrss`: a new process inherits that of the one that started it.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0) / 1024
 
 
 def finished_rows(journal: Path) -> int:

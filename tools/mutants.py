@@ -113,7 +113,8 @@ def failures(tree: Path, tests: Sequence[str], timeout: float, *options: str) ->
 
     Raises MutantsError when pytest could not run them, and subprocess.TimeoutExpired.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *options, *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", "-m", ""]
+    command += [*options, *tests]
     environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(tree / "src")}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=timeout)
     failed = FAILED.findall(done.stdout)

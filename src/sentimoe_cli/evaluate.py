@@ -114,7 +114,9 @@ def evaluate(
     from sentimoe.errors import DataError
     from sentimoe.evaluation import find_threshold, least_trials, predicted_labels, why_no_threshold
     from sentimoe.methods import ZeroShot
+    from sentimoe.model_folder import find_folder
 
+    from .certificates import certificate_for
     from .labelled import read_labelled
     from .models import load_model
     from .scores import scores
@@ -140,6 +142,8 @@ def evaluate(
     settings |= {"domain": domain, "precision": precision, "max_disagreement": max_disagreement}
     options = (mode, Path(data).name, trust_remote_code, not no_verify)
     classifier = load_model(model, method, dataset.label_names, *options, **settings)
+    if method is None:
+        certificate_for(str(find_folder(model)), max_disagreement, precision, long_texts)
     dataset = dataset.with_labels_of(classifier.label_names)
     order = _order(ordinal, classifier)
     warnings = list(dataset.warnings)

@@ -69,8 +69,8 @@ def label_many(
     cluster: dict[str, Any] | None,
 ) -> None:
     """Label all rows of the inputs. settings: of the classifier. cluster: of `sentimoe.batch.Cluster`. Raises Mistake and what `sentimoe.batch.run` raises."""
+    begun = output.with_name(f"{output.name}.partial").is_dir()  # it may have been killed at the very end
     if output.suffix.lower() in FILES and not output.is_dir():
-        begun = output.with_name(f"{output.name}.partial").is_dir()  # it may have been killed at the very end
         check_file(output, WRITTEN, overwrite or begun)
         if kind is not None:
             raise Mistake(f"--format is only for a folder; the ending of {output} decides")
@@ -80,7 +80,7 @@ def label_many(
         check_folder(output)
     check_data(*(each for each in inputs if not glob.has_magic(each)))
     if doubtful is not None:
-        check_file(doubtful, WRITTEN, overwrite)
+        check_file(doubtful, WRITTEN, overwrite or begun)
         if doubtful.resolve() == output.resolve():
             raise Mistake(f"--output and --doubtful are both {output}; give two files")
     from sentimoe.batch import Cluster, Job, Predictor, run
@@ -134,7 +134,7 @@ def label_many(
     def review(output: Path) -> None:
         if doubtful is not None:
             queue = doubtful_rows(output, made[0].numbers)
-            write_table(queue, doubtful, overwrite)
+            write_table(queue, doubtful, overwrite or begun)
             queued.append(f"{len(queue):,} of them are doubtful, and written to {doubtful} too")
 
     with stopped_by_signals("sentimoe"), _progress() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from ..records import sync, writes
 from .files import KINDS, write_part
 from .journal import JOURNAL, Journal
 
+logger = logging.getLogger(__name__)
 LOCK, TRIAL = ".lock", ".trial-"
 OURS = re.compile(rf"part-\d{{5,}}\.({'|'.join(KINDS)})(\.\w+\.partial)?|{JOURNAL}(\.\w+\.partial)?")
 
@@ -55,9 +57,10 @@ def opened(folder: Path, about: dict[str, Any], overwrite: bool, finished_too: b
         _sweep(journal)
         if journal.done is None or not (overwrite and finished_too):
             return journal
-    except ConfigError:
+    except ConfigError as error:
         if not overwrite:
             raise
+        logger.warning("%s: they are replaced", str(error).partition("; ")[0])
     if others := [path.name for path in folder.iterdir() if not _is_ours(path) and not path.name.startswith(".")]:
         raise ConfigError(
             f"{folder} also holds {min(others)}, which no job wrote there; move it away, or choose another folder"

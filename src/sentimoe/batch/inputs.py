@@ -153,12 +153,19 @@ def parts(sources: Sequence[Source], rows: int, limit: int | None = None) -> Ite
             piece = frame.iloc[start : start + rows - count]
             waiting.append(piece)
             start, count = start + len(piece), count + len(piece)
-            size += int(piece.memory_usage(deep=True).sum())
+            size += _bytes_of(piece)
             if count == rows or size >= PART_BYTES:
                 yield _unchanged(waiting, columns, read)
                 waiting, read, count, size = [], read[-1:], 0, 0
     if waiting:
         yield _unchanged(waiting, columns, read)
+
+
+def _bytes_of(frame: pd.DataFrame) -> int:
+    """What a table takes in memory, also in its lists and objects, into which pandas does not look."""
+    cells = (cell for _, column in frame.items() if column.dtype == object for cell in column)
+    nested = sum(len(str(cell)) for cell in cells if isinstance(cell, list | dict))
+    return int(frame.memory_usage(deep=True).sum()) + nested
 
 
 def _unchanged(waiting: list[pd.DataFrame], columns: list[str], read: list[Source]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from ..data.streaming import Source, without_rows
 from ..errors import ConfigError
 from ..machine import hardware, versions
 from ..manifest import sha256
-from ..records import writes
+from ..records import remove_asides, writes
 from .cluster import Cluster
 from .files import KINDS, join
 from .folder import locked, opened, remove_parts, try_writing
@@ -89,6 +89,9 @@ def run(
     if in_the_way and not folder.is_dir():
         raise there
     with locked(folder, job.output):
+        if single:
+            with writes(output):
+                remove_asides(output)  # in the model's folder they would count as files of the model
         predictor = make(column)
         with writes(folder):
             first = next(parts(sources, job.part_rows, job.limit), None)

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import ray
+import torch
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.exceptions import SystemException
@@ -24,10 +25,11 @@ from ray.data.exceptions import SystemException
 from ..data.streaming import Source
 from ..errors import ConfigError, SentiMoEError
 from ..inference import return_freed_memory
+from ..machine import versions
 from .cluster import CPUS, Cluster
 from .inputs import parts
 from .predictor import DIED, HALVED, Predictor
-from .quarantine import Attempts, pieces
+from .quarantine import DEATHS, Attempts, pieces
 
 logger = logging.getLogger(__name__)
 READER_CPUS = 0  # so that it runs on a head node without processors
@@ -64,12 +66,19 @@ class Worker:
     def __init__(self, predictor: bytes, there: dict[str, Any], written: Sequence[Path], on_gpu: bool, attempts: Any):
         if not on_gpu:  # Ray hides no GPU from those who ask for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(1)  # also where OMP_NUM_THREADS says otherwise, which Ray leaves alone
         self.predictor: Predictor = pickle.loads(predictor)
         self.attempts = attempts
         if self.predictor.hashes(written) != there["hashes"]:
             raise ConfigError(
                 f"{self.predictor.folder} on {ray.util.get_node_ip_address()} is not the model of the machine where "
                 "the job was started; copy it there"
+            )
+        if (here := versions()) != there["versions"]:
+            other = {name: value for name, value in here.items() if there["versions"].get(name) != value}
+            raise ConfigError(
+                f"{ray.util.get_node_ip_address()} has other versions than the machine where the job was started: "
+                f"{', '.join(f'{name} {value}' for name, value in other.items())}; install the same"
             )
         for reason in self.predictor.uncertified():
             if reason not in there["uncertified"]:
@@ -78,18 +87,26 @@ class Worker:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         part = batch["part"][0].as_py()
+        deaths, elsewhere = ray.get(self.attempts.begin.remote(part))
+        if elsewhere >= DEATHS:
+            raise ConfigError(
+                f"{elsewhere} processes died at part {part}, at none of its rows: it probably takes more memory than "
+                "an actor has; use fewer actors"
+            )
         frame = pickle.loads(batch["rows"][0].as_py())
         labelled = []
-        for piece in pieces(len(frame), ray.get(self.attempts.begin.remote(part))):
+        for piece in pieces(len(frame), deaths):
             if not piece.rejected:
                 ray.get(self.attempts.reading.remote(part, piece))
             rows = frame.iloc[piece.start : piece.stop]
             labelled.append(self.predictor.labelled(rows, DIED if piece.rejected else None))
+        ray.get(self.attempts.reading.remote(part, None))
         whole = labelled[0] if len(labelled) == 1 else pd.concat(labelled)
-        whole.attrs[HALVED] = sum(piece.attrs.get(HALVED, 0) for piece in labelled) + len(labelled) - 1
+        whole.attrs[HALVED] = sum(piece.attrs.get(HALVED, 0) for piece in labelled) + len(deaths)
+        table = pa.table({"part": [part], "rows": [pickle.dumps(whole)]})
         return_freed_memory()  # as in a job without Ray
         ray.get(self.attempts.end.remote(part))
-        return pa.table({"part": [part], "rows": [pickle.dumps(whole)]})
+        return table
 
 
 def labelled_on_ray(
@@ -112,7 +129,7 @@ def labelled_on_ray(
     with cluster.connected() as actors, DataContext.current(_context()):
         local = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         attempts: Any = ray.remote(Attempts).options(num_cpus=0, label_selector=local).remote()
-        told = {"hashes": predictor.hashes(written), "uncertified": predictor.uncertified()}
+        told = {"hashes": predictor.hashes(written), "uncertified": predictor.uncertified(), "versions": versions()}
         given = ray.data.read_datasource(
             Parts(here, rows, limit, done), override_num_blocks=1, num_cpus=READER_CPUS, label_selector=local
         )
@@ -142,6 +159,7 @@ def _context() -> DataContext:
     context.target_max_block_size = context.target_min_block_size = 1
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.max_consecutive_actor_init_deaths = DEATHS  # a machine may be lost while the model is loaded
     context.checkpoint_config, context.max_errored_blocks = None, 0  # the journal knows what is done
     context.issue_detectors_config.detectors = []
     return context

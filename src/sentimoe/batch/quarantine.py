@@ -2,12 +2,14 @@
 
 A part is first answered as a whole. If the process dies, the next one reads the part in pieces and says before each
 which one comes; the piece at which that one dies is read row by row. A row on which three processes died is rejected.
-A death counts for the piece that was being read alone, so that processes killed for other reasons cost no row.
+A death counts for the piece that was being read alone, so that processes killed for other reasons cost no row. Deaths
+before a part is unpacked, or after it is read, are of no row; three of them end the job.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,6 +39,13 @@ def pieces(rows: int, deaths: Sequence[Piece]) -> list[Piece]:
     return found
 
 
+class Begun(NamedTuple):
+    """What is known of a part that somebody begins: the pieces at which processes died, and deaths at none."""
+
+    deaths: list[Piece]
+    elsewhere: int
+
+
 class Attempts:
     """What is being read of each part, at which pieces its processes died, and what they have to say.
 
@@ -44,25 +53,31 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        self._reading: dict[int, Piece] = {}
+        self._reading: dict[int, Piece | None] = {}
         self._deaths: dict[int, list[Piece]] = {}
+        self._elsewhere: Counter[int] = Counter()
         self._notes: set[str] = set()
 
-    def begin(self, part: int) -> list[Piece]:
+    def begin(self, part: int) -> Begun:
         """The deaths of a part that somebody begins. Who began it before, and has not ended it, is dead."""
         deaths = self._deaths.setdefault(part, [])
         if part in self._reading:
-            deaths.append(self._reading.pop(part))
-        return deaths
+            if (piece := self._reading[part]) is None:
+                self._elsewhere[part] += 1
+            else:
+                deaths.append(piece)
+        self._reading[part] = None
+        return Begun(deaths, self._elsewhere[part])
 
-    def reading(self, part: int, piece: Piece) -> None:
-        """Enter which piece of a part comes next."""
+    def reading(self, part: int, piece: Piece | None) -> None:
+        """Enter which piece of a part comes next; None: no row is read."""
         self._reading[part] = piece
 
     def end(self, part: int) -> None:
         """Forget a part that is answered."""
         self._reading.pop(part, None)
         self._deaths.pop(part, None)
+        del self._elsewhere[part]
 
     def note(self, text: str) -> None:
         """Keep what the one who started the job is to be told."""

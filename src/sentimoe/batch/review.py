@@ -22,7 +22,9 @@ def doubtful_rows(output: Path, numbers: Sequence[str] = ("score",)) -> pd.DataF
     rows are kept in memory.
     """
     files = sorted(output.glob("part-*")) if output.is_dir() else [output]
-    sources = [inspected(file, FileFormat("utf-8", ",") if file.suffix == ".csv" else FileFormat()) for file in files]
+    sources = [
+        inspected(file, FileFormat("utf-8", ",") if file.suffix.lower() == ".csv" else FileFormat()) for file in files
+    ]
     found, read = [], 0
     for source in sources:
         for frame in frames(source, AT_ONCE):

@@ -31,10 +31,10 @@ def drift(certificate: Mapping[str, Any], layers: Sequence[int] | np.ndarray) ->
     """Compare the layers after which texts left with those of the texts that certified.
 
     certificate: its `shares` and how many `texts`. layers: `[B]`, 0 for a blank text. None for a model without exits,
-    which all texts leave after the same layer, whatever they are.
+    or with exits that no text takes: all texts leave after the last layer, whatever they are.
     """
     shares, read = certificate["shares"], np.asarray(layers)
-    if len(shares) < 2:
+    if list(shares.values())[-1] == 1:
         return None
     read = read[read > 0]
     counts = np.array([(read == int(layer)).sum() for layer in shares], dtype=float)

@@ -89,9 +89,11 @@ class Search:
             if trial["within"] and (best is None or trial["speed"]["ratio"] > best[0]):
                 best = trial["speed"]["ratio"], variant, steps, rates
         if best is None:
+            missed = [str(lever) for lever, trial in zip(levers, trials, strict=True) if not trial["tried"]]
+            more = f", or allow more minutes for {' and '.join(missed)}" if missed else ""
             raise NotSupportedError(
                 f"nothing that was tried changes few enough labels of the texts held out for tuning "
-                f"(max_disagreement={self.tolerance:g}); raise it, or give more texts of the kind to be read"
+                f"(max_disagreement={self.tolerance:g}); raise it, or give more texts of the kind to be read{more}"
             )
         _, variant, steps, rates = best
         certificates, all_layers = self.certified(variant, steps, rates)

@@ -45,6 +45,8 @@ def promises(count: int, tolerance: float) -> list[str]:
         needed = (
             f"at most {most:,} of {count:,} labels may differ" if most >= 0 else f"needs {least_trials(each):,} texts"
         )
+        if count < (enough := needed_trials(each, 0.6)):
+            needed += f"; about {enough:,} let a fast model pass"
         told.append(f"to certify max_disagreement={each:g}: {needed}")
     return told
 
