@@ -108,7 +108,7 @@ def memory(counts: list[int], work: Path) -> None:
     for count in counts:
         given, output = work / f"{count}.csv", work / f"out-{count}"
         write_rows(given, list(SHORT), count)
-        row = {"rows": count} | measured(command(work / "model", given, output, "--precision", "float32"))
+        row = {"rows": count, "own": True} | measured(command(work / "model", given, output, "--precision", "float32"))
         found["rows"].append(row)
         print(row, flush=True)
         write_json(RESULTS / "memory.json", found)
