@@ -1,15 +1,20 @@
 """Bulk labelling: every row once, whatever happens on the way, and the bytes of an undisturbed run."""
 
 import errno
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,14 +25,17 @@ from backbone import train_classifier
 from command import invoke
 from filelock import FileLock
 
+import sentimoe_cli.many
+import sentimoe_cli.stream
 from sentimoe import SentimentClassifier
-from sentimoe.batch import Job, Predictor, files, job, predictor, run, running
+from sentimoe.batch import Job, Predictor, Report, files, job, predictor, run, running
 from sentimoe.batch import folder as job_folder
 from sentimoe.batch.inputs import input_files, parts
 from sentimoe.batch.journal import JOURNAL
 from sentimoe.batch.review import doubtful_rows, review_queue
 from sentimoe.data import characters, text_chunks
 from sentimoe.errors import ConfigError, DataError, RejectedError, StoppedError
+from sentimoe.evaluation import Threshold
 from sentimoe_cli.many import told
 from sentimoe_cli.stopping import stopped_by_signals
 
@@ -529,8 +537,18 @@ def test_the_command_line(model, tmp_path):
     assert f"50 rows written to {tmp_path / 'out'}: 50 have a label" in result.stderr
     assert "limit was 50, and now is null" in invoke(*told).error
     assert "50 of them were finished before" in invoke(*told, "--limit", 50).stderr
-    dry = invoke(*told, "--dry-run").stderr
-    assert "columns: id, text, label; the texts are in 'text'" in dry and "60 rows read: " in dry
+    assert "part_rows was 16384, and now is 25" in invoke(*told, "--limit", 50, "--part-rows", 25).error
+    parts = invoke(*told[:-1], tmp_path / "parts", "--part-rows", 25)
+    assert parts.exit_code == 0 and len(list((tmp_path / "parts").glob("part-*"))) == 3
+    size = (tmp_path / "in.csv").stat().st_size / 1e6
+    dry = invoke(*told[:-1], tmp_path / "dry", "--dry-run", "--limit", 30).stderr.splitlines()
+    assert dry[0] == f"{tmp_path / 'in.csv'}: {size:.1f} MB, delimiter ',', utf-8"
+    assert dry[1] == "columns: id, text, label; the texts are in 'text'"
+    assert re.fullmatch(r"30 rows read: [1-9]\d* rows/s", dry[2])
+    hours, disk = re.fullmatch(r"30 rows in all: (\S+) hours, (\S+) GB of disk", dry[3]).groups()
+    rate, written = int(dry[2].split()[3]), sum(each.stat().st_size for each in (tmp_path / "parts").glob("part-*"))
+    assert float(hours) == pytest.approx(30 / rate / 3600, rel=0.1)
+    assert float(disk) == pytest.approx(written / 2 / 1e9, rel=0.1) and not (tmp_path / "dry").exists()
     assert "5 rows written to" in invoke(*told[:-1], tmp_path / "x.csv", "--limit", 5).stderr
     assert "--limit is for files that become a folder" in invoke(*told[:-2], "--limit", 5).error
     assert "add --method zero-shot" in invoke(*told, "--labels", "a,b").error
@@ -541,6 +559,95 @@ def test_the_command_line(model, tmp_path):
     assert dotted.exit_code == 0 and (tmp_path / "res.v2" / "part-00000.csv").is_file(), dotted.stderr
     two = invoke(*told[:-1], tmp_path / "both.csv", "--input", tmp_path / "in.csv")
     assert "is named twice" in two.error and two.exit_code == 2
+
+
+def test_a_signal_ends_a_job_that_passes_by_finished_parts(monkeypatch):
+    """Kind: it waits until all finished parts of a long job are read once more, and is killed meanwhile."""
+    read = []
+
+    def slow_parts(*_):
+        for number in range(300):
+            time.sleep(0.02)
+            read.append(number)
+            yield number
+
+    monkeypatch.setattr(running, "parts", slow_parts)
+    job = SimpleNamespace(rows=1, limit=None, journal=SimpleNamespace(parts=[0] * 290), cluster=None, sources=[])
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(running.Run._labelled(job))
+    timer.join()
+    assert 1 < len(read) < 100
+
+
+def test_too_many_rejected_rows_end_a_job_early(model, tmp_path):
+    """Kind: it reads millions of rows of a wrong column, and says so at the end."""
+    frame = rows(3000)
+    frame.loc[frame.index % 2 == 0, "text"] = "x" * 5000
+    frame.to_csv(tmp_path / "in.csv", index=False)
+
+    def make(column):
+        return Predictor(model, text_column=column, max_characters=1000)
+
+    given = Job([str(tmp_path / "in.csv")], tmp_path / "out", part_rows=500)
+    with pytest.raises(RejectedError, match=r"500 of 1,000 rows were rejected, more than 1\.00%: row 1: too long"):
+        run(given, make, {}, lambda report, total: None)
+    assert len(list((tmp_path / "out").glob("part-*"))) == 2
+
+
+def test_a_queue_of_somebody_else_is_not_replaced(model, tmp_path):
+    """Kind: a killed job is given again with --doubtful, which names a file that is there already."""
+    rows(60).to_csv(tmp_path / "in.csv", index=False)
+    Threshold(0.99, 0.9, 0.95, 1.0, 0.9, 1000, False).save(own := shutil.copytree(model, tmp_path / "model"), "x", "0")
+    (tmp_path / "mine.csv").write_text("text\nmine\n")
+    told = ("predict", "--model", own, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.csv")
+    assert invoke(*told, "--limit", 50).exit_code == 0
+    (tmp_path / "out.csv").unlink()
+    label(own, [tmp_path / "in.csv"], tmp_path / "out.csv.partial", limit=50)
+    journal = tmp_path / "out.csv.partial" / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b"done" not in line))
+    result = invoke(*told, "--doubtful", tmp_path / "mine.csv")
+    assert "mine.csv exists" in result.error and (tmp_path / "mine.csv").read_text() == "text\nmine\n"
+
+
+def test_doubtful_rows_are_numbered_by_the_journal_and_not_by_names(tmp_path):
+    """Kind: by name, part 100,000 comes before part 10,001."""
+    parts = {"part-99999.csv": "a,,doubtful,0.4\n", "part-100000.csv": "b,,doubtful,0.5\n"}
+    for name, row in parts.items():
+        (tmp_path / name).write_text(f"text,label,reason,score\n{row}")
+    (tmp_path / "part-notes.txt").write_text("mine")
+    lines = [{"format": 3}, *({"part": number, "file": name} for number, name in enumerate(parts)), {"done": {}}]
+    (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = doubtful_rows(tmp_path)
+    assert found["text"].tolist() == ["a", "b"] and found["row"].tolist() == [1, 2]
+
+
+def test_a_full_temporary_folder_is_named(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sentimoe_cli.many, "json", SimpleNamespace(dumps=full))
+    with pytest.raises(OSError) as caught, sentimoe_cli.many.lines_as_file(io.BytesIO(b"a text\n"), None):
+        pass
+    assert Path(caught.value.filename).parent == Path(tempfile.gettempdir())
+
+
+def test_reading_and_finding_the_place_are_told(monkeypatch, capsys):
+    """Kind: minutes without a word in a log while the input is read, and while finished rows are passed by."""
+    monkeypatch.setattr(sentimoe_cli.stream, "SECONDS", 0.05)
+    with sentimoe_cli.many._progress() as progress:
+        time.sleep(0.2)
+        progress(Report(rows=50), 100)
+        time.sleep(0.2)
+        progress(Report(rows=75), 100)
+        time.sleep(0.2)
+        progress(Report(rows=100), 100)
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("reading the input: ") and "resuming: 50 of 100 rows" in lines
+    assert any(line.startswith("labelling: 75 of 100 rows, ") for line in lines) and lines[-1].startswith("finishing: ")
 
 
 def test_a_signal_stops_and_the_same_command_goes_on(model, tmp_path):

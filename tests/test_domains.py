@@ -1,5 +1,6 @@
 """Domains that are added later: what they answer, that nothing else moves, and that they can be taken away."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -14,24 +15,24 @@ import torch
 from backbone import labelled_texts, train_classifier
 from command import invoke
 from huggingface_hub.utils import filter_repo_objects
-from tiny import D, batch, dense, sparse, texts
+from tiny import D, batch, dense, texts
 
-from sentimoe import SentimentClassifier
+from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.bench import speed
 from sentimoe.data import FileFormat, dataset_from_texts, load_dataset
 from sentimoe.domains import OldTexts, Recipe, add_domain, router
 from sentimoe.domains.fitting import Examples, train_top
 from sentimoe.domains.old import what_is_old
-from sentimoe.domains.receipt import identical
+from sentimoe.domains.receipt import check_moved, effect_on_unmoved, identical
 from sentimoe.domains.router import fit_router
 from sentimoe.domains.states import Trunk
 from sentimoe.domains.top import with_labels_of
 from sentimoe.domains.updates import KINDS, start, updates_of
-from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError
+from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError, StoppedError
 from sentimoe.evaluation import Threshold
 from sentimoe.inference import domain_names, remove_domain
 from sentimoe.inference.conversion import padded_probe
-from sentimoe.inference.domain_folder import kept_vectors
+from sentimoe.inference.domain_folder import kept_vectors, save_kept
 from sentimoe.inference.routed import Domain, RoutedClassifier, changed_weights, routed
 from sentimoe.inference.segments import Segment
 from sentimoe.model_folder import SEEN, THRESHOLD
@@ -108,7 +109,14 @@ def test_old_texts_have_bit_identical_logits(base, added):
     mixed = [*old, *flights(64)[0]]
     among = torch.from_numpy(engine.logits(engine.windows(mixed))[0])[:64, :2]
     torch.testing.assert_close(before, among, rtol=0, atol=1e-5)
-    assert identical(plain, engine, old, "float32") and not identical(plain, engine, mixed, "float32")
+    assert identical(plain, engine, old) and not identical(plain, engine, mixed)
+    assert effect_on_unmoved(plain, engine, mixed, "float32") == {"texts": 64, "identical": True}
+    with torch.no_grad():  # another model, which the receipt must not call the same
+        engine.model.tops[0].model.get_parameter("classifier.weight").mul_(1.01)
+    found = effect_on_unmoved(plain, engine, mixed, "float32")
+    with torch.no_grad():
+        engine.model.tops[0].model.get_parameter("classifier.weight").div_(1.01)
+    assert found == {"texts": 64, "identical": False}
 
 
 def test_a_long_text_goes_to_one_domain(added):
@@ -124,6 +132,28 @@ def test_a_long_text_goes_to_one_domain(added):
     owner = np.array(windows.owner)
     assert np.isfinite(found.logits[owner == 0][:, :2]).all() and np.isinf(found.logits[owner == 0][:, 2:]).all()
     assert np.isfinite(found.logits[owner == 1][:, 2:]).all() and np.isinf(found.logits[owner == 1][:, :2]).all()
+
+
+def test_a_long_text_that_would_go_elsewhere_when_cut_proves_nothing(base, added):
+    """Kind: its first window goes to the new domain, and the receipt denies that old texts are answered as before."""
+    plain = SentimentClassifier.from_pretrained(base, precision="float32").engine
+    engine = SentimentClassifier.from_pretrained(added[0], precision="float32").engine
+    old, new = labelled_texts(40)[0], flights(40)[0]
+    long = " ".join([*new[:8], *old[:32]])
+    assert engine.predict([long]).domains.tolist() == [0]
+    assert effect_on_unmoved(plain, engine, [long, *old], "float32") == {"texts": 40, "identical": True}
+
+
+def test_the_trunk_reads_a_text_once_whatever_answers_it(added, monkeypatch):
+    engine = SentimentClassifier.from_pretrained(added[0], precision="float32").engine
+    read, lengths = engine.model._read, []
+    monkeypatch.setattr(
+        engine.model, "_read", lambda given: lengths.append(int(given["attention_mask"].sum())) or read(given)
+    )
+    mixed = [*labelled_texts(20)[0], *flights(20)[0]]
+    windows = engine.windows(mixed)
+    engine.answers(windows)
+    assert sum(lengths) == sum(len(each["input_ids"]) for each in windows.encodings)
 
 
 def test_one_domain_can_be_fixed(base, added):
@@ -151,12 +181,29 @@ def test_removing_gives_the_folder_before(base, copied):
         "trains",
     }
     (copied / "domains/.adding-left").mkdir()
-    remove_domain(copied, "trains")
+    dataset = dataset_from_texts(*flights(60, "a boat"))  # the newest, though first in the alphabet
+    add_domain(copied, "aaa", dataset, Recipe(**QUICK | {"max_moved": 1.0, "epochs": 1}))
+    assert domain_names(copied) == ["airlines", "trains", "aaa"]
+    remove_domain(copied, "trains")  # not the last one
+    assert domain_names(copied) == ["airlines", "aaa"]
+    assert SentimentClassifier.from_pretrained(copied).domains == ["base", "airlines", "aaa"]
+    remove_domain(copied, "aaa")
     assert hashes(copied) == one and not (copied / "domains/.adding-left").exists()
     remove_domain(copied, "airlines")
     assert hashes(copied) == before and not (copied / "domains").exists()
+    save_kept(copied, np.zeros((2, 32), dtype=np.float32))  # what a killed process leaves
     with pytest.raises(ConfigError, match="has no domain 'airlines', nor any other"):
         remove_domain(copied, "airlines")
+    assert hashes(copied) == before
+
+
+def test_a_damaged_domain_can_be_taken_away(base, copied):
+    """Kind: half a file, and neither the model loads nor can the domain be removed."""
+    (copied / "domains/airlines/domain.json").write_text("{")
+    with pytest.raises(ModelFolderError, match=r"domain\.json"):
+        SentimentClassifier.from_pretrained(copied)
+    remove_domain(copied, "airlines")
+    assert hashes(copied) == hashes(base)
 
 
 def test_too_many_moved_texts_are_refused_and_nothing_is_left(base, tmp_path, monkeypatch):
@@ -279,6 +326,77 @@ def test_the_router_takes_no_more_of_any_old_part_than_allowed():
         fit_router([far], new[:19], 0.05)
 
 
+def test_each_share_of_moved_texts_is_held_to_the_limit():
+    def receipt(base, airlines, old):
+        kept = {"base": {"moved": base}, "airlines": {"moved": airlines}}
+        return {"name": "trains", "max_moved": 0.05, "kept": kept, "old_texts": {"share": old}}
+
+    check_moved(receipt(0.05, 0.05, 0.05))
+    for place in range(3):
+        shares = [0.06 if index == place else 0.0 for index in range(3)]
+        with pytest.raises(
+            NotSupportedError, match=r"6\.0% of old texts would go to trains, more than max_moved=0\.05"
+        ):
+            check_moved(receipt(*shares))
+
+
+def test_states_that_do_not_fit_are_refused_before_they_are_made(base, monkeypatch):
+    """Kind: the system ends the process without a word."""
+    classifier = SentimentClassifier.from_pretrained(base, precision="float32")
+    trunk = Trunk(classifier.model, classifier.tokenizer, 1, "float32")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=50_000))
+    texts = flights(90)[0]
+    assert len(trunk.read(texts).pooled) == 90
+    with pytest.raises(
+        DataError, match=r"the states of 90 texts with [\d,]+ tokens take 0\.\d GB, and 0\.0 GB are free"
+    ):
+        trunk.read(texts, states=True)
+
+
+def test_the_temperature_makes_the_labels_likelier(base, tmp_path):
+    dataset = dataset_from_texts(*flights(300))
+    recipe = Recipe(**QUICK | {"epochs": 2})
+    told = {"old_texts": OldTexts(labelled_texts(120)[0]), "output": tmp_path / "model"}
+    receipt = add_domain(base, "airlines", dataset, recipe, **told)
+    engine = SentimentClassifier.from_pretrained(tmp_path / "model", precision="float32", domain="airlines").engine
+    validation = dataset.splits["validation"]
+    logits = torch.from_numpy(engine.logits(engine.windows(validation.texts))[0])
+    labels = torch.tensor([engine.label_names.index(dataset.label_names[label]) for label in validation.labels])
+    calibrated, without = (
+        float(torch.nn.functional.cross_entropy(each, labels)) for each in (logits, logits * receipt["temperature"])
+    )
+    assert abs(receipt["temperature"] - 1) > 0.05 and calibrated < without
+
+
+def test_unlabelled_texts_teach_the_router(base, tmp_path):
+    """Without them it finds few of the texts that look otherwise."""
+    dataset, told = dataset_from_texts(*flights(60)), {"old_texts": OldTexts(labelled_texts(120)[0])}
+    other = [f"my voyage {i} by sea, a cabin and the captain" for i in range(80)]
+    recipe = Recipe(**QUICK | {"epochs": 1})
+    for name, more in (("without", []), ("with", other)):
+        add_domain(base, "travel", dataset, recipe, unlabelled=more, output=tmp_path / name, **told)
+    vectors = [
+        len({each.of: each.vectors for each in kept_vectors(tmp_path / name)}["travel"]) for name in ("without", "with")
+    ]
+    assert vectors[1] - vectors[0] == 80
+    weights = [SentimentClassifier.from_pretrained(tmp_path / name).engine.model.weight for name in ("without", "with")]
+    assert not np.allclose(*weights)
+
+
+def test_a_full_disk_leaves_no_half_of_a_domain(copied, monkeypatch):
+    before = hashes(copied)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sentimoe.inference.domain_folder.write_json", full)
+    with pytest.raises(StoppedError):
+        add_domain(
+            copied, "trains", dataset_from_texts(*flights(60)), Recipe(**QUICK | {"max_moved": 1.0, "epochs": 1})
+        )
+    assert hashes(copied) == before
+
+
 def test_a_domain_that_another_process_added_meanwhile_is_not_passed_over(added, copied):
     """Kind: two at once, whose routers do not know of each other."""
 
@@ -329,9 +447,13 @@ def test_what_a_domain_cannot_be_added_to(base, added, tmp_path):
     from sentimoe.methods import save_adapted
 
     loaded = SentimentClassifier.from_pretrained(base)
-    save_adapted(sparse("bert-mean"), loaded.tokenizer, tmp_path / "sparse")
-    with pytest.raises((ConfigError, ModelFolderError)):
+    mixture = upcycle(loaded.model, MoEConfig(num_experts=2, num_experts_per_tok=1))
+    save_adapted(mixture, loaded.tokenizer, tmp_path / "sparse")
+    with pytest.raises(ConfigError, match="has experts for each token; a domain is added to a dense classifier"):
         add_domain(tmp_path / "sparse", "trains", dataset, Recipe(**QUICK))
+    SentimentClassifier.from_pretrained(base).export(tmp_path / "exported")
+    with pytest.raises(ConfigError, match="is exported, compressed or an adapter; add the domain to the run folder"):
+        add_domain(tmp_path / "exported", "trains", dataset, Recipe(**QUICK))
 
 
 def test_in_python(base, tmp_path):
@@ -525,6 +647,12 @@ def test_a_threshold_holds_for_those_that_answered_when_it_was_found(base, copie
     Threshold(0.5, 0.9, 0.95, 1.0, 0.9, 1000, False).save(copied, "x", "0")
     Threshold.load(copied, "airlines")
     assert caplog.text.count("was found with other domains, so its guarantee does not hold") == 1
+    manifest = copied / "domains/airlines/sentimoe_manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole.replace(b"a", b"b", 1))  # as of a domain that was added anew, under the same name
+    Threshold.load(copied)
+    assert caplog.text.count("was found with other domains, so its guarantee does not hold") == 2
+    manifest.write_bytes(whole)
     alone = SentimentClassifier.from_pretrained(copied, domain="base")
     alone.save_pretrained(tmp_path / "without")
     assert not (tmp_path / "without" / THRESHOLD).exists()

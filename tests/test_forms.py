@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 from types import SimpleNamespace
 
 import pandas as pd
@@ -19,7 +20,8 @@ from sentimoe.batch.inputs import input_files
 from sentimoe.batch.review import doubtful_rows
 from sentimoe.data import streaming
 from sentimoe.data.reading import FileFormat
-from sentimoe.errors import DataError, PredictionError
+from sentimoe.errors import ConfigError, DataError, PredictionError
+from sentimoe.machine import versions
 
 TEXTS = [
     'He said "no"; then, twice | more',
@@ -34,6 +36,16 @@ TEXTS = [
 ]
 CODES = ["00501", "1.50", "True", None, "x", "2020-01-01", "1e5", "nan", "0"]
 BIG = 2**53 + 1  # no float holds it
+
+
+class Asked:
+    """What an actor asks of a predictor before it works."""
+
+    def __init__(self, folder, found):
+        self.folder, self.found = folder, found
+
+    def hashes(self, written):
+        return self.found
 
 
 class Idle(Predictor):
@@ -97,9 +109,11 @@ FORMS = {
     "typed.parquet": lambda path: path.write_bytes(parquet_bytes()),
     "sheet.xlsx": lambda path: table(big=7).to_excel(path, index=False),
     "packed.csv.gz": lambda path: packed(table().to_csv(index=False).encode(), path, "gzip"),
+    "packed.tsv.gz": lambda path: packed(table().to_csv(index=False, sep="\t").encode(), path, "gzip"),
     "packed.jsonl.gz": lambda path: packed(lines(table()).encode(), path, "gzip"),
     "packed.parquet.gz": lambda path: packed(parquet_bytes(), path, "gzip"),
     "packed.csv.zst": lambda path: packed(table().to_csv(index=False).encode(), path, "zstd"),
+    "packed.tsv.zst": lambda path: packed(table().to_csv(index=False, sep="\t").encode(), path, "zstd"),
     "packed.jsonl.zst": lambda path: packed(lines(table()).encode(), path, "zstd"),
     "packed.parquet.zst": lambda path: packed(parquet_bytes(), path, "zstd"),
 }
@@ -147,6 +161,47 @@ def test_every_form_becomes_every_output(idle, tmp_path, form):
         assert told == expected, name
         if typed and not name.endswith("csv"):
             assert found[0]["id"] == BIG and found[1]["part"] == 0.25 and found[3]["code"] is None, name
+
+
+A, B, C = "in/a.csv", "in/b.csv.gz", "c.csv"
+PLACES = {("in",): (A, B), ("in/*.csv*",): (A, B), ("**/a.csv", B): (A, B), (B, A): (B, A), ("in", C): (A, B, C)}
+
+
+@pytest.mark.parametrize("given", PLACES, ids=" ".join)
+def test_folders_patterns_and_several_files_become_every_output(idle, tmp_path, given, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for name in (A, C):
+        pd.DataFrame({"text": [f"{name} {i}" for i in range(3)]}).to_csv(tmp_path / name, index=False)
+    packed(f"text\n{B} 0\n{B} 1\n{B} 2\n".encode(), tmp_path / B, "gzip")
+    expected = [f"{name} {i}" for name in PLACES[given] for i in range(3)]
+    for name in OUTPUTS:
+        assert [row["text"] for row in done(idle, given, tmp_path / name)] == expected, name
+
+
+def test_what_jobs_wrote_is_no_input(idle, tmp_path, caplog):
+    """Kind: a folder of labelled parts, or one of a killed job, beside the input, and each row is labelled twice."""
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"text": ["a", "b"]}).to_parquet(tmp_path / "data/in.parquet")
+    done(idle, [tmp_path / "data/in.parquet"], tmp_path / "data/parquet")
+    shutil.copytree(tmp_path / "data/parquet", tmp_path / "data/old.parquet.partial")
+    for given in (tmp_path / "data", tmp_path / "data/**/*.parquet", tmp_path / "*/**/*.parquet"):
+        assert {path.name for path in input_files([given])} == {"in.parquet"}, given
+    assert "what a job labelled is not read: 1, such as" in caplog.text
+    for given in (tmp_path / "data/parquet", tmp_path / "data/parquet/*.parquet"):  # named, so it is meant
+        assert [path.name for path in input_files([given])] == ["part-00000.parquet"]
+
+
+def test_lines_of_standard_input_become_every_output(idle, tmp_path):
+    lines = [text.replace("\n", " ") for text in TEXTS]
+    for name in OUTPUTS:
+        told = ["--format", name] if name in ("csv", "jsonl", "parquet") else []
+        told += ["--output", tmp_path / name, "--part-rows", 4]
+        result = invoke("predict", "--model", idle.folder, *told, text="\n".join(lines))
+        assert result.exit_code == 0, result.stderr
+        paths = [tmp_path / name] if "." in name else sorted((tmp_path / name).glob("part-*"))
+        found = [row for path in paths for row in rows_of(path)]
+        assert [row["text"] for row in found] == lines and all(row["label"] for row in found), name
 
 
 def test_a_delimiter_and_an_encoding_that_are_named(idle, tmp_path):
@@ -278,6 +333,21 @@ def test_an_error_in_an_actor_is_that_error():
     for cause in (None, ray.exceptions.WorkerCrashedError()):  # a machine or a process: Ray's own, which stops with 75
         found, error = told(cause)
         assert found is error
+
+
+def test_a_machine_with_another_model_is_named_by_its_first_part(monkeypatch):
+    """Kind: Ray tries an actor that cannot be made again, and "the same command goes on" for ever."""
+    pytest.importorskip("ray")
+    from sentimoe.batch import on_ray
+
+    monkeypatch.setattr(on_ray.ray.util, "get_node_ip_address", lambda: "10.0.0.7")
+    other = pickle.dumps(Asked("hub/model", {"model.safetensors": "b"}))
+    there = {"hashes": {"model.safetensors": "a"}, "uncertified": [], "versions": versions()}
+    with pytest.raises(ConfigError, match=r"hub/model on 10\.0\.0\.7 is not the model of the machine where the job"):
+        on_ray.Worker(other, there, [], False, None)(None)
+    there |= {"hashes": {"model.safetensors": "b"}, "versions": versions() | {"torch": "0.1"}}
+    with pytest.raises(ConfigError, match=r"10\.0\.0\.7 has other versions .*: torch [1-9]"):
+        on_ray.Worker(other, there, [], False, None)(None)
 
 
 def test_an_actor_that_was_given_no_gpu_takes_none(monkeypatch):

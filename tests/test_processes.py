@@ -386,7 +386,7 @@ def test_a_process_that_waits_for_a_frozen_one_ends(told, tmp_path, asked):
     finally:
         frozen.kill()
         frozen.join()
-    said = "it waited for another process" if asked else "did not answer in time"
+    said = "the step did not end within 20 s" if asked else "did not answer in time"
     assert said in (tmp_path / "err" / "err-0").read_text()
 
 

@@ -1,5 +1,6 @@
 """Files read some rows at a time: the rows of `read_table`, whatever the form, size and place of the cuts."""
 
+import errno
 import gzip
 import json
 import logging
@@ -10,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from sentimoe.data import characters, streaming
-from sentimoe.data.characters import UNDECODABLE
-from sentimoe.data.reading import FileFormat, read_table
+from sentimoe.data.characters import UNDECODABLE, Trimmed
+from sentimoe.data.reading import READERS, FileFormat, read_table
 from sentimoe.data.streaming import frames, inspected
-from sentimoe.errors import ConfigError, DataError
+from sentimoe.errors import ConfigError, DataError, StoppedError
 
 PLAIN = FileFormat()
 
@@ -141,13 +142,54 @@ def test_lines_across_blocks_are_whole(tmp_path, monkeypatch):
     assert whole(path)["text"].tolist() == [f"text {row}" for row in range(40)]
 
 
-def test_memory_does_not_grow_with_the_rows(tmp_path):
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     """A generator that holds one table at a time: the next one is not read before it is asked for."""
     path = tmp_path / "x.csv"
-    pd.DataFrame({"text": np.arange(100_000).astype(str)}).to_csv(path, index=False)
-    parts = frames(inspected(path, PLAIN), 1000)
+    pd.DataFrame({"text": np.arange(400_000).astype(str)}).to_csv(path, index=False)
+    source, read, taken = inspected(path, PLAIN), Trimmed.read, []
+    monkeypatch.setattr(Trimmed, "read", lambda *given: taken.append(read(*given)) or taken[-1])
+    monkeypatch.setattr(streaming, "HEAD", 1000)
+    parts = frames(source, 1000)
     first = next(parts)["text"].tolist()
-    assert first[:2] == ["0", "1"] and sum(len(part) for part in parts) == 100_000 - len(first)
+    assert sum(map(len, taken)) < path.stat().st_size / 2
+    assert first[:2] == ["0", "1"] and sum(len(part) for part in parts) == 400_000 - len(first)
+
+
+def test_long_rows_after_short_ones_are_looked_at_a_few_at_a_time(tmp_path, monkeypatch):
+    """Kind: a file that is sorted by length, and 8,192 rows of 100 kB at once."""
+    path, plain, most = tmp_path / "x.csv", streaming._delimited, []
+    path.write_text("text\n" + "a\n" * 1_000_000 + ("b" * 2000 + "\n") * 8000)
+
+    def spied(*given):
+        for frame in plain(*given):
+            most.append(int(frame.iloc[:, 0].str.len().sum()))
+            yield frame
+
+    monkeypatch.setattr(streaming, "_delimited", spied)
+    assert inspected(path, PLAIN).rows == 1_008_000 and max(most) <= 1024 * 2000
+
+
+def test_an_endless_line_is_cut_between_two_characters(tmp_path, monkeypatch):
+    """Kind: a long Chinese text is no UTF-8."""
+    monkeypatch.setattr(characters, "BLOCK", 1000)
+    monkeypatch.setattr(characters, "SAMPLE", 1000)
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text": "很好" * 3000}, ensure_ascii=False) + "\n")
+    assert whole(tmp_path / "x.jsonl")["text"].tolist() == ["很好" * 3000]
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.xlsx", "x.csv", "x.jsonl", "x.parquet"])
+def test_a_disk_that_fails_for_a_while_stops_and_refuses_nothing(tmp_path, monkeypatch, name):
+    path = tmp_path / name
+    path.write_text("[]")
+
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(streaming, "sha256", fails)
+    monkeypatch.setattr("sentimoe.data.reading.read_bytes", fails)
+    monkeypatch.setitem(READERS, ".xlsx", fails)
+    with pytest.raises(StoppedError, match=r"cannot be read now \(Input/output error\); what is finished stays"):
+        inspected(path, PLAIN)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """`make torture-predict`: kill a bulk job again and again; its output must be that of an undisturbed one, row by row.
 
 A million tweets (repeated, with row numbers, some blank) are labelled by a tiny model to a folder. The job is killed
-with SIGKILL at random moments, its writes fail for want of room, and each time the same command is given again. At last
-every part is compared byte for byte, and every row with the input. The same is then done to smaller jobs that make one
-file, whose parts are joined and removed in the end. The record goes to
+with SIGKILL at random moments, its writes fail for want of room or with an I/O error, and each time the same command
+is given again. At last every part is compared byte for byte, and every row with the input. The same is then done to
+smaller jobs that make one file, whose parts are joined and removed in the end. The record goes to
 `results/reliability/torture-predict.json` and from there into docs/reliability.md.
 """
 
@@ -36,6 +36,20 @@ MARKS = ("<!-- torture-predict -->", "<!-- /torture-predict -->")
 STOPPED = 75
 BLANK_EVERY = 997
 SMALLEST_FILE = 200_000  # bytes after which a write fails, where room is short: less than a part
+BROKEN_DISK = """
+import errno, os, runpy, sys
+synced, sync = 0, os.fsync
+
+def fsync(descriptor):
+    global synced
+    synced += 1
+    if synced > {whole}:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    sync(descriptor)
+
+os.fsync = fsync
+runpy.run_module("sentimoe", run_name="__main__")
+"""
 
 
 class TortureError(Exception):
@@ -72,16 +86,25 @@ def run_killed(work: Path, output: Path, seconds: float) -> int:
 
 
 def run_without_room(work: Path, output: Path) -> int:
-    """No file may grow beyond what a part needs."""
+    """From the next finished part on, no file may grow to the size of a part."""
+    before = finished_parts(output)
+    process = subprocess.Popen(command(work, output), stderr=subprocess.DEVNULL)
+    while process.poll() is None and finished_parts(output) <= before:
+        time.sleep(0.02)
+    if process.poll() is None:
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (SMALLEST_FILE, SMALLEST_FILE))
+    return process.wait()
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST_FILE, SMALLEST_FILE))
 
-    return subprocess.run(command(work, output), stderr=subprocess.DEVNULL, preexec_fn=limit, check=False).returncode
+def run_on_a_broken_disk(work: Path, output: Path, whole: int) -> int:
+    """After so many syncs, each fails with an I/O error."""
+    python, _, _, *told = command(work, output)
+    broken = [python, "-c", BROKEN_DISK.format(whole=whole), *told]
+    return subprocess.run(broken, stderr=subprocess.DEVNULL, check=False).returncode
 
 
-def finished_rows(output: Path) -> int:
-    """Rows that the journal lists."""
+def finished_parts(output: Path) -> int:
+    """Parts that the journal lists."""
     path = output / JOURNAL
     if not path.exists():
         return 0
@@ -124,15 +147,18 @@ def disturb(work: Path, kills: int, chance: random.Random, found: dict[str, Any]
     while exits["-9"] < kills:
         code = run_killed(work, output, chance.uniform(0, 2 * share) + found["seconds"]["start"])
         exits[str(code)] += 1
-        found["parts_after_kill"].append(finished_rows(output))
+        found["parts_after_kill"].append(finished_parts(output))
         if code == 0:
             compare(work, work / "whole", output)
             shutil.rmtree(output)
-        elif exits["-9"] % 10 == 5:
-            code = run_without_room(work, output)
-            exits[f"no room: {code}"] += 1
+        elif exits["-9"] % 5 == 0:
+            before, full = finished_parts(output), exits["-9"] % 10 == 5
+            code = run_without_room(work, output) if full else run_on_a_broken_disk(work, output, chance.randint(8, 40))
+            exits[f"{'no room' if full else 'I/O error'}: {code}"] += 1
             if code not in (STOPPED, 0):
-                raise TortureError(f"without room the job ended with {code}")
+                raise TortureError(f"on a {'full' if full else 'broken'} disk the job ended with {code}")
+            if finished_parts(output) < before + (full and code == STOPPED):
+                raise TortureError(f"of {before} finished parts {finished_parts(output)} are left")
         found["exits"] = dict(exits)
     if done := subprocess.run(command(work, output), stderr=subprocess.DEVNULL, check=False).returncode:
         raise TortureError(f"the job does not end: {done}")

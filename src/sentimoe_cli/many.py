@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import sys
@@ -17,7 +18,7 @@ from .messages import Mistake, say, visible
 from .models import beside_model
 from .places import WRITTEN, check_data, check_file, check_folder
 from .stopping import stopped_by_signals
-from .stream import Update, counted
+from .stream import Update, counted, lasting
 
 if TYPE_CHECKING:
     from sentimoe.batch import Report
@@ -30,6 +31,7 @@ NO_THRESHOLD = (
 )
 FILES = (*WRITTEN, ".tsv", ".json", ".txt", ".xls", ".ods", ".gz", ".zst")  # endings that no folder has
 DRY_ROWS = 1000
+READING = "reading the input"
 MAX_REJECTED = 0.01  # share of the rows
 LONGEST = 1_000_000  # characters of a text, as of a long novel: more would take memory without a bound
 
@@ -57,6 +59,7 @@ def label_many(
     delimiter: str | None,
     encoding: str | None,
     limit: int | None,
+    part_rows: int | None,
     max_characters: int | None,
     max_rejected: float,
     all_answers: bool,
@@ -84,6 +87,8 @@ def label_many(
         if doubtful.resolve() == output.resolve():
             raise Mistake(f"--output and --doubtful are both {output}; give two files")
     from sentimoe.batch import Cluster, Job, Predictor, run
+    from sentimoe.batch.job import PART_ROWS
+    from sentimoe.batch.journal import is_done
     from sentimoe.batch.review import doubtful_rows
     from sentimoe.data import write_table
     from sentimoe.errors import ConfigError
@@ -93,6 +98,8 @@ def label_many(
     from .models import usual_format
     from .show import prepare_process
 
+    if begun and doubtful is not None and not is_done(output.with_name(f"{output.name}.partial")):
+        check_file(doubtful, WRITTEN, overwrite)  # this job has not written one yet
     prepare_process()
     model = str(find_folder(model))
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
@@ -123,7 +130,8 @@ def label_many(
         usual_format(model, encoding, delimiter),
         limit,
         max_rejected,
-        overwrite=overwrite,
+        part_rows or PART_ROWS,
+        overwrite,
     )
     if dry_run:
         say_what_it_takes(job, make, cluster is not None)
@@ -178,7 +186,9 @@ def say_what_it_takes(job: Any, make: Any, cluster: bool) -> None:
     from sentimoe.batch.inputs import column_of_texts, input_files, looked_at, parts
 
     parts_of = job.output.with_name(f"{job.output.name}.partial")
-    sources = looked_at(input_files(job.inputs, (job.output, parts_of)), job.file_format, job.text_column)
+    files = input_files(job.inputs, (job.output, parts_of))
+    with lasting(READING):
+        sources = looked_at(files, job.file_format, job.text_column)
     for source in sources:
         form = f", delimiter {source.delimiter!r}" if source.delimiter else ""
         say(f"{source.path}: {source.size / 1e6:.1f} MB{form}{f', {source.encoding}' if source.encoding else ''}")
@@ -244,29 +254,42 @@ def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
     invite()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard-input.jsonl"
-        with path.open("wb") as file:
-            lines = TextIOWrapper(stream, encoding or "utf-8", "sentimoe_mark", newline="\n")
-            for number, line in enumerate(lines):
-                text = line.removesuffix("\n").removesuffix("\r")
-                text = text.removeprefix("\ufeff") if number == 0 else text
-                record = json.dumps({"text": text}, ensure_ascii=False)
-                file.write(record.encode() + b"\n")
-            lines.detach()
+        try:
+            with path.open("wb") as file:
+                lines = TextIOWrapper(stream, encoding or "utf-8", "sentimoe_mark", newline="\n")
+                for number, line in enumerate(lines):
+                    text = line.removesuffix("\n").removesuffix("\r")
+                    text = text.removeprefix("\ufeff") if number == 0 else text
+                    record = json.dumps({"text": text}, ensure_ascii=False)
+                    file.write(record.encode() + b"\n")
+                lines.detach()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                error.filename = folder  # which $TMPDIR sets
+            raise
         yield path
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Report, int], None]]:
-    """Shows the rows that are done: a bar on a terminal, else a line every 30 seconds, so that a log shows life."""
-    with ExitStack() as stack:
+    """Shows the rows that are done: a bar on a terminal, else a line every 30 seconds, so that a log shows life.
+
+    Before the first call the input is read, and after the last one what was written is made ready.
+    """
+    with ExitStack() as stack, ExitStack() as reading:
+        reading.enter_context(lasting(READING))
         update: Update | None = None
         done = 0
 
         def progress(report: Report, total: int) -> None:
             nonlocal update, done
             if update is None:
-                update, done = stack.enter_context(counted(total, "labelling", report.rows)), report.rows
-            update(report.rows - done, "labelling" + (f", {report.rejected:,} rejected" if report.rejected else ""))
+                reading.close()
+                doing = "finishing" if report.rows == total else "resuming" if report.rows else "labelling"
+                update, done = stack.enter_context(counted(total, doing, report.rows)), report.rows
+                return
+            rejected = f", {report.rejected:,} rejected" if report.rejected else ""
+            update(report.rows - done, ("finishing" if report.rows == total else "labelling") + rejected)
             done = report.rows
 
         yield progress

@@ -75,6 +75,13 @@ def predict(
         Path | None, Option(help="File for the doubtful rows, the most doubtful first, for review.")
     ] = None,
     limit: Annotated[int | None, Option(help="Label only that many rows.", min=1)] = None,
+    part_rows: Annotated[
+        int | None,
+        Option(
+            help="Rows that are labelled and written at a time. A stopped run repeats one or two such parts. [16,384]",
+            min=1,
+        ),
+    ] = None,
     max_characters: Annotated[
         int | None, Option(help="Reject longer texts. [1,000,000 where the output is a folder or file]", min=1)
     ] = None,
@@ -142,7 +149,7 @@ def predict(
         with lines_as_file(sys.stdin.buffer, encoding) if from_stdin else nullcontext() as lines:
             label_many(
                 model, inputs or [str(lines)], output, settings, kind=kind, text_column=text_column,
-                delimiter=delimiter, encoding="utf-8" if from_stdin else encoding, limit=limit, max_characters=max_characters,
+                delimiter=delimiter, encoding="utf-8" if from_stdin else encoding, limit=limit, part_rows=part_rows, max_characters=max_characters,
                 max_rejected=MAX_REJECTED if max_rejected is None else max_rejected, all_answers=all_answers, probabilities=probabilities, overwrite=overwrite, dry_run=dry_run,
                 doubtful=doubtful, trust_remote_code=trust_remote_code, verify=not no_verify, cluster=cluster,
             )  # fmt: skip
@@ -150,6 +157,7 @@ def predict(
     only_many: dict[str, Any] = {
         "--format": kind,
         "--limit": limit,
+        "--part-rows": part_rows,
         "--max-characters": max_characters,
         "--max-rejected": max_rejected is not None,
         "--dry-run": dry_run or None,

@@ -37,7 +37,7 @@ def _ended_in_time() -> Iterator[None]:
 
     def watch() -> None:
         if os.read(signalled, 1) and not ended.wait(GRACE):
-            os.write(2, b"error: stopped while it waited for another process; " + SAVED_BEFORE.encode() + b"\n")
+            os.write(2, b"error: stopped, because the step did not end within 20 s; " + SAVED_BEFORE.encode() + b"\n")
             os._exit(ExitCode.STOPPED)
 
     watcher = threading.Thread(target=watch, daemon=True)

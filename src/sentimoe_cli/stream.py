@@ -45,6 +45,17 @@ def loading(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def lasting(what: str) -> Iterator[None]:
+    """Say that something of unknown length goes on: on a terminal at once, else every 30 seconds."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        with Console(stderr=True).status(escape(visible(what))):
+            yield
+    else:
+        with _lines(0, what, 0):
+            yield
+
+
+@contextmanager
 def counted(total: int, what: str, done: int = 0) -> Iterator[Update]:
     """A function to call with the number of rows that were done now, and with what is being done.
 
@@ -93,7 +104,7 @@ def _lines(total: int, what: str, before: int) -> Iterator[Update]:
                 continue
             rate = (done - before) / seconds
             left = f", {_duration((total - done) / rate)} left" if rate else ""
-            say(f"{doing}: {done:,} of {total:,} rows, {rate:.1f} rows/s{left}")
+            say(f"{doing}: {done:,} of {total:,} rows{f', {rate:.1f} rows/s' if rate else ''}{left}")
 
     teller = Thread(target=tell, daemon=True)
     teller.start()

@@ -1,6 +1,7 @@
 """Bulk labelling on a Ray cluster of two nodes on this machine: `make test-ray`."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -148,18 +149,22 @@ def test_a_node_that_goes_away_takes_no_row_along(model, cluster, tmp_path):
     assert report.scored == ROWS and len(done) == ROWS // PART + 1
 
 
-def test_a_killed_driver_goes_on(model, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75), (signal.SIGINT, 130)]
+)
+def test_a_driver_that_was_stopped_goes_on(model, tmp_path, number, code):
     frame = pd.concat([rows()] * 40, ignore_index=True)
     frame.to_csv(tmp_path / "in.csv", index=False)
     told = ["--model", model, "--input", tmp_path / "in.csv", "--precision", "float32"]
     command = [sys.executable, "-m", "sentimoe", "predict", *map(str, told)]
     ray_command = [*command, "--engine", "ray", "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(ray_command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(ray_command, stderr=subprocess.PIPE, text=True)
     journal = tmp_path / "out" / JOURNAL
     while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
         time.sleep(0.05)
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code and ("go on with: sentimoe predict" in said) == (code > 0), said
     assert 3 <= journal.read_bytes().count(b"\n") < 6
     ended = subprocess.run(ray_command, capture_output=True, text=True)
     assert ended.returncode == 0 and "were finished before" in ended.stderr, ended.stderr

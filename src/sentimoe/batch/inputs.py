@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from ..data.reading import READERS, FileFormat, kind_of
 from ..data.rows import find_column
 from ..data.streaming import ROWS_AT_ONCE, Source, frames, inspected, reads
 from ..errors import DataError
+from .journal import JOURNAL
 from .schemas import unified
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
         name = os.path.expanduser(each)
         if os.path.isdir(name):
             files = [path for path in _files_below(name) if not _hidden(path, Path(name))]
-            below = [path for path in files if kind_of(path) in READERS]
+            below = _tables(files, Path(name))
             if others := [path for path in files if kind_of(path) not in READERS]:
                 logger.warning(
                     "%s: files that are no tables are not read: %d, such as %s", each, len(others), others[0]
@@ -42,8 +44,9 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
         else:
-            files = [path for path in map(Path, _matches(name)) if _is_file(path)]
-            below = [path for path in files if kind_of(path) in READERS and not _hidden(path, path.parent)]
+            fixed = Path(*takewhile(lambda part: not glob.has_magic(part), Path(name).parts))
+            matches = [path for path in map(Path, _matches(name)) if _is_file(path)]
+            below = _tables([path for path in matches if not _hidden(path, fixed)], fixed)
         if not below:
             raise DataError(f"{each}: no file to read there; files end in {', '.join(READERS)}, plain, .gz or .zst")
         apart = [path for path in below if written.isdisjoint(path.resolve().parents)]
@@ -98,6 +101,16 @@ def _hidden(path: Path, folder: Path) -> bool:
     """Whether a name on the way from the folder begins with `.` or `_`, or is that of the parts of a job."""
     *folders, name = path.relative_to(folder).parts
     return name.startswith((".", "_")) or any(map(_hides, folders))
+
+
+def _tables(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Those that can be read, without what jobs wrote to folders of their own below this one."""
+    tables = [path for path in files if kind_of(path) in READERS]
+    below = {path.parent for path in tables if path.parent != folder}
+    labelled = {each for each in below if (each / JOURNAL).exists()}
+    if outputs := [path for path in tables if path.parent in labelled]:
+        logger.warning("%s: what a job labelled is not read: %d, such as %s", folder, len(outputs), outputs[0])
+    return [path for path in tables if path.parent not in labelled]
 
 
 def _hides(folder: str) -> bool:

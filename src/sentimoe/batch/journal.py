@@ -72,6 +72,16 @@ class Journal:
             os.fsync(stream.fileno())
 
 
+def listed(folder: Path) -> list[Path]:
+    """The parts that the journal of a folder lists, in order. Raises ConfigError where it is damaged."""
+    return [folder / line["file"] for line in _lines(folder / JOURNAL) if "file" in line]
+
+
+def is_done(folder: Path) -> bool:
+    """Whether all parts of the job in a folder are finished. Raises ConfigError where its journal is damaged."""
+    return (folder / JOURNAL).exists() and any("done" in line for line in _lines(folder / JOURNAL))
+
+
 def _but_input(about: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in about.items() if key not in ("inputs", "reading")}
 

@@ -61,17 +61,27 @@ class Parts(Datasource):
 
 
 class Worker:
-    """An actor: it holds the model, and answers a part at a time. there: what the model is where the job was begun."""
+    """An actor: it holds the model, and answers a part at a time. there: what the model is where the job was begun.
+
+    What is wrong with the model is raised by the first part: Ray takes an actor that cannot be made for a dead machine.
+    """
 
     def __init__(self, predictor: bytes, there: dict[str, Any], written: Sequence[Path], on_gpu: bool, attempts: Any):
+        self.attempts, self.error = attempts, None
         if not on_gpu:  # Ray hides no GPU from those who ask for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(1)  # also where OMP_NUM_THREADS says otherwise, which Ray leaves alone
-        self.predictor: Predictor = pickle.loads(predictor)
-        self.attempts = attempts
-        if self.predictor.hashes(written) != there["hashes"]:
+        try:
+            self.predictor = self._checked(predictor, there, written)
+        except SentiMoEError as error:
+            self.error = error
+
+    def _checked(self, given: bytes, there: dict[str, Any], written: Sequence[Path]) -> Predictor:
+        """The predictor, if it is the one of the machine where the job was started. Raises ConfigError."""
+        predictor: Predictor = pickle.loads(given)
+        if predictor.hashes(written) != there["hashes"]:
             raise ConfigError(
-                f"{self.predictor.folder} on {ray.util.get_node_ip_address()} is not the model of the machine where "
+                f"{predictor.folder} on {ray.util.get_node_ip_address()} is not the model of the machine where "
                 "the job was started; copy it there"
             )
         if (here := versions()) != there["versions"]:
@@ -80,12 +90,15 @@ class Worker:
                 f"{ray.util.get_node_ip_address()} has other versions than the machine where the job was started: "
                 f"{', '.join(f'{name} {value}' for name, value in other.items())}; install the same"
             )
-        for reason in self.predictor.uncertified():
+        for reason in predictor.uncertified():
             if reason not in there["uncertified"]:
-                where = f"on {ray.util.get_node_ip_address()}, the certificate of {self.predictor.folder}"
-                ray.get(attempts.note.remote(f"{where} {reason}; it may not hold there"))
+                where = f"on {ray.util.get_node_ip_address()}, the certificate of {predictor.folder}"
+                ray.get(self.attempts.note.remote(f"{where} {reason}; it may not hold there"))
+        return predictor
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        if self.error is not None:
+            raise self.error
         part = batch["part"][0].as_py()
         deaths, elsewhere = ray.get(self.attempts.begin.remote(part))
         if elsewhere >= DEATHS:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..data.reading import FileFormat
 from ..data.streaming import frames, inspected, without_rows
+from .journal import listed
 from .predictor import DOUBTFUL
 
 AT_ONCE, ROW = 16_384, "row"
@@ -21,7 +22,7 @@ def doubtful_rows(output: Path, numbers: Sequence[str] = ("score",)) -> pd.DataF
     output: the file or the folder of parts that a job wrote. numbers: the columns of numbers that it added. Only these
     rows are kept in memory.
     """
-    files = sorted(output.glob("part-*")) if output.is_dir() else [output]
+    files = listed(output) if output.is_dir() else [output]
     sources = [
         inspected(file, FileFormat("utf-8", ",") if file.suffix.lower() == ".csv" else FileFormat()) for file in files
     ]

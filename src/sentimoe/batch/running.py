@@ -66,9 +66,9 @@ class Run:
 
     def finished(self, empty: pd.DataFrame) -> Report:
         """Do what is left. empty: a part without rows, for a job that has none."""
+        self.progress(self.report, self.total)
         if self.journal.done is not None:
             return self.report
-        self.progress(self.report, self.total)
         self._check_rejected(LEAST_ROWS, None)
         with ThreadPoolExecutor(1) as pool, closing(self._labelled()) as left:
             written: Future[None] | None = None
@@ -102,8 +102,8 @@ class Run:
 
             yield from labelled_on_ray(self.cluster, self.predictor, self.written, self.sources, rows, limit, done)
         else:
-            left = islice(parts(self.sources, rows, limit), done, None)
-            for frame in read_ahead(left):
+            # the finished ones are passed by one at a time, so that a signal need not wait for all of them
+            for frame in islice(read_ahead(parts(self.sources, rows, limit)), done, None):
                 yield self.predictor.labelled(frame)
                 return_freed_memory()  # batches of ever new sizes leave holes that nothing fits into
 

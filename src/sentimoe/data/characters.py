@@ -86,8 +86,11 @@ class _Lines:
         if not end and len(self.rest) < SAMPLE:
             self.rest += block
             return
-        if not end:  # one endless line
-            whole, rest = block, b""
+        if not end:  # one endless line, cut between two characters
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            decoder.decode(block)
+            rest = decoder.getstate()[0]
+            whole = block.removesuffix(rest)
         whole, self.rest = self.rest + whole, rest
         self.lines += whole.count(b"\n") + 1
         if whole.isascii():

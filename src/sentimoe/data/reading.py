@@ -1,5 +1,6 @@
 """Files to tables, with no row or text changed on the way."""
 
+import errno
 import io
 import json
 import logging
@@ -21,6 +22,8 @@ from .rows import cells, find_column
 from .text import clean_text, one_line
 
 logger = logging.getLogger(__name__)
+# of a disk or a network: they may pass
+PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def _read(path: Path, file_format: FileFormat) -> Table:
     try:
         return Table(str(path), READERS[suffix](path, file_format), suffix in (".csv", ".tsv"))
     except OSError as error:
+        if error.errno in PASSING:
+            raise
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and who may read it") from error
 
 

@@ -6,7 +6,6 @@ there, before any work. Single undecodable characters are not: the rows that hol
 
 from __future__ import annotations
 
-import errno
 import gzip
 import logging
 import tempfile
@@ -27,17 +26,16 @@ from ..manifest import sha256
 from .characters import BLOCK, UNDECODABLE, Trimmed, characters, encoding_of, is_marked, unpacked
 from .decoding import GZIP, ZSTD
 from .delimited import check_delimiter, find_delimiter, named_columns, without_separator_line
-from .reading import FileFormat, distinct, kind_of, parsed_line, read_table
+from .reading import PASSING, FileFormat, distinct, kind_of, parsed_line, read_table
 from .text import one_line
 
 HEAD = 1 << 20
-ROWS_CHECKED, ROWS_AT_ONCE = 8192, 256
-MOST_AT_ONCE = 64_000_000  # characters of the rows that are checked at once, about
+ROWS_CHECKED, ROWS_AT_ONCE = 1024, 256
+MOST_AT_ONCE = 64_000_000  # characters of the rows that are checked at once, as far as the first megabyte tells
 LONGEST_LINE = 256_000_000  # characters
 # what is read ahead of a file would be kept to its end
 PARQUET: dict[str, Any] = {"page_checksum_verification": True, "pre_buffer": False, "buffer_size": 1 << 20}
 STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
-PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOSPC, errno.EDQUOT}
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +89,12 @@ def inspected(path: Path, file_format: FileFormat) -> Source:
     if kind in STREAMED and not path.is_file():
         raise DataError(f"{path}: no such file, or no regular one (files are read twice); check the path")
     if kind not in STREAMED:
-        before = _state(path)
-        frame = read_table(path, file_format).frame
-        names = tuple(map(str, frame.columns))
-        encoding, delimiter = file_format.encoding or "", file_format.delimiter or ""
-        return Source(path, kind, *before, sha256(path), names, len(frame), encoding, delimiter)
+        with reads(path):
+            before = _state(path)
+            frame = read_table(path, file_format).frame
+            names = tuple(map(str, frame.columns))
+            encoding, delimiter = file_format.encoding or "", file_format.delimiter or ""
+            return Source(path, kind, *before, sha256(path), names, len(frame), encoding, delimiter)
     with reads(path):
         found = Source(path, kind, *_state(path), sha256(path), ())
         if kind == ".parquet":

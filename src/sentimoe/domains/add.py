@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from ..data import SeenTexts, SentimentDataset
 from ..errors import ConfigError, DataError
 from ..inference import BASE, Engine, RoutedClassifier, compute_dtype, domain_names, load_routed
-from ..inference.domain_folder import save_domain, save_kept, tidy
+from ..inference.domain_folder import save_domain, save_kept, tidy, weights_hash
 from ..inference.lengths import position_limit, window_length
 from ..inference.segments import check_segments
 from ..loading import Loaded, load
@@ -36,7 +36,7 @@ from .receipt import (
     check_old_labels,
     effect_on_kept,
     effect_on_old,
-    effect_on_training_texts,
+    effect_on_unmoved,
     moved_in_all,
     on_own_texts,
 )
@@ -45,7 +45,6 @@ from .states import Trunk
 from .top import calibrated, trained_domain, with_labels_of
 from .updates import DEFAULT
 
-KEPT = 2000  # vectors
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 logger = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ def add_domain(
     recipe, started = recipe or Recipe(), time.monotonic()
     _check(folder, name, recipe, output)
     how: dict[str, Any] = {"trust_remote_code": recipe.trust_remote_code, "verify": recipe.verify}
-    there = domain_names(folder)
+    there, weights = domain_names(folder), weights_hash(folder)
     loaded = load(
         folder, precision=recipe.precision, num_experts_per_tok=None, max_disagreement=None,
         domain=BASE if there else None, **how,
@@ -151,7 +150,7 @@ def add_domain(
         "domain": {"split": held} | on_own_texts(before, alone, after, dataset.splits[held], dataset.label_names),
     }
     if old.training_texts:
-        receipt["training_texts"] = effect_on_training_texts(before, after, old.training_texts, recipe.precision)
+        receipt["training_texts"] = effect_on_unmoved(before, after, old.training_texts, recipe.precision)
     if old_texts is not None and old_texts.texts:
         receipt["old_texts"] = effect_on_old(before, after, old_texts, recipe.precision)
     check_moved(receipt)
@@ -162,7 +161,7 @@ def add_domain(
         "data_sha256": dataset.sha256,
         "parameters": sum(each.numel() for each in domain.updates.values()),
     }  # fmt: skip
-    _check_unchanged(folder, there)
+    _check_unchanged(folder, there, weights)
     seen = SeenTexts.of(text for split in ("train", "validation") for text in dataset.splits[split].texts)
     with writes(output or folder), _target(folder, output) as target:
         if BASE in kept and not there:
@@ -188,8 +187,10 @@ def _check(folder: Path, name: str, recipe: Recipe, output: Path | None) -> None
         raise ConfigError(f"{output} is not empty; choose another folder")
 
 
-def _check_unchanged(folder: Path, there: Sequence[str]) -> None:
-    """Raises ConfigError where another process added or removed a domain, which the new router does not know of."""
+def _check_unchanged(folder: Path, there: Sequence[str], weights: str) -> None:
+    """Raises ConfigError where another process added or removed a domain, or wrote other weights: all for nothing."""
+    if weights_hash(folder) != weights:
+        raise ConfigError(f"the weights of {folder} changed meanwhile, and the domain fits the old ones; run it again")
     if (now := domain_names(folder)) != there:
         before, after = (", ".join(names) or "none" for names in (there, now))
         raise ConfigError(

@@ -67,37 +67,37 @@ def effect_on_old(before: Engine, after: Engine, old: OldTexts, precision: str) 
     first, second = before.predict(old.texts), after.predict(old.texts)
     moved = _taken(second, len(after.model.names) - 1)
     found: dict[str, Any] = {"texts": len(moved), "moved": int(moved.sum()), "share": float(moved.mean())}
-    unmoved = [old.texts[row] for row in np.flatnonzero(~moved)[:PROBED]]
-    found["identical"] = identical(before, after, unmoved, precision)
+    unmoved = [old.texts[row] for row in np.flatnonzero(~moved)]
+    found["identical"] = effect_on_unmoved(before, after, unmoved, precision)["identical"]
     if old.labels is not None:
         found["before"] = scores(before, first, old.labels)
         found["after"] = scores(after, second, old.labels)
     return found
 
 
-def effect_on_training_texts(before: Engine, after: Engine, texts: list[str], precision: str) -> dict[str, Any]:
-    """Whether those of the first texts that the new domain, the last one of `after`, leaves are answered as before."""
-    texts = texts[:PROBED]
-    unmoved = ~_taken(after.predict(texts), len(after.model.names) - 1)
-    left = [texts[row] for row in np.flatnonzero(unmoved)]
-    return {"texts": len(left), "identical": identical(before, after, left, precision)}
-
-
-def identical(before: Engine, after: Engine, texts: Sequence[str], precision: str) -> bool:
-    """Whether texts that go where they went before are answered alike, bit for bit, in batches of their own.
+def effect_on_unmoved(before: Engine, after: Engine, texts: Sequence[str], precision: str) -> dict[str, Any]:
+    """Whether those of the first texts that the new domain, the last one of `after`, leaves are answered as before.
 
     Long ones are cut: of windows that the router would send elsewhere by themselves, a batch runs without some rows.
     """
     before, after = (
         Engine(each.model, each.tokenizer, precision=precision, long_texts="truncate") for each in (before, after)
     )
+    texts = list(texts[:PROBED])
+    unmoved = ~_taken(after.predict(texts), len(after.model.names) - 1)
+    left = [texts[row] for row in np.flatnonzero(unmoved)]
+    return {"texts": len(left), "identical": identical(before, after, left)}
+
+
+def identical(before: Engine, after: Engine, texts: Sequence[str]) -> bool:
+    """Whether texts that go where they went before are answered alike, bit for bit, in batches of their own."""
     columns = [after.label_names.index(label) for label in before.label_names]
     one, other = before.predict_proba(texts), after.predict_proba(texts)
     return bool(np.array_equal(one, other[:, columns], equal_nan=True))
 
 
 def on_own_texts(before: Engine, alone: Engine, after: Engine, split: Split, names: Sequence[str]) -> dict[str, Any]:
-    """Scores on texts of the domain that nothing learned from, by the model as it was, by the domain, and as routed."""
+    """Scores on texts that the domain was not trained on, by the model as it was, by the domain, and as routed."""
     labels = [names[label] for label in split.labels]
     answered = after.predict(split.texts)
     found: dict[str, Any] = {

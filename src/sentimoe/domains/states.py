@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import clean_text, token_batches
+from ..errors import DataError
 from ..inference import Engine
 from ..inference.routed import sharing
 from ..inference.segments import Segment
@@ -40,9 +42,14 @@ class Trunk:
 
     @torch.no_grad()
     def read(self, texts: Sequence[str], states: bool = False) -> Read:
-        """Read texts. states: keep the states of every token, of 16 or 32 bits as the model computes."""
+        """Read texts. states: keep the states of every token, of 16 or 32 bits as the model computes.
+
+        Raises DataError where the states do not fit into memory.
+        """
         windows = self.engine.windows([clean_text(text) for text in texts])
         lengths = [len(each["input_ids"]) for each in windows.encodings]
+        if states:
+            self._check_memory(lengths)
         pooled: list[np.ndarray] = [np.empty(0)] * len(lengths)
         kept: list[torch.Tensor] = [torch.empty(0)] * len(lengths) if states else []
         for rows in token_batches(lengths, TOKENS):
@@ -54,3 +61,13 @@ class Trunk:
                 if states:
                     kept[row] = hidden[place, : lengths[row]].cpu().clone()
         return Read(np.array(pooled, dtype=np.float32), kept, list(windows.owner))
+
+    def _check_memory(self, lengths: Sequence[int]) -> None:
+        model = self.engine.model
+        width = model.config.get_text_config().hidden_size * next(model.parameters()).element_size()
+        needed, free = sum(lengths) * width, psutil.virtual_memory().available
+        if needed > free:
+            raise DataError(
+                f"the states of {len(lengths):,} texts with {sum(lengths):,} tokens take {needed / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB are free; give fewer texts"
+            )

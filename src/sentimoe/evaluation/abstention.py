@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import KFold
 
 from ..errors import ConfigError, DataError, ModelFolderError
+from ..manifest import MANIFEST, sha256
 from ..model_folder import DOMAINS, THRESHOLD
 from ..records import read_json, write_json
 from .binomial import last_within, least_trials, lower_bound, needed_trials
@@ -81,17 +82,22 @@ class Threshold:
             raise ModelFolderError(
                 f"{folder / THRESHOLD} is damaged; remove it, or make it again: sentimoe evaluate --save"
             )
-        if ["base", *found.get("domains", [])] != (["base", *_domains(folder)] if domain is None else [domain]):
+        before, now = found.get("domains") or {}, _domains(folder)
+        if before != (now if domain is None else {}) or domain not in (None, "base"):
+            again = "it is found again with" if domain is None else "without a fixed domain it is found with"
             logger.warning(
-                "the threshold of %s was found with other domains, so its guarantee does not hold; find it again with "
+                "the threshold of %s was found with other domains, so its guarantee does not hold; %s "
                 "sentimoe evaluate --save",
                 folder,
+                again,
             )
         return threshold
 
 
-def _domains(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / DOMAINS).glob("[!.]*") if path.is_dir())
+def _domains(folder: Path) -> dict[str, str | None]:
+    """Those of a model folder, each with the hash of what its manifest lists."""
+    manifests = [path / MANIFEST for path in (folder / DOMAINS).glob("[!.]*") if path.is_dir()]
+    return {path.parent.name: sha256(path) if path.exists() else None for path in manifests}
 
 
 def find_threshold(confidence: ArrayLike, right: ArrayLike, target_accuracy: float) -> Threshold | None:

@@ -31,10 +31,20 @@ TOLD = ("labels", "label_type", "cut")  # what a `Domain` is told
 
 
 def domain_names(folder: Path) -> list[str]:
-    """The domains of a model folder, in the order in which they were added. Raises ModelFolderError."""
-    places = [path.parent for path in (folder / DOMAINS).glob(f"*/{ABOUT}") if not path.parent.name.startswith(".")]
-    numbers = {place.name: read_object(place / ABOUT).get("number", 0) for place in places}
-    return sorted(numbers, key=lambda name: (numbers[name], name))
+    """The domains of a model folder, in the order in which they were added.
+
+    A damaged one is among them, so that it can be removed; what loads it raises ModelFolderError.
+    """
+    places = [path for path in (folder / DOMAINS).glob("[!.]*") if path.is_dir()]
+    return [place.name for place in sorted(places, key=lambda place: (_number(place), place.name))]
+
+
+def _number(place: Path) -> float:
+    """Which domain of its folder this is; one that does not say is the last."""
+    try:
+        return float(read_object(place / ABOUT)["number"])
+    except (ModelFolderError, KeyError, TypeError, ValueError):
+        return float("inf")
 
 
 def about_domain(folder: Path, name: str) -> dict[str, Any]:
@@ -154,6 +164,7 @@ def remove_domain(folder: Path, name: str) -> None:
     """Take a domain away; with the last one goes what was kept for the router. Raises ConfigError."""
     names = domain_names(folder)
     if name not in names:
+        tidy(folder)
         there = f"; there are {', '.join(names)}" if names else ", nor any other"
         raise ConfigError(f"{folder} has no domain {name!r}{there}")
     gone = folder / DOMAINS / f"{ASIDE}{name}"
