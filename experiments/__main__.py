@@ -150,17 +150,26 @@ def domains(
 @app.command("add-domains")
 def add_domains(
     data_root: DataRoot,
-    work: Annotated[Path, Option(help="Folder with the base and the data of single domains.")] = Path("runs/domains"),
+    seed: Annotated[list[int] | None, Option(help="Of base and tops (repeatable); 0 first. [0]")] = None,
+    rivals: Annotated[
+        bool, Option("--rivals", help="Also train the whole model, on each domain in turn and on all anew.")
+    ] = False,
+    work: Annotated[Path, Option(help="Folder for data, bases and tops.")] = Path("runs/domains"),
     results: ResultsFolder = Path("results"),
 ) -> None:
-    """Add domains to a classifier one by one, in two kinds and two orders; what is trained already is kept."""
+    """Add domains to a classifier one by one, in two kinds and several orders; what is trained already is kept."""
     check_folder(results)
     check_folder(work)
     from experiments.added_domains import Study
+    from experiments.added_rivals import run_rivals
     from sentimoe_cli.show import prepare_process
 
     prepare_process()
-    Study(data_root, work, results, say).run()
+    for number in seed or [0]:
+        study = Study(data_root, work, results, say, number)
+        study.run()
+        if rivals:
+            run_rivals(study)
 
 
 @app.command("one-trunk")

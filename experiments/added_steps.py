@@ -1,28 +1,85 @@
-"""The record of `python -m experiments add-domains`, as its page shows it."""
+"""The records of `python -m experiments add-domains`, as their page shows them: means over the seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 
-def added_steps(record: dict[str, Any]) -> dict[str, Any]:
-    """Values of the template: `record`, and `steps`, the rows after each added domain with their means."""
-    domains = {name: {"base": None, "experts": None} | row for name, row in record["domains"].items()}
-    base = {name: row["base"] for name, row in domains.items()}
+from sentimoe.evaluation import paired_bootstrap
+from sentimoe.records import read_json
+
+from .added_domains import KINDS, NEW, SETS
+
+
+def added_domains(folder: Path) -> dict[str, Any] | None:
+    """Values of the template; None until a seed has run."""
+    paths = sorted(folder.glob("added__s*.json"))
+    if not paths:
+        return None
+    records = [read_json(path) for path in paths]
+    arrays = [dict(np.load(path.with_suffix(".npz"))) for path in paths]
+    rivals = [read_json(path) for path in sorted(folder.glob("rivals__s*.json"))]
+    rates = read_json(folder / "added-rates.json")
+    ours, theirs = (np.stack([each[kind].astype(int) for each in arrays]) for kind in ("experts", "lora"))
+    labels = arrays[0]["labels"].astype(int)
+    return {
+        "seeds": len(records),
+        "first": records[0],
+        "rates": rates,
+        "domains": [_domain(name, [record["domains"][name] for record in records]) for name in (*NEW, *SETS)],
+        "difference": paired_bootstrap(labels, ours, theirs, metric="accuracy", paired_seeds=True),
+        "steps": _steps([record["rows"] for record in records], records, "accuracy", "known"),
+        "sets": _steps([record["sets"] for record in records], records, "f1_weighted", "known_f1"),
+        "in_turn": [_rival(row) for row in (rivals[0]["in_turn"] if rivals else [])],
+        "pooled": _rival(rivals[0]["pooled"]) if rivals else None,
+    }
+
+
+def _domain(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A domain by itself."""
+    measure = "f1_weighted" if name in SETS else "accuracy"
+    found: dict[str, Any] = {"name": name, "base": None if name in SETS else _mean(row["base"] for row in rows)}
+    for kind in KINDS:
+        of = [row[kind] for row in rows]
+        found[kind] = {
+            "score": _mean(each[measure] for each in of),
+            "megabytes": of[0]["megabytes"],
+            "seconds": _mean(each["training_seconds"] for each in of),
+        }
+    return found
+
+
+def _steps(
+    of_seeds: Sequence[Sequence[dict[str, Any]]], records: Sequence[dict[str, Any]], measure: str, known: str
+) -> list[dict[str, Any]]:
+    """The rows after each added domain. measure, known: which score, as routed and where the domain is known."""
     steps = []
-    for row in record["rows"]:
-        if not (added := row["added"]):
+    for rows in zip(*of_seeds, strict=True):
+        if not (added := rows[0]["added"]):
             continue
-        own = [row["domains"][name] for name in added]
-        means = {key: _mean(each[key] for each in own) for key in ("known", "found")}
-        means |= {"routed": _mean(each["accuracy"] for each in own), "before": _mean(base[name] for name in added)}
-        steps.append({"kind": row["kind"], "added": ", ".join(added), "old": row["old"]} | means)
-    for row in record.get("sequential", []):
-        row["mean"] = _mean(each["accuracy"] for each in row["domains"].values())
-    return {"record": {"sequential": [], "speed": None} | record | {"domains": domains}, "steps": steps}
+        own = [row["domains"][name] for row in rows for name in added]
+        base = [record["domains"][name].get("base") for record in records for name in added]
+        steps.append(
+            {
+                "kind": rows[0]["kind"],
+                "added": ", ".join(added),
+                "old": _mean(row["old"][measure] for row in rows),
+                "moved": _mean(row["old"]["moved"] for row in rows),
+                "before": None if None in base else _mean(base),
+                "routed": _mean(each[measure] for each in own),
+                "known": _mean(each[known] for each in own),
+                "found": _mean(each["found"] for each in own),
+            }
+        )
+    return steps
+
+
+def _rival(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"mean": _mean(each["accuracy"] for each in row["domains"].values())}
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+    return float(np.mean(list(values)))

@@ -7,6 +7,7 @@ shows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -177,7 +178,7 @@ def _drifted(classifier: SentimentClassifier, fast: Path, about: dict[str, Any],
     found = SentimentClassifier.from_pretrained(fast).engine.predict(texts)
     certificate = next(each for each in about["certificates"] if each["tolerance"] == about["default_tolerance"])
     assert found.layers is not None
-    told = drift(certificate, found.layers)
+    told = drift(certificate, Counter(found.layers.tolist()))
     differ = predicted_labels(found.probabilities) != predicted_labels(classifier.predict_proba(texts))
     return {
         "texts": len(texts),

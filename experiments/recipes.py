@@ -13,7 +13,7 @@ from sentimoe.evaluation import paired_bootstrap, paired_t
 from sentimoe.evaluation.confusion import Metric
 from sentimoe.records import read_json
 
-from .tables import DATA_TITLES, Cell, Results, Stored, cell_of
+from .tables import DATA_TITLES, Cell, Results, Stored, cell_of, paired
 
 METRICS: tuple[Metric, ...] = ("f1_weighted", "f1_macro")
 
@@ -51,9 +51,7 @@ def less(runs: list[Stored], other: list[Stored]) -> dict[str, Any] | None:
     Each metric: the `paired_bootstrap` over texts and seeds, and the `paired_t` over seeds, which takes the test texts
     as given.
     """
-    theirs = {run.record["seed"]: run for run in other}
-    pairs = [(run, theirs[run.record["seed"]]) for run in runs if run.record["seed"] in theirs]
-    if not pairs:
+    if not (pairs := paired(runs, other)):
         return None
     first, classes = pairs[0][0], len(pairs[0][0].record["label_names"])
     ours, others = (np.stack([pair[side].predictions for pair in pairs]) for side in (0, 1))

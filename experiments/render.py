@@ -12,7 +12,7 @@ from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_text
 
 from .ablation_picture import ablation_picture
-from .added_steps import added_steps
+from .added_steps import added_domains
 from .compression import compressions
 from .gain_picture import gain_picture
 from .interpretability import interpretability
@@ -27,7 +27,6 @@ from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, se
 from .where_experts_pay import domains, left_out, many_texts
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
-ADDED = ("<!-- added domains -->", "<!-- /added domains -->")
 ALTERNATIVES = ("<!-- alternatives -->", "<!-- /alternatives -->")
 
 
@@ -92,14 +91,11 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         places = results_folder / "domains" / "test-domains.json"
         pays["left_out"] = left_out(results, read_json(places)) if places.exists() else None
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
+        pays["added"] = added_domains(results_folder / "domains")
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)
         write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)
     write_text(readme, between(text, MARKS, block))
-    added, page_of_domains = results_folder / "domains" / "added.json", docs / "where-experts-pay.md"
-    if added.exists() and page_of_domains.exists():
-        block = environment.get_template("added-domains.md.jinja").render(added_steps(read_json(added)))
-        write_text(page_of_domains, between(page_of_domains.read_text(encoding="utf-8"), ADDED, block))
     record = results_folder / "bench" / "peers__compressed-tweets-s0.json"
     how_to = docs / "how-to" / "faster.md"
     if record.exists() and how_to.exists():

@@ -34,6 +34,12 @@ class Stored:
     predictions: np.ndarray
 
 
+def paired(runs: Sequence[Stored], other: Sequence[Stored]) -> list[tuple[Stored, Stored]]:
+    """The runs of the seeds that both have, pair by pair."""
+    theirs = {run.record["seed"]: run for run in other}
+    return [(run, theirs[run.record["seed"]]) for run in runs if run.record["seed"] in theirs]
+
+
 class Results:
     """Everything under a results folder.
 

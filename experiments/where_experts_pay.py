@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -13,7 +14,7 @@ from sentimoe.records import read_json
 
 from .domains import LEFT_OUT
 from .many_texts import BATCH_SIZES, FACTORS, ROWS, TUNED, TUNING_SEEDS, TUNING_SIZE
-from .tables import Results, Stored
+from .tables import Results, Stored, paired
 
 RESAMPLES, MODEL, DATA = 2000, "all-MiniLM-L6-v2", "tweeteval-emotion"
 DOMAIN_ROWS = (
@@ -112,9 +113,10 @@ def domains(results: Results) -> list[dict[str, Any]]:
                 "accuracy": mean(run.record["test"]["accuracy"] for run in runs),
                 "training_seconds": mean(run.record["cost"]["training_seconds"] for run in runs),
                 "gflops": runs[0].record["cost"]["gflops_per_text"],
+                "machine": _machine(runs[0].record),
             }
-            if dense and runs is not dense and data == "fdu-mtl":
-                row["less"] = _difference(runs, dense)
+            if runs is not dense and data == "fdu-mtl" and (pairs := paired(runs, dense)):
+                row["less"] = _difference(pairs, np.ones(len(runs[0].labels), dtype=bool))
             rows.append(row)
     alone = (_of_each(results, title, method) for title, method in ALONE)
     return rows + [each for each in alone if each is not None]
@@ -133,7 +135,13 @@ def _of_each(results: Results, title: str, method: str) -> dict[str, Any] | None
         "accuracy": mean(mean(each["test"]["accuracy"] for each in runs) for runs in records),
         "training_seconds": sum(mean(each["cost"]["training_seconds"] for each in runs) for runs in records),
         "gflops": mean(runs[0]["cost"]["gflops_per_text"] for runs in records),
+        "machine": _machine(records[0][0]),
     }
+
+
+def _machine(record: dict[str, Any]) -> str:
+    hardware = record["hardware"]
+    return hardware.get("gpu") or hardware["processor"]
 
 
 def left_out(results: Results, places: list[str]) -> dict[str, Any] | None:
@@ -144,14 +152,15 @@ def left_out(results: Results, places: list[str]) -> dict[str, Any] | None:
     runs = [results.cells.get(("fdu-mtl-of-twelve", MODEL, name, "default"), []) for name in ("full", "moe-gated")]
     if not all(runs):
         return None
-    paired, chosen = min(map(len, runs)), np.isin(places, LEFT_OUT)
-    labels = runs[0][0].labels[chosen]
-    dense, gated = (np.stack([run.predictions[chosen] for run in each[:paired]]) for each in runs)
-    found = paired_bootstrap(labels, gated, dense, metric="accuracy", paired_seeds=True)
-    return {"seeds": paired, "texts": int(chosen.sum()), "domains": LEFT_OUT, "difference": found}
+    dense, gated = runs
+    if not (pairs := paired(gated, dense)):
+        return None
+    chosen = np.isin(places, LEFT_OUT)
+    found = _difference(pairs, chosen)
+    return {"seeds": len(pairs), "texts": int(chosen.sum()), "domains": LEFT_OUT, "difference": found}
 
 
-def _difference(runs: list[Stored], dense: list[Stored]) -> dict[str, Any]:
-    paired = min(len(runs), len(dense))
-    ours, theirs = (np.stack([run.predictions for run in each[:paired]]) for each in (runs, dense))
-    return paired_bootstrap(dense[0].labels, ours, theirs, metric="accuracy", paired_seeds=True)
+def _difference(pairs: Sequence[tuple[Stored, Stored]], chosen: np.ndarray) -> dict[str, Any]:
+    """Accuracy of the first less that of the second on the chosen test texts `[B]`, over texts and seeds."""
+    ours, theirs = (np.stack([pair[side].predictions[chosen] for pair in pairs]) for side in (0, 1))
+    return paired_bootstrap(pairs[0][0].labels[chosen], ours, theirs, metric="accuracy", paired_seeds=True)

@@ -1,5 +1,7 @@
 """What a certificate promises holds: an exact bound, a search that ends at the first failure, no part used twice."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -125,7 +127,7 @@ def test_at_most_5_percent_of_the_certificates_are_broken():
         if number < 50:
             risky += sum(0.01 < rate_of(lever, steps[place]) < 0.015 for place in order) >= 2
     assert certified > 200 and risky > 10 and chosen == {0, 1}
-    assert broken <= binom.ppf(0.99, 1000, 0.05)
+    assert broken <= binom.ppf(0.99, certified, 0.05)
 
 
 def test_it_is_said_before_work_what_can_be_certified():
@@ -158,18 +160,26 @@ def test_too_few_texts_are_refused_with_how_many_it_takes():
         divided([f"text {i}" for i in range(700)], np.zeros(700, dtype=bool), 0.01, 0)
 
 
+def counted(layers):
+    return Counter(layers.tolist())
+
+
 def test_drift_is_told_from_chance():
     certificate = {"shares": {"1": 0.3, "3": 0.5, "6": 0.2}, "texts": 2000}
     generator = np.random.default_rng(0)
     same = generator.choice([1, 3, 6], 5000, p=[0.3, 0.5, 0.2])
     other = generator.choice([1, 3, 6], 5000, p=[0.2, 0.5, 0.3])
-    assert not drift(certificate, same).found
-    assert drift(certificate, other).found and drift(certificate, other).total_variation == pytest.approx(0.1, abs=0.02)
-    assert np.isnan(drift(certificate, other[:199]).p) and not drift(certificate, other[:199]).found
-    assert drift(certificate, np.zeros(5)).texts == 0
-    assert not drift({"shares": {"1": 1.0, "6": 0.0}, "texts": 300}, np.ones(300)).found
+    assert not drift(certificate, counted(same)).found
+    found = drift(certificate, counted(other))
+    assert found.found and found.total_variation == pytest.approx(0.1, abs=0.02)
+    assert np.isnan(drift(certificate, counted(other[:199])).p) and not drift(certificate, counted(other[:199])).found
+    assert drift(certificate, {0: 5}).texts == 0
+    assert not drift({"shares": {"1": 1.0, "6": 0.0}, "texts": 300}, {1: 300}).found
+    many = certificate | {"texts": 20_000}
+    little = drift(many, {1: 320_000, 3: 500_000, 6: 180_000})  # by more than chance, and not by much
+    assert little.p < 0.001 and little.total_variation == pytest.approx(0.02) and not little.found
     for nobody in ({"6": 1.0}, {"1": 0.0, "6": 1.0}):  # no exits, or none that is taken: nothing to compare
-        assert drift({"shares": nobody, "texts": 300}, np.full(5000, 6)) is None
+        assert drift({"shares": nobody, "texts": 300}, {6: 5000}) is None
 
 
 def test_drift_knows_that_the_certificate_is_a_sample_too():
@@ -179,5 +189,5 @@ def test_drift_knows_that_the_certificate_is_a_sample_too():
     for _ in range(1000):
         counts = generator.multinomial(300, [0.3, 0.3, 0.4])
         certificate = {"shares": dict(zip("136", (counts / 300).tolist(), strict=True)), "texts": 300}
-        alarms += drift(certificate, generator.choice([1, 3, 6], 20_000, p=[0.3, 0.3, 0.4])).found
+        alarms += drift(certificate, counted(generator.choice([1, 3, 6], 20_000, p=[0.3, 0.3, 0.4]))).found
     assert alarms <= binom.ppf(0.999, 1000, 0.001)

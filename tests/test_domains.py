@@ -29,7 +29,7 @@ from sentimoe.domains.states import Trunk
 from sentimoe.domains.top import with_labels_of
 from sentimoe.domains.updates import KINDS, start, updates_of
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError, StoppedError
-from sentimoe.evaluation import Threshold
+from sentimoe.evaluation import Threshold, fit_temperature
 from sentimoe.inference import domain_names, remove_domain
 from sentimoe.inference.conversion import padded_probe
 from sentimoe.inference.domain_folder import kept_vectors, save_kept
@@ -360,12 +360,9 @@ def test_the_temperature_makes_the_labels_likelier(base, tmp_path):
     receipt = add_domain(base, "airlines", dataset, recipe, **told)
     engine = SentimentClassifier.from_pretrained(tmp_path / "model", precision="float32", domain="airlines").engine
     validation = dataset.splits["validation"]
-    logits = torch.from_numpy(engine.logits(engine.windows(validation.texts))[0])
-    labels = torch.tensor([engine.label_names.index(dataset.label_names[label]) for label in validation.labels])
-    calibrated, without = (
-        float(torch.nn.functional.cross_entropy(each, labels)) for each in (logits, logits * receipt["temperature"])
-    )
-    assert abs(receipt["temperature"] - 1) > 0.05 and calibrated < without
+    labels = [engine.label_names.index(dataset.label_names[label]) for label in validation.labels]
+    again = fit_temperature(engine.answers_at(validation.texts), labels)
+    assert abs(np.log(again)) < abs(np.log(receipt["temperature"])) and abs(receipt["temperature"] - 1) > 0.05
 
 
 def test_unlabelled_texts_teach_the_router(base, tmp_path):
@@ -409,6 +406,31 @@ def test_a_domain_that_another_process_added_meanwhile_is_not_passed_over(added,
             copied, "trains", dataset_from_texts(*flights(90)), Recipe(**QUICK | {"max_moved": 1.0}), progress=meanwhile
         )
     assert not (copied / "domains" / "trains").exists()
+
+
+def test_weights_that_another_process_wrote_meanwhile_get_no_domain_of_the_old_ones(copied):
+    weights = copied / "model.safetensors"
+
+    def meanwhile(line):
+        if line.startswith("the router finds"):
+            weights.write_bytes(weights.read_bytes() + b" ")
+
+    recipe = Recipe(**QUICK | {"max_moved": 1.0, "epochs": 1})
+    with pytest.raises(ConfigError, match="changed meanwhile, and the domain fits the old ones; run it again"):
+        add_domain(copied, "trains", dataset_from_texts(*flights(90)), recipe, progress=meanwhile)
+    assert not (copied / "domains" / "trains").exists()
+
+
+def test_folders_that_no_domain_wrote_are_left_alone(base, tmp_path):
+    """Kind: a folder of the user's that is called domains."""
+    shutil.copytree(base, tmp_path / "model")
+    (tmp_path / "model/domains/example.org").mkdir(parents=True)
+    (tmp_path / "model/domains/example.org/zone.txt").write_text("x")
+    before = hashes(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"has no domain 'example\.org', nor any other"):
+        remove_domain(tmp_path / "model", "example.org")
+    assert hashes(tmp_path / "model") == before
+    assert SentimentClassifier.from_pretrained(tmp_path / "model").domains == []
 
 
 def test_a_foreign_or_damaged_domain_is_refused(copied):

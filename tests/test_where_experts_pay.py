@@ -9,7 +9,7 @@ import torch
 from backbone import write_backbone
 from tiny import sparse
 
-from experiments import one_trunk
+from experiments import added_domains, added_rivals, added_steps, one_trunk
 from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
 from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
@@ -17,6 +17,7 @@ from experiments.render import templates
 from experiments.tables import Stored
 from experiments.where_experts_pay import MODEL, gain, left_out, many_texts
 from sentimoe.data import dataset_from_texts
+from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
 
@@ -128,10 +129,13 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert places == [row["domain"] for row in rows]
     labels = np.zeros(len(rows), dtype=int)
     wrong = np.isin(places, LEFT_OUT).astype(int)  # the dense model, and only there
-    runs = {"full": [Stored({}, labels, wrong)], "moe-gated": [Stored({}, labels, labels)]}
+    runs = {  # the seeds that both have are compared, whatever others there are
+        "full": [Stored({"seed": 0}, labels, labels), Stored({"seed": 2}, labels, wrong)],
+        "moe-gated": [Stored({"seed": 1}, labels, wrong), Stored({"seed": 2}, labels, labels)],
+    }
     cells = {("fdu-mtl-of-twelve", MODEL, name, "default"): each for name, each in runs.items()}
     found = left_out(SimpleNamespace(cells=cells), places)
-    assert found["texts"] == 2 * len(LEFT_OUT) and found["difference"]["difference"] == 1
+    assert found["texts"] == 2 * len(LEFT_OUT) and found["difference"]["difference"] == 1 and found["seeds"] == 1
     assert left_out(SimpleNamespace(cells={}), places) is None
 
     def domains_of(name, split):
@@ -141,6 +145,58 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert domains_of("fdu-mtl-of-twelve", "train") == {"books", *ADDED}
     assert domains_of("fdu-mtl-of-eight", "test") == set(names)
     assert domains_of("fdu-mtl-mr", "test") == {"mr"}
+
+
+@pytest.mark.slow
+def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
+    """The whole study on a tiny model, its rivals too, to the figures that the page shows."""
+    for module in (added_domains, added_rivals):
+        monkeypatch.setattr(module, "BACKBONE", write_backbone(tmp_path / "backbone"))
+        monkeypatch.setattr(module, "EPOCHS", 1)
+    for module in (added_domains, added_steps):
+        monkeypatch.setattr(module, "SETS", ("tweeteval-emotion",))
+    small = {"SET_TEXTS": 40, "SET_TRAIN": 60, "LAYERS": 1, "FACTORS": (1.0, 3.0), "TIMED_TEXTS": 16}
+    for name, value in small.items():
+        monkeypatch.setattr(added_domains, name, value)
+    names = [*added_domains.OLD, *ADDED, *LEFT_OUT]
+    for data in ("fdu-mtl", "tweeteval-emotion"):
+        (tmp_path / data).mkdir()
+    for split, count in (("train", 24), ("validation", 22), ("test", 12)):
+        rows = [
+            {"text": f"{name} {i} was {word}", "label": label, "domain": name}
+            for name in names
+            for i in range(count)
+            for word, label in [[("awful", "negative"), ("lovely", "positive")][i % 2]]
+        ]
+        pd.DataFrame(rows).to_parquet(tmp_path / "fdu-mtl" / f"{split}.parquet")
+        rows = [{"text": f"a tweet {i} {'wxyz'[i % 4] * 3}", "label": i % 4} for i in range(3 * count)]
+        pd.DataFrame(rows).to_parquet(tmp_path / "tweeteval-emotion" / f"{split}.parquet")
+    told = (tmp_path, tmp_path / "work", tmp_path / "results", print)
+    with pytest.raises(ConfigError, match="run seed 0 first"):
+        added_domains.Study(*told, 1).run()
+    for seed in (0, 1):
+        study = added_domains.Study(*told, seed)
+        study.run()
+    added_rivals.run_rivals(study)
+    found = added_steps.added_domains(tmp_path / "results" / "domains")
+    assert found["seeds"] == 2 and [row["name"] for row in found["domains"]] == [*ADDED, "tweeteval-emotion"]
+    assert [row["added"] for row in found["steps"][:4]] == [", ".join(ADDED[:step]) for step in (1, 2, 3, 4)]
+    assert len(found["steps"]) == 16 and len(found["sets"]) == 2 and len(found["in_turn"]) == 8 and found["pooled"]
+    known = [record["domains"]["mr"]["experts"]["accuracy"] for record in _records(tmp_path)]
+    assert found["domains"][0]["experts"]["score"] == pytest.approx(np.mean(known))
+    first = next(row for row in found["steps"] if (row["kind"], row["added"]) == ("experts", "mr"))
+    assert first["known"] == pytest.approx(np.mean(known))
+    nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
+    template = templates().get_template("where-experts-pay.md.jinja")
+    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=None, added=found)
+    assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
+    (tmp_path / "work" / "base-of-eight-s0" / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="was made from other weights"):
+        added_domains.Study(*told, 0)
+
+
+def _records(folder):
+    return [read_json(path) for path in sorted((folder / "results" / "domains").glob("added__s*.json"))]
 
 
 @pytest.mark.slow
@@ -177,5 +233,5 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
         assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
     nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=told)
+    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=told, added=None)
     assert "| sst5 | 40 |" in page and "All four answers to a text" in page

@@ -13,6 +13,7 @@ import argparse
 import random
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ from sentimoe.training import train
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "results" / "reliability" / "torture-predict.json", ROOT / "docs" / "reliability.md"
 MARKS = ("<!-- torture-predict -->", "<!-- /torture-predict -->")
-STOPPED = 75
+STOPPED, REFUSED = 75, 2
 BLANK_EVERY = 997
 SMALLEST_FILE = 200_000  # bytes after which a write fails, where room is short: less than a part
 BROKEN_DISK = """
@@ -148,6 +149,8 @@ def disturb(work: Path, kills: int, chance: random.Random, found: dict[str, Any]
         code = run_killed(work, output, chance.uniform(0, 2 * share) + found["seconds"]["start"])
         exits[str(code)] += 1
         found["parts_after_kill"].append(finished_parts(output))
+        if code not in (0, -signal.SIGKILL):
+            raise TortureError(f"the job ended with {code}")
         if code == 0:
             compare(work, work / "whole", output)
             shutil.rmtree(output)
@@ -172,13 +175,25 @@ def disturb_file(work: Path, suffix: str, kills: int, chance: random.Random) -> 
     seconds, exits = time.monotonic() - began, Counter[str]()
     while exits["-9"] < kills:
         exits[str(code := run_killed(work, output, chance.uniform(0, 1.1 * seconds)))] += 1
-        if code == 0:
+        if code == 0 or _is_whole(output, code):
             _compare_files(whole, output)
             output.unlink()
-    if done := subprocess.run(command(work, output), stderr=subprocess.DEVNULL, check=False).returncode:
+        elif code != -signal.SIGKILL:
+            raise TortureError(f"the job of {output.name} ended with {code}")
+    done = subprocess.run(command(work, output), stderr=subprocess.DEVNULL, check=False).returncode
+    if done and not _is_whole(output, done):
         raise TortureError(f"the job of {output.name} does not end: {done}")
     _compare_files(whole, output)
     return {"file": suffix, "exits": dict(exits)}
+
+
+def _is_whole(output: Path, code: int) -> bool:
+    """Whether a job was refused because the one before was killed when all was done; what it left goes."""
+    if code != REFUSED or not output.exists() or output.with_name(f"{output.name}.partial").exists():
+        return False
+    for left in output.parent.glob(f".{output.name}.partial-*"):
+        shutil.rmtree(left)
+    return True
 
 
 def _compare_files(whole: Path, output: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 
 PACKAGES = ("sentimoe", "torch", "transformers", "accelerate", "peft", "datasets", "scikit-learn", "numpy")
 
+MODEL = ("cpu family", "model", "stepping", "CPU implementer", "CPU part")  # in /proc/cpuinfo, of x86 and of ARM
+
 
 def versions(*more: str) -> dict[str, str]:
     """Versions of everything that a result depends on. more: other packages that count."""
@@ -20,10 +22,14 @@ def versions(*more: str) -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor, what it multiplies bfloat16 and 8-bit matrices with, cores and accelerator of this machine."""
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    flags = next((line.split() for line in _cpuinfo() if line.startswith("flags")), [])
+    found: dict[str, str] = {}
+    for line in _cpuinfo():
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    flags = found.get("flags", "").split()
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": found.get("model name") or platform.processor(),
+        "model": ", ".join(f"{name} {found[name]}" for name in MODEL if name in found),
         "bfloat16": [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags],
         "int8": [flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in flags],
         "cores": os.cpu_count(),

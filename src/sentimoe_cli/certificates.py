@@ -44,19 +44,18 @@ def certificate_for(
 
 def warn_of_drift(certificate: dict[str, Any], layers: np.ndarray) -> None:
     """Say it where texts leave after other layers than those of the certificate did. layers: of each text."""
-    read, counts = np.unique(layers[layers > 0], return_counts=True)
-    warn_of_layers(certificate, Counter(dict(zip(read.tolist(), counts.tolist(), strict=True))))
+    warn_of_layers(certificate, Counter(layers.tolist()))
 
 
 def warn_of_layers(certificate: dict[str, Any], counts: Counter[int]) -> None:
     """The same, from the number of texts that left after each layer."""
     from sentimoe.compression import drift
 
-    layers = np.repeat(list(counts.keys()), list(counts.values()))
-
-    found = drift(certificate, layers)
+    found = drift(certificate, counts)
     if found is None:
-        say("note: the model has no early exits, by which to check whether the certificate covers texts of this kind")
+        nobody = "no text left early when the model was certified"
+        none = nobody if len(certificate["shares"]) > 1 else "the model has no early exits"
+        say(f"note: {none}, so it cannot tell whether the certificate covers texts of this kind")
     elif np.isnan(found.p):
         say(f"note: {found.texts} texts are too few to check whether the certificate covers texts of this kind")
     elif found.found:

@@ -98,8 +98,8 @@ def label_many(
     from .models import usual_format
     from .show import prepare_process
 
-    if begun and doubtful is not None and not is_done(output.with_name(f"{output.name}.partial")):
-        check_file(doubtful, WRITTEN, overwrite)  # this job has not written one yet
+    if begun and not overwrite and doubtful is not None and not is_done(output.with_name(f"{output.name}.partial")):
+        check_file(doubtful, WRITTEN, False)  # this job has not written one yet
     prepare_process()
     model = str(find_folder(model))
     how = {"trust_remote_code": trust_remote_code, "verify": verify}
@@ -265,7 +265,7 @@ def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
                 lines.detach()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                error.filename = folder  # which $TMPDIR sets
+                error.filename = tempfile.gettempdir()  # which $TMPDIR sets
             raise
         yield path
 

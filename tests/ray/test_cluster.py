@@ -14,11 +14,12 @@ import psutil
 import pytest
 import ray
 from backbone import train_classifier
-from fragile import Elsewhere, Fragile, Greedy, Hoarder
+from fragile import Elsewhere, Foreign, Fragile, Greedy, Hoarder
 from ray.cluster_utils import Cluster as LocalCluster
 
 from sentimoe.batch import Cluster, Job, Predictor, run
 from sentimoe.batch.journal import JOURNAL
+from sentimoe.errors import ConfigError
 
 WORDS = ["lovely", "awful", "great", "worst", "happy", "broken", "best", "hate"]
 ROWS, PART = 2000, 200
@@ -133,6 +134,12 @@ def test_a_machine_on_which_the_certificate_does_not_hold_is_named(model, cluste
     label(model, rows(), tmp_path, Elsewhere, Cluster())
     (line,) = [each for each in caplog.messages if "certificate" in each]  # Ray tells of itself, too
     assert "the certificate of" in line and "was made on another machine; it may not hold there" in line
+
+
+def test_another_model_on_a_machine_ends_the_job_with_its_name(model, cluster, tmp_path):
+    """Kind: Ray starts the actor anew, and the job is "stopped" whenever it is given."""
+    with pytest.raises(ConfigError, match="is not the model of the machine where the job was started; copy it there"):
+        label(model, rows(), tmp_path, Foreign, Cluster())
 
 
 def test_a_node_that_goes_away_takes_no_row_along(model, cluster, tmp_path):

@@ -35,8 +35,9 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
     for each in given:
         name = os.path.expanduser(each)
         if os.path.isdir(name):
-            files = [path for path in _files_below(name) if not _hidden(path, Path(name))]
-            below = _tables(files, Path(name))
+            depth = len(Path(name).parts)
+            files = [path for path in _files_below(name) if not _hidden(path, depth)]
+            below = _without_outputs([path for path in files if kind_of(path) in READERS], depth, written, each)
             if others := [path for path in files if kind_of(path) not in READERS]:
                 logger.warning(
                     "%s: files that are no tables are not read: %d, such as %s", each, len(others), others[0]
@@ -44,9 +45,11 @@ def input_files(given: Sequence[str | Path], leave_out: Sequence[Path] = ()) -> 
         elif os.path.exists(name) or not glob.has_magic(name):
             below = [Path(name)]
         else:
-            fixed = Path(*takewhile(lambda part: not glob.has_magic(part), Path(name).parts))
-            matches = [path for path in map(Path, _matches(name)) if _is_file(path)]
-            below = _tables([path for path in matches if not _hidden(path, fixed)], fixed)
+            *folders, _ = Path(name).parts
+            depth = len(list(takewhile(lambda part: not glob.has_magic(part) or _hides(part), folders)))
+            files = [path for path in map(Path, _matches(name)) if _is_file(path)]
+            below = [path for path in files if kind_of(path) in READERS and not _hidden(path, depth)]
+            below = _without_outputs(below, depth, written, each)
         if not below:
             raise DataError(f"{each}: no file to read there; files end in {', '.join(READERS)}, plain, .gz or .zst")
         apart = [path for path in below if written.isdisjoint(path.resolve().parents)]
@@ -97,20 +100,19 @@ def _matches(pattern: str) -> list[str]:
     return glob.glob(pattern, recursive=True)
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    """Whether a name on the way from the folder begins with `.` or `_`, or is that of the parts of a job."""
-    *folders, name = path.relative_to(folder).parts
+def _hidden(path: Path, depth: int) -> bool:
+    """Whether a name after so many begins with `.` or `_`, or is that of the parts of a job."""
+    *folders, name = path.parts[depth:]
     return name.startswith((".", "_")) or any(map(_hides, folders))
 
 
-def _tables(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Those that can be read, without what jobs wrote to folders of their own below this one."""
-    tables = [path for path in files if kind_of(path) in READERS]
-    below = {path.parent for path in tables if path.parent != folder}
-    labelled = {each for each in below if (each / JOURNAL).exists()}
-    if outputs := [path for path in tables if path.parent in labelled]:
-        logger.warning("%s: what a job labelled is not read: %d, such as %s", folder, len(outputs), outputs[0])
-    return [path for path in tables if path.parent not in labelled]
+def _without_outputs(files: list[Path], depth: int, written: set[Path], given: str | Path) -> list[Path]:
+    """Files without those that jobs wrote to folders of their own. written: by this job; these are told apart later."""
+    below = {path.parent for path in files if len(path.parts) - 1 > depth}
+    jobs = {each for each in below if (each / JOURNAL).exists() and each.resolve() not in written}
+    if outputs := [path for path in files if path.parent in jobs]:
+        logger.warning("%s: what a job labelled is not read: %d, such as %s", given, len(outputs), outputs[0])
+    return [path for path in files if path.parent not in jobs]
 
 
 def _hides(folder: str) -> bool:

@@ -148,5 +148,5 @@ def _about(
         "settings": settings,
         "versions": packages,
         "engine": "local" if cluster is None else "ray, on GPUs" if cluster.gpus else "ray",
-        "machine": {name: here[name] for name in ("processor", "bfloat16", "threads", "gpu")},
+        "machine": {name: here[name] for name in ("processor", "model", "bfloat16", "threads", "gpu")},
     }

@@ -78,8 +78,8 @@ def listed(folder: Path) -> list[Path]:
 
 
 def is_done(folder: Path) -> bool:
-    """Whether all parts of the job in a folder are finished. Raises ConfigError where its journal is damaged."""
-    return (folder / JOURNAL).exists() and any("done" in line for line in _lines(folder / JOURNAL))
+    """Whether all parts of the job in a folder are finished. Only reads, as another process may write there."""
+    return (folder / JOURNAL).exists() and b'\n{"done"' in (folder / JOURNAL).read_bytes()
 
 
 def _but_input(about: dict[str, Any]) -> dict[str, Any]:

@@ -156,12 +156,15 @@ def labelled_on_ray(
             num_gpus=cluster.gpus or None,
         )
         try:
+            noted: set[str] = set()
             for expected, row in enumerate(found.iter_rows(), done):
                 if row["part"] != expected:
                     raise RuntimeError(f"Ray gave part {row['part']} where part {expected} was due; report this")
+                for note in ray.get(attempts.notes.remote()):
+                    if note not in noted:
+                        logger.warning(note)
+                    noted.add(note)
                 yield pickle.loads(row["rows"])
-            for note in ray.get(attempts.notes.remote()):
-                logger.warning(note)
         except ray.exceptions.RayTaskError as error:
             raise _own(error) from error
 

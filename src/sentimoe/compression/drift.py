@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +27,23 @@ class Drift:
         return self.total_variation > LARGE and self.p < RARE
 
 
-def drift(certificate: Mapping[str, Any], layers: Sequence[int] | np.ndarray) -> Drift | None:
+def drift(certificate: Mapping[str, Any], left: Mapping[int, int]) -> Drift | None:
     """Compare the layers after which texts left with those of the texts that certified.
 
-    certificate: its `shares` and how many `texts`. layers: `[B]`, 0 for a blank text. None for a model without exits,
-    or with exits that no text takes: all texts leave after the last layer, whatever they are.
+    certificate: its `shares` and how many `texts`. left: how many texts left after each layer; blank ones, after 0, do
+    not count. None for a model without exits, or with exits that no text takes: all texts leave after the last layer,
+    whatever they are.
     """
-    shares, read = certificate["shares"], np.asarray(layers)
+    shares = certificate["shares"]
     if list(shares.values())[-1] == 1:
         return None
-    read = read[read > 0]
-    counts = np.array([(read == int(layer)).sum() for layer in shares], dtype=float)
+    counts = np.array([left.get(int(layer), 0) for layer in shares], dtype=float)
+    texts = sum(count for layer, count in left.items() if layer > 0)
     expected = np.array(list(shares.values()))
-    distance = float(np.abs(counts / max(len(read), 1) - expected).sum() / 2)
-    if len(read) < LEAST_TEXTS:
-        return Drift(distance, float("nan"), len(read))
+    distance = float(np.abs(counts / max(texts, 1) - expected).sum() / 2)
+    if texts < LEAST_TEXTS:
+        return Drift(distance, float("nan"), texts)
     both = np.stack([counts, (expected * certificate["texts"]).round()])
     both = both[:, both.sum(axis=0) > 0]
     p = chi2_contingency(both, correction=False).pvalue if both.shape[1] > 1 else 1.0
-    return Drift(distance, float(p), len(read))
+    return Drift(distance, float(p), texts)

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError
+from ..errors import DataError, StoppedError
 from .decoding import COMPRESSED, decode, read_bytes
 from .delimited import read_delimited, with_header
 from .rows import cells, find_column
@@ -61,6 +61,7 @@ def read_table(path: str | Path, file_format: FileFormat = FOUND_OUT) -> Table:
     Raises:
         ConfigError: an encoding or delimiter that does not exist.
         DataError: not found, unsupported extension, another encoding, malformed, or no rows.
+        StoppedError: a disk or network that may answer later.
     """
     table = _read(Path(os.path.expanduser(path)), file_format)
     if not len(table.frame):
@@ -83,9 +84,17 @@ def _read(path: Path, file_format: FileFormat) -> Table:
     try:
         return Table(str(path), READERS[suffix](path, file_format), suffix in (".csv", ".tsv"))
     except OSError as error:
-        if error.errno in PASSING:
-            raise
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file and who may read it") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError | StoppedError:
+    """What to raise where the system cannot read a file or list a folder: StoppedError where that may pass."""
+    if error.errno in PASSING:
+        return StoppedError(
+            f"stopped, because {path} cannot be read now ({error.strerror}); what is finished stays, and the same "
+            "command goes on"
+        )
+    return DataError(f"{path}: cannot be read ({error.strerror}); check the file and who may read it")
 
 
 def read_texts(

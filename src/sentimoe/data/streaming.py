@@ -21,12 +21,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError, StoppedError
+from ..errors import DataError
 from ..manifest import sha256
 from .characters import BLOCK, UNDECODABLE, Trimmed, characters, encoding_of, is_marked, unpacked
 from .decoding import GZIP, ZSTD
 from .delimited import check_delimiter, find_delimiter, named_columns, without_separator_line
-from .reading import PASSING, FileFormat, distinct, kind_of, parsed_line, read_table
+from .reading import FileFormat, distinct, kind_of, parsed_line, read_table, unreadable
 from .text import one_line
 
 HEAD = 1 << 20
@@ -220,12 +220,7 @@ def reads(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # of Arrow, which unpacks zstd
             raise DataError(f"{path}: the compressed file is damaged or cut short ({error}); copy it again") from error
-        if error.errno in PASSING:
-            raise StoppedError(
-                f"stopped, because {path} cannot be read now ({error.strerror}); what is finished stays, and the same "
-                "command goes on"
-            ) from error
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+        raise unreadable(path, error) from error
 
 
 def _delimiter(head: str, told: str | None) -> str:

@@ -86,7 +86,7 @@ def add_domain(
 
     Raises:
         ConfigError: such a model, name or output is not possible, the training texts of the model are not at hand, or
-            the domains of the folder changed meanwhile.
+            the domains or the weights of the folder changed meanwhile.
         DataError: too few texts.
         NotSupportedError: more old texts would be moved than allowed. Nothing is left behind then.
     """

@@ -84,12 +84,9 @@ class Threshold:
             )
         before, now = found.get("domains") or {}, _domains(folder)
         if before != (now if domain is None else {}) or domain not in (None, "base"):
-            again = "it is found again with" if domain is None else "without a fixed domain it is found with"
+            again = "find it again with sentimoe evaluate --save" if domain is None else "it is for the router's choice"
             logger.warning(
-                "the threshold of %s was found with other domains, so its guarantee does not hold; %s "
-                "sentimoe evaluate --save",
-                folder,
-                again,
+                "the threshold of %s was found with other domains, so its guarantee does not hold; %s", folder, again
             )
         return threshold
 

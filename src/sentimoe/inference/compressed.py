@@ -122,7 +122,7 @@ def made_elsewhere(about: dict[str, Any], precision: str = "auto") -> list[str]:
     """
     here = hardware() | {"openvino": versions("openvino")["openvino"]}
     made_on = about["hardware"] | {name: each for name, each in about["versions"].items() if name == "openvino"}
-    decisive = [name for name in ("processor", "bfloat16", "int8", "openvino") if name in made_on]
+    decisive = [name for name in ("processor", "model", "bfloat16", "int8", "openvino") if name in made_on]
     found = [f"{name} {made_on[name]!r}, here {here[name]!r}" for name in decisive if here[name] != made_on[name]]
     reasons = [f"was made on another machine ({', '.join(found)})"] if found else []
     dtype = str(compute_dtype(precision, torch.device("cpu"))).removeprefix("torch.")

@@ -25,7 +25,7 @@ from ..records import made_aside, native_writers, sync, with_umask, write_json, 
 from .routed import BASE, Domain, RoutedClassifier, changed_weights
 
 FORMAT = "sentimoe-domain-1"
-ASIDE = ".adding-"
+ASIDE, BASE_VECTORS = ".adding-", f"{BASE}.safetensors"
 ABOUT, UPDATES, ROUTER, RECEIPT = "domain.json", "updates.safetensors", "router.safetensors", "receipt.json"
 TOLD = ("labels", "label_type", "cut")  # what a `Domain` is told
 
@@ -35,7 +35,8 @@ def domain_names(folder: Path) -> list[str]:
 
     A damaged one is among them, so that it can be removed; what loads it raises ModelFolderError.
     """
-    places = [path for path in (folder / DOMAINS).glob("[!.]*") if path.is_dir()]
+    files = (ABOUT, UPDATES, ROUTER, RECEIPT, MANIFEST)
+    places = [path for path in (folder / DOMAINS).glob("[!.]*") if any((path / name).is_file() for name in files)]
     return [place.name for place in sorted(places, key=lambda place: (_number(place), place.name))]
 
 
@@ -120,7 +121,7 @@ class Kept:
 
 def kept_vectors(folder: Path) -> list[Kept]:
     """Those of the base, where there are any, and of each domain."""
-    base = folder / DOMAINS / f"{BASE}.safetensors"
+    base = folder / DOMAINS / BASE_VECTORS
     files = {BASE: base} if base.exists() else {}
     files |= {name: folder / DOMAINS / name / ROUTER for name in domain_names(folder)}
     return [Kept(name, load_file(file)["vectors"].float().numpy()) for name, file in files.items()]
@@ -129,7 +130,7 @@ def kept_vectors(folder: Path) -> list[Kept]:
 def save_kept(folder: Path, vectors: np.ndarray) -> None:
     """Write those of the base."""
     (folder / DOMAINS).mkdir(exist_ok=True)
-    with native_writers(), written_aside(folder / DOMAINS / f"{BASE}.safetensors") as partial:
+    with native_writers(), written_aside(folder / DOMAINS / BASE_VECTORS) as partial:
         save_file({"vectors": narrow(vectors)}, partial)
 
 
@@ -164,7 +165,8 @@ def remove_domain(folder: Path, name: str) -> None:
     """Take a domain away; with the last one goes what was kept for the router. Raises ConfigError."""
     names = domain_names(folder)
     if name not in names:
-        tidy(folder)
+        if (folder / DOMAINS / BASE_VECTORS).exists():
+            tidy(folder)
         there = f"; there are {', '.join(names)}" if names else ", nor any other"
         raise ConfigError(f"{folder} has no domain {name!r}{there}")
     gone = folder / DOMAINS / f"{ASIDE}{name}"
@@ -179,7 +181,9 @@ def tidy(folder: Path) -> None:
     for left in place.glob(f"{ASIDE}*"):
         shutil.rmtree(left)
     if place.is_dir() and not domain_names(folder):
-        shutil.rmtree(place)
+        (place / BASE_VECTORS).unlink(missing_ok=True)
+        if not any(place.iterdir()):
+            place.rmdir()
 
 
 def weights_hash(folder: Path) -> str:
