@@ -1,7 +1,8 @@
 """The parts of a job on a Ray cluster: read where the job was started, answered by actors, given back in order.
 
 Ray Data carries the parts: each is a row of its data set, a block, and a task. An actor that dies is started again and
-its part is read again; `quarantine` finds out whether a row was the cause.
+its part is read again; `quarantine` finds out whether a row was the cause. What is raised on the way travels as a part
+does, since Ray would hide what it was.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,6 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
-from ray.data.exceptions import SystemException
 
 from ..data.streaming import Source
 from ..errors import ConfigError, SentiMoEError
@@ -55,25 +56,30 @@ class Parts(Datasource):
 
     def tables(self) -> Iterator[pa.Table]:
         """Each part as a table of one row."""
-        for number, frame in enumerate(parts(self.sources, self.rows, self.limit)):
-            if number >= self.done:
-                yield pa.table({"part": [number], "rows": [pickle.dumps(frame)]})
+        number = -1
+        try:
+            for number, frame in enumerate(parts(self.sources, self.rows, self.limit)):
+                if number >= self.done:
+                    yield _table(number, frame)
+        except Exception as error:  # noqa: BLE001 - raised where the job was started
+            yield _table(number + 1, error)
 
 
 class Worker:
     """An actor: it holds the model, and answers a part at a time. there: what the model is where the job was begun.
 
-    What is wrong with the model is raised by the first part: Ray takes an actor that cannot be made for a dead machine.
+    What is wrong with the model is told by the first part: Ray takes an actor that cannot be made for a dead machine.
     """
 
     def __init__(self, predictor: bytes, there: dict[str, Any], written: Sequence[Path], on_gpu: bool, attempts: Any):
-        self.attempts, self.error = attempts, None
+        self.attempts = attempts
+        self.error: Exception | None = None
         if not on_gpu:  # Ray hides no GPU from those who ask for none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(1)  # also where OMP_NUM_THREADS says otherwise, which Ray leaves alone
         try:
             self.predictor = self._checked(predictor, there, written)
-        except SentiMoEError as error:
+        except Exception as error:  # noqa: BLE001 - raised where the job was started
             self.error = error
 
     def _checked(self, given: bytes, there: dict[str, Any], written: Sequence[Path]) -> Predictor:
@@ -97,16 +103,23 @@ class Worker:
         return predictor
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        part, frame = batch["part"][0].as_py(), pickle.loads(batch["rows"][0].as_py())
+        if isinstance(frame, Exception):
+            return batch
         if self.error is not None:
-            raise self.error
-        part = batch["part"][0].as_py()
+            return _table(part, self.error)
+        try:
+            return _table(part, self._labelled(part, frame))
+        except Exception as error:  # noqa: BLE001 - raised where the job was started
+            return _table(part, error)
+
+    def _labelled(self, part: int, frame: pd.DataFrame) -> pd.DataFrame:
         deaths, elsewhere = ray.get(self.attempts.begin.remote(part))
         if elsewhere >= DEATHS:
             raise ConfigError(
                 f"{elsewhere} processes died at part {part}, at none of its rows: it probably takes more memory than "
                 "an actor has; use fewer actors"
             )
-        frame = pickle.loads(batch["rows"][0].as_py())
         labelled = []
         for piece in pieces(len(frame), deaths):
             if not piece.rejected:
@@ -116,10 +129,16 @@ class Worker:
         ray.get(self.attempts.reading.remote(part, None))
         whole = labelled[0] if len(labelled) == 1 else pd.concat(labelled)
         whole.attrs[HALVED] = sum(piece.attrs.get(HALVED, 0) for piece in labelled) + len(deaths)
-        table = pa.table({"part": [part], "rows": [pickle.dumps(whole)]})
         return_freed_memory()  # as in a job without Ray
         ray.get(self.attempts.end.remote(part))
-        return table
+        return whole
+
+
+def _table(part: int, found: pd.DataFrame | Exception) -> pa.Table:
+    """A part, or what was raised instead of it, as a row for Ray."""
+    if isinstance(found, Exception) and not isinstance(found, SentiMoEError):  # a bug: how it came about
+        found = RuntimeError("".join(traceback.format_exception(found)))
+    return pa.table({"part": [part], "rows": [pickle.dumps(found)]})
 
 
 def labelled_on_ray(
@@ -155,18 +174,18 @@ def labelled_on_ray(
             num_cpus=CPUS,
             num_gpus=cluster.gpus or None,
         )
-        try:
-            noted: set[str] = set()
-            for expected, row in enumerate(found.iter_rows(), done):
-                if row["part"] != expected:
-                    raise RuntimeError(f"Ray gave part {row['part']} where part {expected} was due; report this")
-                for note in ray.get(attempts.notes.remote()):
-                    if note not in noted:
-                        logger.warning(note)
-                    noted.add(note)
-                yield pickle.loads(row["rows"])
-        except ray.exceptions.RayTaskError as error:
-            raise _own(error) from error
+        noted: set[str] = set()
+        for expected, row in enumerate(found.iter_rows(), done):
+            labelled = pickle.loads(row["rows"])
+            if isinstance(labelled, Exception):
+                raise labelled
+            if row["part"] != expected:
+                raise RuntimeError(f"Ray gave part {row['part']} where part {expected} was due; report this")
+            for note in ray.get(attempts.notes.remote()):
+                if note not in noted:
+                    logger.warning(note)
+                noted.add(note)
+            yield labelled
 
 
 def _context() -> DataContext:
@@ -179,16 +198,3 @@ def _context() -> DataContext:
     context.checkpoint_config, context.max_errored_blocks = None, 0  # the journal knows what is done
     context.issue_detectors_config.detectors = []
     return context
-
-
-def _own(error: BaseException) -> BaseException:
-    """The error that was raised in another process, ours or any other; Ray's own where a process or machine failed."""
-    cause: Any = error
-    found = error
-    while isinstance(cause, BaseException):
-        if isinstance(cause, SentiMoEError):
-            return type(cause)(*cause.args)
-        if not isinstance(cause, ray.exceptions.RayError | SystemException):
-            found = cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return found
