@@ -26,13 +26,13 @@ from sentimoe.domains.old import what_is_old
 from sentimoe.domains.receipt import check_moved, effect_on_unmoved, identical
 from sentimoe.domains.router import fit_router
 from sentimoe.domains.states import Trunk
-from sentimoe.domains.top import with_labels_of
+from sentimoe.domains.top import calibrated, with_labels_of
 from sentimoe.domains.updates import KINDS, start, updates_of
 from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupportedError, StoppedError
-from sentimoe.evaluation import Threshold, fit_temperature
+from sentimoe.evaluation import Threshold
 from sentimoe.inference import domain_names, remove_domain
 from sentimoe.inference.conversion import padded_probe
-from sentimoe.inference.domain_folder import kept_vectors, save_kept
+from sentimoe.inference.domain_folder import kept_vectors, load_routed, save_kept
 from sentimoe.inference.routed import Domain, RoutedClassifier, changed_weights, routed
 from sentimoe.inference.segments import Segment
 from sentimoe.model_folder import SEEN, THRESHOLD
@@ -353,16 +353,20 @@ def test_states_that_do_not_fit_are_refused_before_they_are_made(base, monkeypat
         trunk.read(texts, states=True)
 
 
-def test_the_temperature_makes_the_labels_likelier(base, tmp_path):
-    dataset = dataset_from_texts(*flights(300))
-    recipe = Recipe(**QUICK | {"epochs": 2})
-    told = {"old_texts": OldTexts(labelled_texts(120)[0]), "output": tmp_path / "model"}
-    receipt = add_domain(base, "airlines", dataset, recipe, **told)
-    engine = SentimentClassifier.from_pretrained(tmp_path / "model", precision="float32", domain="airlines").engine
-    validation = dataset.splits["validation"]
-    labels = [engine.label_names.index(dataset.label_names[label]) for label in validation.labels]
-    again = fit_temperature(engine.answers_at(validation.texts), labels)
-    assert abs(np.log(again)) < abs(np.log(receipt["temperature"])) and abs(receipt["temperature"] - 1) > 0.05
+def test_a_domain_is_divided_by_its_temperature(base, added):
+    plain = SentimentClassifier.from_pretrained(base, precision="float32")
+    (domain,) = load_routed(added[0], plain.model, torch.float32, "airlines").domains
+    texts, labels = flights(300)
+    wrong = ["good" if i % 4 == 0 else label for i, label in enumerate(labels)]  # so that it is too sure of itself
+    dataset = dataset_from_texts(texts, wrong)
+    found, temperature = calibrated(domain, plain.model, plain.engine, dataset, torch.float32)
+    before, after = (
+        plain.engine.with_model(RoutedClassifier(plain.model, [each], torch.float32, "airlines"))
+        for each in (domain, found)
+    )
+    windows = before.windows(texts[:40])
+    np.testing.assert_allclose(after.logits(windows)[0] * temperature, before.logits(windows)[0], atol=1e-4)
+    assert temperature > 1.1
 
 
 def test_unlabelled_texts_teach_the_router(base, tmp_path):
