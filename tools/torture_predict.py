@@ -217,12 +217,11 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _files(found: dict[str, Any]) -> str:
-    told = ", ".join(f"{each['file']} ({each['exits'].get('-9', 0)} kills)" for each in found.get("files", []))
-    return (
-        f"One file of {found['rows_of_files']:,} rows, byte for byte, with nothing left beside it: {told}."
-        if told
-        else ""
+    told = ", ".join(
+        f"{each['file']} ({', '.join(f'{code} {count} times' for code, count in each['exits'].items())})"
+        for each in found.get("files", [])
     )
+    return f"One file of {found['rows_of_files']:,} rows, byte for byte: {told}." if told else ""
 
 
 def main() -> int:
