@@ -12,6 +12,7 @@ from sentimoe.compression.texts import promises
 from sentimoe.compression.thresholds import NEVER, _within, leaves_after, settings
 from sentimoe.errors import DataError
 from sentimoe.evaluation import last_within, least_trials, lower_bound, most_events, needed_trials, upper_bound
+from sentimoe_cli.certificates import warn_of_layers
 
 
 def test_the_bound_is_the_rate_at_which_so_few_events_have_a_chance_of_5_percent():
@@ -164,7 +165,7 @@ def counted(layers):
     return Counter(layers.tolist())
 
 
-def test_drift_is_told_from_chance():
+def test_drift_is_told_from_chance(capsys):
     certificate = {"shares": {"1": 0.3, "3": 0.5, "6": 0.2}, "texts": 2000}
     generator = np.random.default_rng(0)
     same = generator.choice([1, 3, 6], 5000, p=[0.3, 0.5, 0.2])
@@ -176,6 +177,8 @@ def test_drift_is_told_from_chance():
     assert drift(certificate, {0: 5}).texts == 0
     assert not drift({"shares": {"1": 1.0, "6": 0.0}, "texts": 300}, {1: 300}).found
     many = certificate | {"texts": 20_000}
+    warn_of_layers(many, Counter({1: 900_000, 6: 100_000}))
+    assert "(total variation 0.60, p < 1e-99)" in capsys.readouterr().err
     little = drift(many, {1: 320_000, 3: 500_000, 6: 180_000})  # by more than chance, and not by much
     assert little.p < 0.001 and little.total_variation == pytest.approx(0.02) and not little.found
     for nobody in ({"6": 1.0}, {"1": 0.0, "6": 1.0}):  # no exits, or none that is taken: nothing to compare

@@ -10,6 +10,8 @@ import numpy as np
 
 from .messages import say
 
+TINY = 1e-99  # a p below is rounded to 0
+
 
 def certificate_for(
     model: str, max_disagreement: float | None, precision: str, long_texts: str
@@ -59,7 +61,8 @@ def warn_of_layers(certificate: dict[str, Any], counts: Counter[int]) -> None:
     elif np.isnan(found.p):
         say(f"note: {found.texts} texts are too few to check whether the certificate covers texts of this kind")
     elif found.found:
+        p = f"p = {found.p:.1g}" if found.p > TINY else f"p < {TINY:g}"
         say(
             f"warning: the certificate may not hold for these texts: they leave after other layers than the certified "
-            f"ones, so they may be of another kind (total variation {found.total_variation:.2f}, p = {found.p:.1g})"
+            f"ones, so they may be of another kind (total variation {found.total_variation:.2f}, {p})"
         )
