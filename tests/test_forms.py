@@ -320,7 +320,7 @@ def test_files_of_a_folder_that_are_no_tables_are_told(tmp_path, caplog):
 
 def test_an_error_in_an_actor_is_that_error(tmp_path):
     """Kind: Ray hides what was raised, and a bug or a changed input is a cluster that failed: "goes on" for ever."""
-    pytest.importorskip("ray")
+    ray = pytest.importorskip("ray")
     from sentimoe.batch.on_ray import Parts, Worker
 
     def raised(table):
@@ -337,6 +337,14 @@ def test_an_error_in_an_actor_is_that_error(tmp_path):
     assert isinstance(found, RuntimeError) and "AttributeError: 'NoneType' object has no attribute 'hashes'" in str(
         found
     )
+
+    class Lost:
+        def __getattr__(self, name):
+            raise ray.exceptions.RayActorError
+
+    worker.error, worker.attempts = None, Lost()  # the cluster fails, which is no bug and stops with 75
+    with pytest.raises(ray.exceptions.RayActorError):
+        worker(pa.table({"part": [3], "rows": [pickle.dumps(pd.DataFrame({"text": ["a"]}))]}))
 
 
 def test_a_machine_with_another_model_is_named_by_its_first_part(monkeypatch):

@@ -188,7 +188,7 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     assert first["known"] == pytest.approx(np.mean(known))
     nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=None, added=found)
+    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=None, added=found, first=None)
     assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
     (tmp_path / "work" / "base-of-eight-s0" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ConfigError, match="was made from other weights"):
@@ -233,5 +233,5 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
         assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
     nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=told, added=None)
+    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=told, added=None, first=None)
     assert "| sst5 | 40 |" in page and "All four answers to a text" in page

@@ -79,6 +79,8 @@ class Worker:
         torch.set_num_threads(1)  # also where OMP_NUM_THREADS says otherwise, which Ray leaves alone
         try:
             self.predictor = self._checked(predictor, there, written)
+        except ray.exceptions.RayError:
+            raise
         except Exception as error:  # noqa: BLE001 - raised where the job was started
             self.error = error
 
@@ -110,6 +112,8 @@ class Worker:
             return _table(part, self.error)
         try:
             return _table(part, self._labelled(part, frame))
+        except ray.exceptions.RayError:  # the cluster failed: the same command goes on
+            raise
         except Exception as error:  # noqa: BLE001 - raised where the job was started
             return _table(part, error)
 
