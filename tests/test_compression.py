@@ -105,6 +105,15 @@ def test_a_compressed_folder_is_evaluated_under_its_dial(made):
     assert "it does not cover texts that are cut" in invoke(*told, "--long-texts", "truncate").stderr
 
 
+def test_a_compressed_folder_is_measured_at_scale(made, tmp_path):
+    told = ("bench", made[0] / "fast", "--scale", "--scale-texts", "40", "--data", made[0] / "texts.csv")
+    done = invoke(*told, "--label-column", "Stars", "--output", tmp_path / "found.json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert (found["backend"], found["experts"]) == ("openvino", None)
+    assert [row["name"] for row in found["rows"]] == ["engine alone", "job"]
+
+
 def test_without_exits_there_is_int8_alone(made, tmp_path):
     folder, _ = made
     told = ("compress", folder / "dense", "--texts", folder / "texts.csv", "--no-exits", "--max-disagreement", 0.05)

@@ -125,6 +125,7 @@ def test_every_labelled_row_of_a_file_in_the_folder_where_one_is(folders, tmp_pa
         (("--peers", "--backend", "torch"), "leave --backend out"),
         (("--dial", "--backend", "torch", "--backend", "openvino"), "give --backend once"),
         (("--scale", "--rounds", "3"), "leave --rounds out"),
+        (("--scale",), "--scale measures one model, with experts or without"),
         (("--peers", "--compressed", "a/fast", "--compressed", "b/fast"), "two compressed folders are called fast"),
     ],
 )
@@ -236,7 +237,8 @@ def test_scale_streams_any_number_of_texts_and_labels_files_of_them(folders):
         (count, name) for count in (50, 101) for name in ("engine alone", "job")
     ]
     engine, job = found["rows"][2:]
-    assert engine["share"] == 1 and job["share"] == pytest.approx(job["texts_per_second"] / engine["texts_per_second"])
+    assert engine["share"] == 1 and found["experts"]["num_experts"] == 3
+    assert job["share"] == pytest.approx(job["texts_per_second"] / engine["texts_per_second"])
 
 
 def test_mixed_texts_are_for_speed_alone(folders):

@@ -19,7 +19,11 @@ ROUNDS = 9
 
 def bench(
     dense_model: Annotated[
-        str, typer.Argument(metavar="DENSE", help="Run folder of the dense model, or a ready model.")
+        str,
+        typer.Argument(
+            metavar="DENSE",
+            help="Run folder of the dense model, or a ready model; with --scale the folder of any model.",
+        ),
     ],
     experts_model: Annotated[
         str | None, typer.Argument(metavar="EXPERTS", help="Run folder of the model with experts made from it.")
@@ -78,6 +82,8 @@ def bench(
         raise Mistake(f"--{'dial' if dial else 'scale'} measures one backend; give --backend once")
     if scale and rounds is not None:
         raise Mistake("--scale measures each number of texts once; leave --rounds out")
+    if scale and experts_model is not None:
+        raise Mistake(f"--scale measures one model, with experts or without; give {dense_model} or {experts_model}")
     if repeated := [each for each, count in Counter(path.name for path in compressed or ()).items() if count > 1]:
         raise Mistake(f"two compressed folders are called {repeated[0]}, so their rows could not be told apart")
     if (scale_texts or ray_actors) and not scale:
@@ -113,7 +119,8 @@ def bench(
             )
     folders = {name: find_folder(name) for name in (dense_model, experts_model) if name is not None}
     for name, folder in folders.items():
-        if not (is_ready(folder) or (folder / "config.json").is_file()):
+        streams = scale and (folder / COMPRESSED).is_file()
+        if not (streams or is_ready(folder) or (folder / "config.json").is_file()):
             raise ConfigError(f"{name} is not a trained model (it has no config.json); give the folder of a run")
     dense, experts = folders[dense_model], None if experts_model is None else folders[experts_model]
     if peers and not (dense / "config.yaml").is_file():
@@ -125,7 +132,7 @@ def bench(
         data, None, text_column, label_column, delimiter, encoding, strict, None, map_labels, model=str(dense)
     )
     more = [read_labelled(each, None, None, None, None, None, strict) for each in mix or ()]
-    names = speed.labels_of_pair(dense, experts)
+    names = speed.load(dense, "torch").label_names if scale else speed.labels_of_pair(dense, experts)
     if not more:
         found = replace(found, dataset=found.dataset.with_labels_of(names))
     parts = [each.part if limit is None else each.part.sample(limit) for each in (found, *more)]
@@ -150,7 +157,7 @@ def bench(
         compared_with = [*tools.named(peer or []), *map(tools.compressed_peer, compressed or ())]
         measured = others.compare_peers(dense, experts, texts, say, turns, compared_with)
     elif scale:
-        measured = many.scale(compared, texts, backends[-1], say, scale_texts or many.COUNTS, ray_actors or ())
+        measured = many.scale(dense, texts, backends[-1], say, scale_texts or many.COUNTS, ray_actors or ())
     elif dial:
         measured = speed.dial(compared, dense, texts, backends[-1], say, turns)
     else:

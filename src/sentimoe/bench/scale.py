@@ -19,7 +19,7 @@ import pandas as pd
 
 from ..batch import Cluster, Job, Predictor, run
 from ..evaluation import peak_memory_mib
-from ..inference import BASE, domain_names
+from ..inference import BASE, domain_names, is_compressed
 from .speed import MEMORY_TEXTS, BenchTexts, Progress, describe, record
 
 COUNTS = (10_000, 100_000)
@@ -58,7 +58,13 @@ def scale(
             row = {"texts": count, "name": name, "texts_per_second": count / taken, "share": engine / taken}
             rows.append(row | {"mib": peak_memory_mib()})
             progress(f"{count:,} texts, {name}: {count / taken:.0f} texts/s")
-    found = {"experts": describe(model), "backend": backend, "loading": loading, "bytes": sizes, "rows": rows}
+    found = {
+        "experts": None if is_compressed(model) else describe(model),
+        "backend": "openvino" if predictor.uses_openvino else backend,
+        "loading": loading,
+        "bytes": sizes,
+        "rows": rows,
+    }
     return record("scale", texts, 1) | found
 
 
