@@ -8,9 +8,11 @@ Legend: B texts, C labels, D hidden.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from sentimoe.domains.router import Fitted, fit_router
 from sentimoe.domains.states import Trunk
 from sentimoe.domains.top import trained_domain, with_labels_of
 from sentimoe.domains.updates import KINDS
-from sentimoe.errors import ConfigError
+from sentimoe.errors import ConfigError, DivergedError
 from sentimoe.evaluation import interleaved, ratio, throughput
 from sentimoe.inference import Engine, RoutedClassifier, compute_dtype
 from sentimoe.inference.domain_folder import weights_hash
@@ -44,6 +46,7 @@ NEW = ("mr", "software", "sports", "toys")
 ORDERS = (NEW, NEW[::-1])
 SETS = ("tweeteval-emotion", "tweets", "sst5")  # each with labels of its own
 FACTORS = (1 / 3, 1.0, 3.0)  # of the learning rate, tried on validation with seed 0
+STEP, TRIED = 3.0, 7  # while the best is at an end, one further is tried; so many at most
 OLD_TEXTS, NEW_TEXTS, SET_TEXTS, SET_TRAIN = 200, 400, 1000, 4000  # texts of a domain
 EPOCHS, TOKENS, MAX_MOVED, LAYERS, TIMED_TEXTS = 3, 128, 0.05, 2, 256
 
@@ -61,7 +64,13 @@ class Study:
         self.data_root, self.work, self.results, self.progress, self.seed = data_root, work, results, progress, seed
         self.base, self.kept = work / f"base-of-eight-s{seed}", work / f"added-s{seed}"
         self.kept.mkdir(parents=True, exist_ok=True)
+        for name in (*NEW, *SETS):
+            self._loaded(name)  # hours before it is read
         if not (self.base / "run.json").is_file():
+            if (self.kept / "base.json").exists():
+                raise ConfigError(f"{self.kept} was made from a base that is not in {self.base} any more; remove it")
+            if seed == 0 and self.chosen.exists():
+                raise ConfigError(f"{self.chosen} was chosen with a base that is not in {work}; remove it first")
             progress(f"seed {seed}: the base is trained")
             config = TrainConfig(
                 model=BACKBONE, data=str(work / "data" / "fdu-mtl-of-eight"), method="full", epochs=EPOCHS,
@@ -106,13 +115,16 @@ class Study:
 
     def data(self, name: str) -> SentimentDataset:
         """A domain of reviews, or a data set with labels of its own, of which few enough texts are read."""
+        dataset = with_labels_of(self._loaded(name), self.model)
         if name not in SETS:
-            return with_labels_of(load_dataset(str(self.work / "data" / f"fdu-mtl-{name}")), self.model)
-        path = self.data_root / name
-        dataset = with_labels_of(load_dataset(str(path) if path.is_dir() else name), self.model)
+            return dataset
         limits = {"train": SET_TRAIN, "validation": SET_TRAIN // 8}
         splits = {split: part.sample(limits.get(split, len(part))) for split, part in dataset.splits.items()}
         return replace(dataset, splits=splits)
+
+    def _loaded(self, name: str) -> SentimentDataset:
+        path = self.data_root / name if name in SETS else self.work / "data" / f"fdu-mtl-{name}"
+        return load_dataset(str(path) if path.is_dir() else name)
 
     def test(self, name: str) -> tuple[list[str], np.ndarray]:
         """Test texts of a domain, and the names of their labels."""
@@ -133,6 +145,7 @@ class Study:
     def rates(self) -> dict[str, float]:
         """The factor of the learning rate of each kind: the best on the validation texts of the four domains, seed 0.
 
+        The best one has a worse one on either side, unless as many as allowed were tried.
         Raises ConfigError where another base of seed 0 chose it.
         """
         base = read_json(self.kept / "base.json")
@@ -141,19 +154,24 @@ class Study:
             if self.seed == 0 and found["base"] != base:
                 raise ConfigError(f"{self.chosen} was chosen with another base; remove it")
             return {kind: float(factor) for kind, factor in found["chosen"].items()}
-        trials: list[dict[str, Any]] = []
-        for kind in KINDS:
-            for factor in FACTORS:
-                losses = [self._trained(name, kind, factor)["validation_loss"] for name in NEW]
-                trials.append({"kind": kind, "factor": factor, "validation_loss": float(np.mean(losses))})
-        best = {
-            kind: min((each for each in trials if each["kind"] == kind), key=lambda each: each["validation_loss"])
-            for kind in KINDS
-        }
-        chosen = {kind: each["factor"] for kind, each in best.items()}
+        tried = {kind: tried_until_inside(partial(self._loss, kind)) for kind in KINDS}
+        chosen = {kind: min(losses, key=lambda factor: losses[factor]) for kind, losses in tried.items()}
+        trials = [
+            {"kind": kind, "factor": factor, "validation_loss": loss}
+            for kind, losses in tried.items()
+            for factor, loss in sorted(losses.items())
+        ]
         told = {"trials": trials, "chosen": chosen, "base": base, "versions": versions(), "hardware": hardware()}
         write_json(self.chosen, told)
         return chosen
+
+    def _loss(self, kind: str, factor: float) -> float:
+        """Mean loss on the validation texts of the four domains; infinite where a training diverges."""
+        try:
+            return float(np.mean([self._trained(name, kind, factor)["validation_loss"] for name in NEW]))
+        except DivergedError as error:
+            self.progress(f"{kind}, {factor:.2f} times the rate: {error}")
+            return math.inf
 
     def top(self, name: str, kind: str, factor: float) -> Domain:
         """The trained top of a domain; its router is fitted later."""
@@ -205,8 +223,9 @@ class Study:
             kind: RoutedClassifier(self.model, list(each.values()), self.dtype).tops for kind, each in tops.items()
         }
         for name in (*OLD, *NEW, *SETS):
-            texts, found[f"labels {name}"] = self.test(name)
+            texts, labels = self.test(name)
             read = self.trunk.read(texts, states=True)
+            found[f"labels {name}"] = labels[read.rows]
             found[f"pooled {name}"] = read.pooled
             base = networks["lora"][0]
             found[f"base {name}"] = np.array(self.own)[asked(base, read.states).argmax(axis=1)]
@@ -283,6 +302,17 @@ class Study:
             found = {"ratio": ratio(seconds["mixed"], seconds["base"]), "texts": len(texts), "tops": len(domains) + 1}
             write_json(path, rates | found)
         return read_json(path)
+
+
+def tried_until_inside(loss: Callable[[float], float]) -> dict[float, float]:
+    """The loss of each factor that was tried: those of `FACTORS`, and further ones while the best is at an end."""
+    found = {factor: loss(factor) for factor in FACTORS}
+    while True:
+        best = min(found, key=lambda factor: found[factor])
+        if min(found) < best < max(found) or len(found) >= TRIED:
+            return found
+        further = best * STEP if best == max(found) else best / STEP
+        found[further] = loss(further)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

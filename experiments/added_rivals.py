@@ -24,6 +24,7 @@ EPOCHS_IN_TURN = 4  # as the tops have at least; the best on validation counts
 def run_rivals(study: Study) -> None:
     """Do what is left, and write the record of this seed."""
     record: dict[str, Any] = {"seed": study.seed, "versions": versions(), "hardware": hardware()}
+    record |= read_json(study.kept / "base.json")
     record["in_turn"] = [row for order in ORDERS for row in _in_turn(study, order)]
     record["pooled"] = _pooled(study)
     write_json(study.results / "domains" / f"rivals__s{study.seed}.json", record)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sentimoe.errors import ConfigError
 from sentimoe.evaluation import paired_bootstrap
 from sentimoe.records import read_json
 
@@ -15,7 +16,7 @@ from .added_domains import KINDS, NEW, SETS
 
 
 def added_domains(folder: Path) -> dict[str, Any] | None:
-    """Values of the template; None until a seed has run."""
+    """Values of the template; None until a seed has run. Raises ConfigError for records that do not belong together."""
     paths = sorted(folder.glob("added__s*.json"))
     if not paths:
         return None
@@ -23,6 +24,13 @@ def added_domains(folder: Path) -> dict[str, Any] | None:
     arrays = [dict(np.load(path.with_suffix(".npz"))) for path in paths]
     rivals = [read_json(path) for path in sorted(folder.glob("rivals__s*.json"))]
     rates = read_json(folder / "added-rates.json")
+    bases = {record["seed"]: record["weights"] for record in records}
+    for record in records:
+        if record["rates"] != rates["chosen"]:
+            raise ConfigError(f"{folder}: seed {record['seed']} has other rates than added-rates.json; run it again")
+    for record in rivals:
+        if bases.get(record["seed"], record["weights"]) != record["weights"]:
+            raise ConfigError(f"{folder}: the rivals of seed {record['seed']} have another base; run them again")
     ours, theirs = (np.stack([each[kind].astype(int) for each in arrays]) for kind in ("experts", "lora"))
     labels = arrays[0]["labels"].astype(int)
     return {
@@ -31,9 +39,11 @@ def added_domains(folder: Path) -> dict[str, Any] | None:
         "rates": rates,
         "domains": [_domain(name, [record["domains"][name] for record in records]) for name in (*NEW, *SETS)],
         "difference": paired_bootstrap(labels, ours, theirs, metric="accuracy", paired_seeds=True),
+        "of_seeds": [float((a == labels).mean() - (b == labels).mean()) for a, b in zip(ours, theirs, strict=True)],
         "steps": _steps([record["rows"] for record in records], records, "accuracy", "known"),
         "sets": _steps([record["sets"] for record in records], records, "f1_weighted", "known_f1"),
         "in_turn": [_rival(row) for row in (rivals[0]["in_turn"] if rivals else [])],
+        "rivals_seed": rivals[0]["seed"] if rivals else None,
         "pooled": _rival(rivals[0]["pooled"]) if rivals else None,
     }
 

@@ -18,12 +18,14 @@ def summary(results: Path, measured: list[dict[str, Any]]) -> dict[str, Any]:
         read_json(path) if (path := results / "scale" / f"{name}.json").exists() else None
         for name in ("memory", "lengths")
     )
+    whole = {(row := read_json(path))["engine"]: row for path in sorted((results / "scale").glob("whole__*.json"))}
     on_ray = [each for each in measured if any("actor" in row["name"] for row in each["rows"])]
     return {
         "scale": measured,
         "memory": [] if memory is None else memory["rows"],
         "lengths": lengths,
-        "whole": [read_json(path) for path in sorted((results / "scale").glob("whole__*.json"))],
+        "whole": list(whole.values()),
+        "slower": whole["ray"]["seconds"] / whole["local"]["seconds"] if {"ray", "local"} <= whole.keys() else None,
         "billion": None if memory is None or not on_ray else billion(on_ray[0], memory["idle"]["rows_per_second"]),
     }
 

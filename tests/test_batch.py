@@ -293,6 +293,15 @@ def test_a_predictor_takes_the_batches_of_other_tools(model):
     arrays = made({name: frame[name].to_numpy() for name in frame.columns})
     assert table.column("label").to_pylist() == arrays["label"].tolist() == expected["label"].tolist()
     assert table.column("id").to_pylist() == arrays["id"].tolist() == frame["id"].tolist()
+    typed = {
+        "text": np.array(["lovely", None, "awful"], dtype=object),
+        "label": np.array([2**53 + 1, None, 3], dtype=object),
+        "weight": np.array([1, 2, 3], dtype=np.int32),
+    }
+    arrays = made(typed)
+    assert list(arrays)[:5] == ["text", "input_label", "weight", "label", "score"]
+    assert arrays["text"].tolist() == typed["text"].tolist() and arrays["input_label"].tolist() == [2**53 + 1, None, 3]
+    assert arrays["weight"].dtype == np.int32 and arrays["reason"].tolist() == [None, "blank", None]
     with pytest.raises(ConfigError, match='no column "text"; the columns are a'):
         made(pd.DataFrame({"a": ["b"]}))
     with pytest.raises(ConfigError, match="a batch is a DataFrame, an Arrow table or a mapping of columns, not list"):
@@ -361,6 +370,43 @@ def test_what_follows_a_job_is_done_when_it_is_given_again(model, tmp_path):
         job_with(full)
     assert job_with(lambda output: read.append(len(pd.read_csv(output)))).resumed == 30
     assert read == [30] and sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_a_part_and_its_name_are_on_the_disk_before_the_journal_lists_it(model, tmp_path, monkeypatch):
+    """Kind: a power cut loses what a journal says is there; a killed process loses nothing, so no torture shows it."""
+    rows(30).to_csv(tmp_path / "in.csv", index=False)
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    label(model, [tmp_path / "in.csv"], tmp_path / "out")
+    of_parts = synced[next(place for place, name in enumerate(synced) if name.startswith("part-")) :]
+    for number in range(2):
+        part, folder, journal = of_parts[3 * number : 3 * number + 3]
+        assert part.startswith(f"part-0000{number}.csv.") and (folder, journal) == ("out", JOURNAL)
+    assert of_parts[6:] == [JOURNAL, JOURNAL]  # that it is done, and closed
+
+
+@pytest.mark.parametrize("output", ["out", "out.csv"])
+def test_what_follows_a_job_goes_on_with_overwrite_too(model, tmp_path, output):
+    """Kind: the disk is full while the doubtful rows are written, and the same command removes all parts."""
+    rows(30).to_csv(tmp_path / "in.csv", index=False)
+
+    def full(output):
+        raise StoppedError("the disk is full")
+
+    def resumed_by(then):
+        given = Job([tmp_path / "in.csv"], tmp_path / output, part_rows=20, overwrite=True)
+        make = lambda column: Predictor(model, text_column=column, precision="float32")  # noqa: E731
+        return run(given, make, {}, lambda report, total: None, then=then).resumed
+
+    with pytest.raises(StoppedError):
+        resumed_by(full)
+    assert resumed_by(lambda output: None) == 30
+    assert resumed_by(lambda output: None) == 0  # a job that is done is begun anew
 
 
 def test_decimals_of_one_file_are_no_floats_of_another(model, tmp_path):
@@ -626,7 +672,7 @@ def test_doubtful_rows_are_numbered_by_the_journal_and_not_by_names(tmp_path):
     for name, row in parts.items():
         (tmp_path / name).write_text(f"text,label,reason,score\n{row}")
     (tmp_path / "part-notes.txt").write_text("mine")
-    lines = [{"format": 3}, *({"part": number, "file": name} for number, name in enumerate(parts)), {"done": {}}]
+    lines = [{"format": 4}, *({"part": number, "file": name} for number, name in enumerate(parts)), {"done": {}}]
     (tmp_path / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = doubtful_rows(tmp_path)
     assert found["text"].tolist() == ["a", "b"] and found["row"].tolist() == [1, 2]

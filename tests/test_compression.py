@@ -114,6 +114,29 @@ def test_a_compressed_folder_is_measured_at_scale(made, tmp_path):
     assert [row["name"] for row in found["rows"]] == ["engine alone", "job"]
 
 
+def test_a_job_that_goes_on_writes_the_bytes_of_an_undisturbed_one(made, tmp_path):
+    """Kind: what OpenVINO keeps of earlier batches, which a process that goes on has not seen."""
+    pd.DataFrame({"text": unlabelled(500)}).to_csv(tmp_path / "in.csv", index=False)
+
+    def job(output, progress):
+        make = lambda column: Predictor(made[0] / "fast", text_column=column)  # noqa: E731
+        run(Job([tmp_path / "in.csv"], tmp_path / output, part_rows=100), make, {}, progress)
+
+    def killed(report, total):
+        if report.rows == 300:
+            raise KeyboardInterrupt
+
+    job("whole", lambda report, total: None)
+    with pytest.raises(KeyboardInterrupt):
+        job("again", killed)
+    assert len(list((tmp_path / "again").glob("part-*"))) < 5
+    job("again", lambda report, total: None)
+    parts = sorted(path.name for path in (tmp_path / "whole").iterdir() if path.suffix == ".csv")
+    assert len(parts) == 5
+    for name in parts:
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_without_exits_there_is_int8_alone(made, tmp_path):
     folder, _ = made
     told = ("compress", folder / "dense", "--texts", folder / "texts.csv", "--no-exits", "--max-disagreement", 0.05)

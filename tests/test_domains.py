@@ -6,6 +6,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -576,7 +577,7 @@ def test_old_texts_come_from_the_data_of_the_run(base, tmp_path):
     assert kept.vectors.shape == (trained_on, 32)
     assert receipt["training_texts"] == {"texts": trained_on, "identical": True}
     assert f"{trained_on} training texts of the model that do not go to airlines are answered bit for bit" in str(
-        told(receipt)
+        told(receipt, tmp_path / "model")
     )
     shutil.rmtree(tmp_path / "model/domains")
     (tmp_path / "old.csv").write_text(
@@ -621,8 +622,9 @@ def test_texts_of_a_base_that_nobody_knows_stay_unknown(copied):
 def test_a_domain_that_makes_its_texts_worse_is_told(added):
     receipt = json.loads(json.dumps(added[1]))
     receipt["domain"]["before"] = {"accuracy": 2.0}
-    lines = "\n".join(told(receipt))
-    assert "its own texts were answered better before" in lines and "all domains together take 0.00%" in lines
+    lines = "\n".join(told(receipt, Path("runs/mine")))
+    assert "better before; remove it: sentimoe remove-domain runs/mine --name airlines" in lines
+    assert "all domains together take 0.00%" in lines
 
 
 def test_threads_get_their_own_answers(added):

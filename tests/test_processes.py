@@ -117,7 +117,13 @@ def assert_near(found, expected, within, weights=1e-5):
 LORA = {"method": "lora", "method_settings": {"lora_dropout": 0.0}, "class_weights": True, "epochs": 1}
 
 
-@pytest.mark.parametrize("changes", [{}, LORA], ids=["experts", "lora with class weights"])
+FROZEN = {"layers_to_transform": [-1], "init_noise": 0.05, "lora_dropout": 0.0}
+MOE_LORA = {"method": "moe-lora", "method_settings": FROZEN, "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, LORA, MOE_LORA], ids=["experts", "lora with class weights", "experts on a frozen base"]
+)
 def test_two_processes_train_what_one_does(told, alone, tmp_path, changes):
     """The history too, and only the first process says anything."""
     codes = launch(tmp_path, command, "train", *told(**changes), "--output", tmp_path / "run")

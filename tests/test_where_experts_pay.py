@@ -1,5 +1,8 @@
 """The studies of where experts pay: what students are taught, how they are compared, routers that read whole texts."""
 
+import json
+import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,6 +150,18 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert domains_of("fdu-mtl-mr", "test") == {"mr"}
 
 
+def test_learning_rates_are_tried_until_the_best_is_between_two_others():
+    def loss_with_best_at(best):
+        return lambda factor: abs(math.log(factor / best))
+
+    tried = added_domains.tried_until_inside
+    assert sorted(tried(loss_with_best_at(1))) == pytest.approx([1 / 3, 1, 3])
+    assert sorted(tried(loss_with_best_at(9))) == pytest.approx([1 / 3, 1, 3, 9, 27])
+    assert sorted(tried(loss_with_best_at(1 / 9))) == pytest.approx([1 / 27, 1 / 9, 1 / 3, 1, 3])
+    assert len(tried(loss_with_best_at(1e9))) == 7
+    assert len(tried(lambda factor: math.inf if factor > 1 else 1 / factor)) == 3
+
+
 @pytest.mark.slow
 def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     """The whole study on a tiny model, its rivals too, to the figures that the page shows."""
@@ -155,7 +170,7 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "EPOCHS", 1)
     for module in (added_domains, added_steps):
         monkeypatch.setattr(module, "SETS", ("tweeteval-emotion",))
-    small = {"SET_TEXTS": 40, "SET_TRAIN": 60, "LAYERS": 1, "FACTORS": (1.0, 3.0), "TIMED_TEXTS": 16}
+    small = {"SET_TEXTS": 40, "SET_TRAIN": 60, "LAYERS": 1, "FACTORS": (1.0, 3.0), "TRIED": 2, "TIMED_TEXTS": 16}
     for name, value in small.items():
         monkeypatch.setattr(added_domains, name, value)
     names = [*added_domains.OLD, *ADDED, *LEFT_OUT]
@@ -189,9 +204,22 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
     template = templates().get_template("where-experts-pay.md.jinja")
     page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=None, added=found, first=None)
+    assert len(found["of_seeds"]) == 2
     assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
+    chosen = tmp_path / "results" / "domains" / "added-rates.json"
+    rates = chosen.read_text(encoding="utf-8")
+    write_json(chosen, json.loads(rates) | {"chosen": {"lora": 81.0, "experts": 81.0}})
+    with pytest.raises(ConfigError, match="seed 0 has other rates than"):
+        added_steps.added_domains(tmp_path / "results" / "domains")
+    chosen.write_text(rates, encoding="utf-8")
     (tmp_path / "work" / "base-of-eight-s0" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(ConfigError, match="was made from other weights"):
+        added_domains.Study(*told, 0)
+    (tmp_path / "work" / "base-of-eight-s0" / "run.json").unlink()
+    with pytest.raises(ConfigError, match="was made from a base that is not in"):
+        added_domains.Study(*told, 0)
+    shutil.rmtree(tmp_path / "work" / "added-s0")
+    with pytest.raises(ConfigError, match="was chosen with a base that is not in"):
         added_domains.Study(*told, 0)
 
 

@@ -81,7 +81,7 @@ def add_domain(
     if as_json:
         print_json(receipt)
         return
-    for line in told(receipt):
+    for line in told(receipt, output or model):
         typer.echo(line)
     typer.echo(f"written to {output or model}")
 
@@ -96,8 +96,8 @@ def remove_domain(model: Model, name: Annotated[str, Option(help="Of the domain.
     typer.echo(f"{name} is removed from {model}")
 
 
-def told(receipt: dict[str, Any]) -> list[str]:
-    """A receipt in words."""
+def told(receipt: dict[str, Any], folder: Path) -> list[str]:
+    """A receipt in words. folder: of the model with the domain."""
     own, name = receipt["domain"], receipt["name"]
     before = f", the model before {own['before']['accuracy']:.4f}" if "before" in own else ""
     lines = [
@@ -109,7 +109,7 @@ def told(receipt: dict[str, Any]) -> list[str]:
     lines.append(f"all domains together take {receipt['base_moved_in_all']:.2%} of the kept texts of base")
     if "before" in own and own["routed"]["accuracy"] < own["before"]["accuracy"]:
         lines.append(
-            f"warning: its own texts were answered better before; remove it: sentimoe remove-domain --name {name}"
+            f"warning: its own texts were answered better before; remove it: sentimoe remove-domain {folder} --name {name}"
         )
     lines.append(f"of texts that the router has not seen, it takes an estimated {receipt['router']['moved']:.2%}")
     alike = {True: "bit for bit as before", False: "as before, up to rounding"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import os
 import sys
 import tempfile
 import time
@@ -72,7 +73,7 @@ def label_many(
     cluster: dict[str, Any] | None,
 ) -> None:
     """Label all rows of the inputs. settings: of the classifier. cluster: of `sentimoe.batch.Cluster`. Raises Mistake and what `sentimoe.batch.run` raises."""
-    begun = output.with_name(f"{output.name}.partial").is_dir()  # it may have been killed at the very end
+    begun = _parts_of(output).is_dir()  # it may have been killed at the very end
     if output.suffix.lower() in FILES and not output.is_dir():
         check_file(output, WRITTEN, overwrite or begun)
         if kind is not None:
@@ -93,12 +94,13 @@ def label_many(
     from sentimoe.data import write_table
     from sentimoe.errors import ConfigError
     from sentimoe.model_folder import find_folder
+    from sentimoe.records import writes
 
     from .certificates import certificate_for, warn_of_layers
     from .models import usual_format
     from .show import prepare_process
 
-    if begun and not overwrite and doubtful is not None and not is_done(output.with_name(f"{output.name}.partial")):
+    if begun and not overwrite and doubtful is not None and not is_done(_parts_of(output)):
         check_file(doubtful, WRITTEN, False)  # this job has not written one yet
     prepare_process()
     model = str(find_folder(model))
@@ -142,7 +144,8 @@ def label_many(
     def review(output: Path) -> None:
         if doubtful is not None:
             queue = doubtful_rows(output, made[0].numbers)
-            write_table(queue, doubtful, overwrite or begun)
+            with writes(doubtful):
+                write_table(queue, doubtful, overwrite or begun)
             queued.append(f"{len(queue):,} of them are doubtful, and written to {doubtful} too")
 
     with stopped_by_signals("sentimoe"), _progress() as progress:
@@ -151,6 +154,12 @@ def label_many(
         warn_of_layers(certificate, report.layers)
     for line in (*told(report, output, made[0].engine.max_length), *queued):
         say(line)
+
+
+def _parts_of(output: Path) -> Path:
+    """The folder that holds the parts of one file until it is done."""
+    absolute = Path(os.path.abspath(output))  # `.` has no name
+    return absolute.parent / f"{absolute.name}.partial"
 
 
 def told(report: Report, output: Path, max_length: int) -> list[str]:
@@ -169,7 +178,7 @@ def told(report: Report, output: Path, max_length: int) -> list[str]:
     if report.replaced:
         counts = ", ".join(f"{count:,} in {visible(name)}" for name, count in report.replaced.most_common())
         lines.append(
-            f"warning: cells outside the texts hold bytes that are no character ({counts}); U+FFFD stands there"
+            f"warning: cells of the input outside the texts hold bytes that are no character ({counts}); U+FFFD replaces them"
         )
     if report.places:
         lines.append(f"first rejected rows: {'; '.join(report.places)}")
@@ -185,8 +194,7 @@ def say_what_it_takes(job: Any, make: Any, cluster: bool) -> None:
     from sentimoe.batch.files import KINDS
     from sentimoe.batch.inputs import column_of_texts, input_files, looked_at, parts
 
-    parts_of = job.output.with_name(f"{job.output.name}.partial")
-    files = input_files(job.inputs, (job.output, parts_of))
+    files = input_files(job.inputs, (job.output, _parts_of(job.output)))
     with lasting(READING):
         sources = looked_at(files, job.file_format, job.text_column)
     for source in sources:

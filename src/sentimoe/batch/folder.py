@@ -47,15 +47,15 @@ def locked(folder: Path, output: Path) -> Iterator[None]:
         raise ConfigError(f"another process is writing {output}; wait for its end or choose another") from error
 
 
-def opened(folder: Path, about: dict[str, Any], overwrite: bool, finished_too: bool, replaced: str | None) -> Journal:
-    """The journal of the folder. overwrite: begin another job's or a damaged one anew, and a finished one if asked.
+def opened(folder: Path, about: dict[str, Any], overwrite: bool, replaced: str | None) -> Journal:
+    """The journal of the folder. overwrite: begin another job's or a damaged one anew, and a closed one.
 
     replaced: as `Journal` takes it.
     """
     try:
         journal = Journal(folder, about, replaced)
         _sweep(journal)
-        if journal.done is None or not (overwrite and finished_too):
+        if not (overwrite and journal.closed):
             return journal
     except ConfigError as error:
         if not overwrite:

@@ -99,7 +99,7 @@ def run(
             model = predictor.hashes((output, folder))
             about = _about(job, sources, column, kind, predictor, model, settings, cluster)
             replaced = next((source.sha256 for source in sources if source.path.resolve() == output.resolve()), None)
-            journal = opened(folder, about, job.overwrite, not single, replaced)
+            journal = opened(folder, about, job.overwrite, replaced)
         if in_the_way and journal.joined is None:  # it is not what this job made
             raise there
         report = Run(
@@ -112,9 +112,11 @@ def run(
                     listed = [folder / part["file"] for part in journal.parts]
                     join(listed, output, predictor.labelled(empty), job.overwrite, journal.join)
         then(output)
-        if single:
-            with writes(output):
+        with writes(output):
+            if single:
                 remove_parts(folder)
+            else:
+                journal.close()
     report.seconds = time.monotonic() - started
     return report
 

@@ -11,14 +11,15 @@ from ..errors import ConfigError
 from ..records import sync, write_text
 
 JOURNAL = "_journal.jsonl"  # readers of whole folders pass by names that begin so
-FORMAT = 3
+FORMAT = 4
 
 
 class Journal:
     """The journal in a folder of parts. about: what decides the output; another one is refused.
 
     `parts`: what is known of each finished part, in order. `done`: whether the job came to its end. `joined`: the hash
-    of the one file that was made of the parts, if it was. replaced: the hash of an input that lies where that file
+    of the one file that was made of the parts, if it was. `closed`: whether what follows the job is done as well.
+    replaced: the hash of an input that lies where that file
     goes; a job whose output took its place is the same job.
     Raises ConfigError where the folder holds the parts of another job, or something else.
     """
@@ -28,6 +29,7 @@ class Journal:
         self.parts: list[dict[str, Any]] = []
         self.done: dict[str, Any] | None = None
         self.joined: str | None = None
+        self.closed = False
         about = json.loads(json.dumps({"format": FORMAT} | about))
         if self.path.exists():
             before, *lines = _lines(self.path)
@@ -42,6 +44,8 @@ class Journal:
                     self.parts.append(line)
                 elif "joined" in line:
                     self.joined = line["joined"]
+                elif "closed" in line:
+                    self.closed = True
                 else:
                     self.done = line
             return
@@ -64,6 +68,12 @@ class Journal:
         """Enter the hash of the file that is made of the parts, before it gets its name."""
         self._append({"joined": sha256})
         self.joined = sha256
+
+    def close(self) -> None:
+        """Enter that what follows the job is done as well."""
+        if not self.closed:
+            self._append({"closed": True})
+            self.closed = True
 
     def _append(self, line: dict[str, Any]) -> None:
         with self.path.open("ab") as stream:

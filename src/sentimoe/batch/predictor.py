@@ -80,8 +80,10 @@ class Predictor:
             frame = batch.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
             return pa.Table.from_pandas(self.labelled(frame), preserve_index=False)
         if isinstance(batch, Mapping):
-            found = self.labelled(pd.DataFrame({name: list(values) for name, values in batch.items()}))
-            return {name: _array(found[name]) for name in found.columns}
+            given = {name: pd.Series(list(values), dtype=object) for name, values in batch.items()}
+            found = self.labelled(pd.DataFrame(given))
+            kept = dict(zip(found.columns, batch.values(), strict=False))  # they come first, and keep their types
+            return {name: kept[name] if name in kept else _array(found[name]) for name in found.columns}
         raise ConfigError(f"a batch is a DataFrame, an Arrow table or a mapping of columns, not {type(batch).__name__}")
 
     def __reduce__(self) -> tuple[Any, ...]:

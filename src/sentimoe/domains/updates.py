@@ -23,8 +23,8 @@ class LowRank(nn.Module):
     def __init__(self, weight: torch.Tensor, rank: int):
         super().__init__()
         out, inputs = weight.shape
-        self.down = nn.Parameter(torch.empty(rank, inputs))
-        self.up = nn.Parameter(torch.zeros(out, rank))
+        self.down = nn.Parameter(torch.empty(rank, inputs, device=weight.device))
+        self.up = nn.Parameter(torch.zeros(out, rank, device=weight.device))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as peft does
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
