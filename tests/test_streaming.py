@@ -155,6 +155,17 @@ def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
     assert first[:2] == ["0", "1"] and sum(len(part) for part in parts) == 400_000 - len(first)
 
 
+def test_a_quote_that_is_never_closed_takes_a_bounded_memory(tmp_path, monkeypatch):
+    """Kind: the rest of a file of any size becomes one cell, until memory runs out."""
+    monkeypatch.setattr(streaming, "MOST_BETWEEN", 4_000_000)
+    path = tmp_path / "x.csv"
+    path.write_text("text\n" + "a\n" * 3000 + '"open\n' + ("c" * 999 + "\n") * 9000)
+    with pytest.raises(DataError, match=r"x\.csv: more than 4,000,000 characters follow row 2,\d+ .*quote left open"):
+        inspected(path, PLAIN)
+    path.write_text("text\n" + ("c" * 999 + "\n") * 9000)  # as many in rows of their own
+    assert inspected(path, PLAIN).rows == 9000
+
+
 def test_long_rows_after_short_ones_are_looked_at_a_few_at_a_time(tmp_path, monkeypatch):
     """Kind: a file that is sorted by length, and 8,192 rows of 100 kB at once."""
     path, plain, most = tmp_path / "x.csv", streaming._delimited, []

@@ -7,6 +7,7 @@ there, before any work. Single undecodable characters are not: the rows that hol
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import tempfile
 import zlib
@@ -33,6 +34,7 @@ HEAD = 1 << 20
 ROWS_CHECKED, ROWS_AT_ONCE = 1024, 256
 MOST_AT_ONCE = 64_000_000  # characters of the rows that are checked at once, as far as the first megabyte tells
 LONGEST_LINE = 256_000_000  # characters
+MOST_BETWEEN = 1_000_000_000  # characters in so many rows as are read at once; they must fit in memory
 # what is read ahead of a file would be kept to its end
 PARQUET: dict[str, Any] = {"page_checksum_verification": True, "pre_buffer": False, "buffer_size": 1 << 20}
 STREAMED = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -230,12 +232,31 @@ def _delimiter(head: str, told: str | None) -> str:
     return told or named or find_delimiter(rest)
 
 
+class _Bounded(io.TextIOBase):
+    """Passes characters on. Raises DataError where a few rows have so many that a quote must be left open."""
+
+    def __init__(self, stream: Trimmed, path: Path):
+        self.stream, self.path = stream, path
+        self.rows = self.taken = 0  # rows before, and characters after them
+
+    def read(self, size: int | None = -1) -> str:
+        text = self.stream.read(size)
+        self.taken += len(text)
+        if self.taken > MOST_BETWEEN:
+            raise DataError(
+                f"{self.path}: more than {MOST_BETWEEN:,} characters follow row {self.rows:,} without the end of a few "
+                "rows; is a quote left open there? Close it, or cut the texts"
+            )
+        return text
+
+
 def _delimited(source: Source, rows: int) -> Iterator[pd.DataFrame]:
     with characters(source.path, source.encoding) as text:
         _, head = without_separator_line(text.read(HEAD))
+        bounded = _Bounded(Trimmed(text, "\r\n", head), source.path)
         try:
             with pd.read_csv(
-                Trimmed(text, "\r\n", head),
+                bounded,
                 sep=source.delimiter,
                 header=None,
                 dtype=str,
@@ -248,6 +269,7 @@ def _delimited(source: Source, rows: int) -> Iterator[pd.DataFrame]:
                     if not names:
                         names, frame = named_columns(frame.iloc[0].tolist()), frame.iloc[1:]
                     frame.columns = pd.Index(names)
+                    bounded.rows, bounded.taken = bounded.rows + len(frame), 0
                     yield frame.reset_index(drop=True)
         except pd.errors.EmptyDataError as error:
             raise DataError(
