@@ -752,6 +752,29 @@ def test_lines_of_standard_input_become_a_folder(model, tmp_path):
     assert "holds parts of another job: inputs standard-input.jsonl sha256 was" in again.error
 
 
+def test_a_signal_while_standard_input_is_read_leaves_nothing(model, tmp_path):
+    """Kind: the process ends by the signal, and a copy of all lines stays in the temporary folder."""
+    (tmp_path / "temporary").mkdir()
+    told = [sys.executable, "-m", "sentimoe", "predict", "--model", model, "--output", tmp_path / "out"]
+    process = subprocess.Popen(
+        list(map(str, told)),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+    )
+    process.stdin.write(b"a text\n")
+    process.stdin.flush()
+    copies = (tmp_path / "temporary").glob("*/standard-input.jsonl")
+    while not any(copies):
+        assert process.poll() is None
+        time.sleep(0.1)
+        copies = (tmp_path / "temporary").glob("*/standard-input.jsonl")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and b"go on with: sentimoe predict" in said, said
+    assert not list((tmp_path / "temporary").glob("*/standard-input.jsonl"))
+
+
 @pytest.mark.parametrize("output", ["out", "out.csv"])
 def test_doubtful_rows_are_queued_across_parts(model, tmp_path, output):
     frame = rows(60).assign(prob_level="007")  # not one of ours

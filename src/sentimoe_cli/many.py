@@ -263,7 +263,7 @@ def lines_as_file(stream: IO[bytes], encoding: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard-input.jsonl"
         try:
-            with path.open("wb") as file:
+            with stopped_by_signals("sentimoe"), path.open("wb") as file:
                 lines = TextIOWrapper(stream, encoding or "utf-8", "sentimoe_mark", newline="\n")
                 for number, line in enumerate(lines):
                     text = line.removesuffix("\n").removesuffix("\r")
