@@ -98,8 +98,8 @@ class Engine:
     def stream(self, texts: Iterable[Any]) -> Iterator[Predictions]:
         """The same, chunk by chunk, for inputs that do not fit in memory; rows count from the first text of all.
 
-        The next chunk is read before this one is answered, and tokenised meanwhile. Over millions of texts memory grows,
-        since each size of a batch leaves holes; a call of `return_freed_memory` now and then gives them back.
+        The next chunk is read before this one is answered, and tokenised meanwhile. Over millions of texts memory
+        grows: each size of a batch leaves holes. A call of `return_freed_memory` now and then gives them back.
         """
         start = 0
         for chunk, windows in prepared_ahead(text_chunks(texts, TEXTS_PER_CHUNK), self.windows):
