@@ -14,6 +14,8 @@ from sentimoe.records import read_json
 
 from .added_domains import KINDS, NEW, SETS
 
+SEEDS = 3  # that the rule asks for
+
 
 def added_domains(folder: Path) -> dict[str, Any] | None:
     """Values of the template; None until a seed has run. Raises ConfigError for records that do not belong together."""
@@ -33,12 +35,16 @@ def added_domains(folder: Path) -> dict[str, Any] | None:
             raise ConfigError(f"{folder}: the rivals of seed {record['seed']} have another base; run them again")
     ours, theirs = (np.stack([each[kind].astype(int) for each in arrays]) for kind in ("experts", "lora"))
     labels = arrays[0]["labels"].astype(int)
+    difference = paired_bootstrap(labels, ours, theirs, metric="accuracy", paired_seeds=True)
+    decided = len(records) >= SEEDS
     return {
         "seeds": len(records),
+        "pays": difference["interval"][0] > 0 if decided else None,
+        "old_before": _mean(record["rows"][0]["old"]["accuracy"] for record in records),
         "first": records[0],
         "rates": rates,
         "domains": [_domain(name, [record["domains"][name] for record in records]) for name in (*NEW, *SETS)],
-        "difference": paired_bootstrap(labels, ours, theirs, metric="accuracy", paired_seeds=True),
+        "difference": difference,
         "of_seeds": [float((a == labels).mean() - (b == labels).mean()) for a, b in zip(ours, theirs, strict=True)],
         "steps": _steps([record["rows"] for record in records], records, "accuracy", "known"),
         "sets": _steps([record["sets"] for record in records], records, "f1_weighted", "known_f1"),

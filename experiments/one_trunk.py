@@ -18,10 +18,11 @@ import pandas as pd
 from sentimoe import SentimentClassifier
 from sentimoe.bench.flops import gflops_per_text
 from sentimoe.data.tweets import TWEET_LABELS, load_tweets
-from sentimoe.evaluation import classification_metrics, interleaved, paired_bootstrap, ratio
+from sentimoe.errors import ConfigError
+from sentimoe.evaluation import classification_metrics, interleaved, paired_bootstrap, predicted_labels, ratio
 from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
-from sentimoe.records import read_json, write_json
+from sentimoe.records import read_json, write_json, written_aside
 from sentimoe.training import TrainConfig, train
 
 from .ready_data import SPLITS
@@ -29,7 +30,8 @@ from .ready_data import SPLITS
 TASKS = ("fdu-mtl", "tweets", "tweeteval-emotion", "sst5")
 OVERLAPS = ("mr",)  # a domain of fdu-mtl whose sentences are those of SST-5
 TOGETHER = "four-tasks"
-LIMITS = {"train": 8_000, "validation": 500}  # texts of each task; all test texts are read
+LIMITS = {"train": 4_000, "validation": 500}  # texts of each task; all test texts are read
+MOST_LOST, LEAST_RATIO = 0.01, 2.0  # of weighted F1, and how many times as fast as four models: the rule
 BACKBONE, EPOCHS, TOKENS, SEED, TIMED_TEXTS, ROUNDS = "all-MiniLM-L6-v2", 3, 128, 0, 256, 9
 ROWS: dict[str, dict[str, Any]] = {
     "dense": {"method": "full"},
@@ -50,14 +52,21 @@ def split_of(task: str, split: str, data_root: Path) -> pd.DataFrame:
 
 
 def write_tasks(data_root: Path, folder: Path) -> None:
-    """Write each task and all together as data sets."""
+    """Write each task and all together as data sets, and the test texts apart, as training need not read them.
+
+    Raises ConfigError where texts were written under other limits.
+    """
+    if (noted := folder / "limits.json").exists() and read_json(noted) != LIMITS:
+        raise ConfigError(f"{folder} was written with the limits {read_json(noted)}, not {LIMITS}; remove it")
     for split in SPLITS:
         parts = {task: split_of(task, split, data_root) for task in TASKS}
         for name, frame in (parts | {TOGETHER: pd.concat(list(parts.values()))}).items():
-            path = folder / name / f"{split}.parquet"
+            path = folder / "test" / f"{name}.parquet" if split == "test" else folder / name / f"{split}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
-                frame.to_parquet(path, index=False)
+                with written_aside(path) as partial:
+                    frame.to_parquet(partial, index=False)
+    write_json(noted, LIMITS)
 
 
 class Study:
@@ -68,10 +77,12 @@ class Study:
         write_tasks(data_root, work / "data")
 
     def run(self) -> None:
-        """Train, answer and measure what has no result yet."""
+        """Train, answer and measure what has no result yet. Raises ConfigError for a record of other settings."""
         self.results.mkdir(parents=True, exist_ok=True)
         for name, data, row in self.models():
             path = self.results / f"{name}.json"
+            if path.exists() and read_json(path)["settings"] != settings():
+                raise ConfigError(f"{path} has the settings {read_json(path)['settings']}, not {settings()}; remove it")
             if not path.exists():
                 write_json(path, self.measured(name, data, row))
                 self.progress(f"{name} is measured")
@@ -87,24 +98,30 @@ class Study:
         """A trained model, which is trained where it is missing."""
         folder = self.work / name
         if not (folder / "run.json").is_file():
+            if (self.results / f"{name}.json").exists():
+                raise ConfigError(f"{folder} is gone, and {name} is measured; remove the records, or give their --work")
             self.progress(f"{name}: training")
             config = TrainConfig(
                 model=BACKBONE, data=str(self.work / "data" / data), epochs=EPOCHS, max_length=TOKENS, seed=SEED,
-                **ROWS[row],
+                patience=0, save_minutes=2, **ROWS[row],
             )  # fmt: skip
             train(config, folder, resume=True)
         engine = SentimentClassifier.from_pretrained(folder, long_texts="truncate").engine
         assert isinstance(engine, Engine)
         return engine
 
+    def test(self, task: str) -> pd.DataFrame:
+        """Its test texts."""
+        return pd.read_parquet(self.work / "data" / "test" / f"{task}.parquet")
+
     def measured(self, name: str, data: str, row: str) -> dict[str, Any]:
         """Weighted F1 on the test texts of each task that a model knows, and the answers."""
         engine = self.engine(name, data, row)
-        record: dict[str, Any] = {"row": row, "data": data, "seed": SEED, "epochs": EPOCHS, "tokens": TOKENS}
+        record: dict[str, Any] = {"row": row, "data": data, "seed": SEED, "settings": settings()}
         record |= {"tasks": {}, "training_seconds": read_json(self.work / name / "run.json")["seconds"]["training"]}
         texts: list[str] = []
         for task in TASKS if data == TOGETHER else (data,):
-            frame = pd.read_parquet(self.work / "data" / task / "test.parquet")
+            frame = self.test(task)
             names = [label for label in engine.label_names if label.startswith(f"{task}: ")]
             found = of_task(engine, engine.predict_proba(frame["text"].tolist()), task)
             true = frame["label"].map(names.index).to_numpy()
@@ -112,7 +129,7 @@ class Study:
                 "f1_weighted": classification_metrics(true, found, names)["f1_weighted"],
                 "texts": len(true),
                 "labels": true.tolist(),
-                "predictions": found.argmax(axis=1).tolist(),
+                "predictions": predicted_labels(found).tolist(),
             }
             texts += frame["text"].tolist()
         record["gflops_per_text"] = gflops_per_text(engine, texts)
@@ -122,8 +139,7 @@ class Study:
     def cost(self) -> dict[str, Any]:
         """How long each trunk takes for all four answers, beside the four models in turn, on texts of all tasks."""
         engines = {name: self.engine(name, data, row) for name, data, row in self.models()}
-        frames = [pd.read_parquet(self.work / "data" / task / "test.parquet") for task in TASKS]
-        texts = [text for frame in frames for text in frame["text"][: TIMED_TEXTS // len(TASKS)]]
+        texts = [text for task in TASKS for text in self.test(task)["text"][: TIMED_TEXTS // len(TASKS)]]
 
         def four_models() -> None:
             for task in TASKS:
@@ -136,6 +152,11 @@ class Study:
         return {"texts": len(texts)} | {row: ratio(seconds["four models"], seconds[row]) for row in ROWS}
 
 
+def settings() -> dict[str, Any]:
+    """What all models have in common."""
+    return {"model": BACKBONE, "epochs": EPOCHS, "tokens": TOKENS, "limits": LIMITS}
+
+
 def of_task(engine: Engine, probabilities: np.ndarray, task: str) -> np.ndarray:
     """The probabilities `[B, C]` of all classes as those of a task, which sum to 1."""
     own = probabilities[:, [label.startswith(f"{task}: ") for label in engine.label_names]]
@@ -145,34 +166,53 @@ def of_task(engine: Engine, probabilities: np.ndarray, task: str) -> np.ndarray:
 def one_trunk(results: Path) -> dict[str, Any]:
     """What docs/where-experts-pay.md shows: each task alone and on each trunk, with the difference to alone, and cost.
 
-    Nothing before all of it is there.
+    Nothing before the single models and the dense trunk are there. Raises ConfigError for records of unlike texts.
     """
     stored = {path.stem: read_json(path) for path in (results / "one-trunk").glob("*.json")}
-    if len(stored) < len(TASKS) + len(ROWS) + 1:
+    trunks = {row: stored[f"{TOGETHER}-{row}"] for row in ROWS if f"{TOGETHER}-{row}" in stored}
+    if "dense" not in trunks or not {f"{task}-alone" for task in TASKS} <= stored.keys():
         return {}
     rows = []
     for task in TASKS:
         alone = stored[f"{task}-alone"]["tasks"][task]
         row: dict[str, Any] = {"task": task, "texts": alone["texts"], "alone": alone["f1_weighted"], "trunks": {}}
-        for kind in ROWS:
-            found = stored[f"{TOGETHER}-{kind}"]["tasks"][task]
-            labels, ours, theirs = (np.asarray(each) for each in (
-                alone["labels"], found["predictions"], alone["predictions"]
-            ))  # fmt: skip
+        for kind, trunk in trunks.items():
+            found = trunk["tasks"][task]
+            if found["labels"] != alone["labels"] or trunk["settings"] != stored[f"{task}-alone"]["settings"]:
+                raise ConfigError(f"{results}: {task}-alone and {TOGETHER}-{kind} read unlike texts; run one again")
+            labels, ours, theirs = map(np.asarray, (alone["labels"], found["predictions"], alone["predictions"]))
             row["trunks"][kind] = {
                 "f1_weighted": found["f1_weighted"],
                 "difference": paired_bootstrap(labels, ours, theirs, metric="f1_weighted"),
             }
         rows.append(row)
+    found = {"rows": rows, "cost": stored.get("cost"), "settings": trunks["dense"]["settings"]}
+    found |= {
+        "trunks": {
+            kind: {"gflops": each["gflops_per_text"], "seconds": each["training_seconds"]}
+            for kind, each in trunks.items()
+        }
+    }
+    return found | {"hardware": trunks["dense"]["hardware"], "experts": _experts(trunks)} | verdict(found)
+
+
+def _experts(trunks: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracy on all test texts, experts minus dense; None before both are there."""
+    if "gated" not in trunks:
+        return None
     labels, gated, dense = (
-        np.concatenate([np.asarray(stored[f"{TOGETHER}-{row}"]["tasks"][task][key]) for task in TASKS])
+        np.concatenate([np.asarray(trunks[row]["tasks"][task][key]) for task in TASKS])
         for row, key in (("dense", "labels"), ("gated", "predictions"), ("dense", "predictions"))
     )
-    experts = paired_bootstrap(labels, gated, dense, metric="accuracy")
-    return {
-        "rows": rows,
-        "experts": experts,
-        "cost": stored["cost"],
-        "epochs": EPOCHS,
-        "hardware": stored["cost"]["hardware"],
+    return paired_bootstrap(labels, gated, dense, metric="accuracy")
+
+
+def verdict(found: dict[str, Any]) -> dict[str, Any]:
+    """By the rule: which trunks hold F1 on every task, and are fast enough; none of them before the cost is there."""
+    holding = {
+        kind: all(row["trunks"][kind]["difference"]["difference"] >= -MOST_LOST for row in found["rows"])
+        for kind in found["rows"][0]["trunks"]
     }
+    cost = found["cost"]
+    built = [kind for kind, holds in holding.items() if cost and holds and cost[kind]["ratio"] > LEAST_RATIO]
+    return {"holding": holding, "built": built}

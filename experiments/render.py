@@ -114,6 +114,7 @@ def templates() -> Environment:
         "signed": lambda value: f"{100 * value:+.2f}",
         "p": lambda value: "-" if value is None else f"{value:.2g}",
         "three": lambda value: "-" if value is None else f"{value:.3f}",
+        "thousands": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:.2f}",
         "processor": lambda row: ", ".join([row["processor"], *row.get("bfloat16", [])]),
         "made_in": made_in,

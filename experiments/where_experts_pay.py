@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sentimoe.evaluation import paired_bootstrap
+from sentimoe.errors import ConfigError
+from sentimoe.evaluation import holm, paired_bootstrap, paired_t
 from sentimoe.records import read_json
 
 from .domains import LEFT_OUT
-from .many_texts import BATCH_SIZES, FACTORS, ROWS, TUNED, TUNING_SEEDS, TUNING_SIZE
+from .many_texts import BATCH_SIZES, FACTORS, ROWS, SEEDS, TUNED, TUNING_SEEDS, TUNING_SIZE
 from .tables import Results, Stored, paired
 
 RESAMPLES, MODEL, DATA = 2000, "all-MiniLM-L6-v2", "tweeteval-emotion"
@@ -24,11 +25,15 @@ DOMAIN_ROWS = (
     ("LoRA", "fdu-mtl", "lora", "default"),
     ("dense, trained on eight of the domains", "fdu-mtl-of-eight", "full", "default"),
 )
+EXPERTS = ("plain-1-of-8", "gated-2-of-4")  # of which the rule speaks
 ALONE = (("a dense model of each domain", "full"), ("LoRA of each domain", "lora"))
 
 
 def many_texts(folder: Path) -> dict[str, Any]:
-    """Students by number of texts, each beside the dense one and the one that was trained longer; and rate trials."""
+    """Students by number of texts, each beside the dense one and the one that was trained longer; and rate trials.
+
+    Raises ConfigError where the seeds of a row were not trained alike.
+    """
     paths = sorted(folder.glob(f"students/{DATA}__*.json"))
     records = [(read_json(path), np.load(path.with_suffix(".npz"))) for path in paths]
     found: dict[tuple[int, str], dict[int, Any]] = {}
@@ -37,6 +42,9 @@ def many_texts(folder: Path) -> dict[str, Any]:
             "kl": answers["kl"].astype(np.float64), "predictions": answers["predictions"].astype(int),
             "labels": answers["labels"].astype(int) if "labels" in answers else None,
         }  # fmt: skip
+    for (count, kind), seeds in found.items():
+        if len({_how(each) for each in seeds.values()}) > 1:
+            raise ConfigError(f"{folder}: the seeds of {kind} on {count:,} texts were trained unlike each other")
     rows = [
         {
             "size": size,
@@ -69,7 +77,51 @@ def many_texts(folder: Path) -> dict[str, Any]:
         if (own := [each for each in trials if each["row"] == row])
         for best in [min(own, key=lambda each: each["kl"])["factor"]]
     ]
-    return {"rows": rows, "trials": trials, "held_out": held_out, "tuning_size": TUNING_SIZE}
+    bends = {row: bend for row in TUNED if (bend := _bend([each for each in trials if each["row"] == row]))}
+    told = {"trials": trials, "held_out": held_out, "bends": bends, "tuning_size": TUNING_SIZE}
+    return told | {
+        "rows": rows,
+        "verdicts": verdicts(rows),
+        "machines": sorted({_machine(each) for each, _ in records}),
+    }
+
+
+def _how(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What the seeds of a row have in common."""
+    return (*(record[key] for key in ("learning_rate", "epochs", "batch_size")), _machine(record))
+
+
+def _bend(trials: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """The factor at which a parabola through three trials is lowest, in doublings, and how much lower it is there."""
+    if len(trials) != 3:
+        return None
+    doublings, scores = np.log2([each["factor"] for each in trials]), np.array([each["kl"] for each in trials])
+    curve = np.polynomial.Polynomial.fit(doublings, scores, 2).convert()
+    if curve.coef[2] <= 0:
+        return None
+    lowest = -curve.coef[1] / (2 * curve.coef[2])
+    return {"factor": float(2**lowest), "gain": float(scores.min() - curve(lowest))}
+
+
+def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By the rule, for each row of experts and size that has all seeds beside both dense rows: whether they pay.
+
+    p: the larger one of both paired t tests over seeds, corrected for all these (Holm).
+    """
+    found = []
+    for row in rows:
+        less = list(row["less"].values())
+        if (
+            row["row"] not in EXPERTS
+            or len(less) < 2
+            or any(each is None or each["seeds"] < len(SEEDS) for each in less)
+        ):
+            continue
+        excluded = all(each["interval"][0] > 0 for each in less)
+        p = max(1.0 if each["p_value"] is None else each["p_value"] for each in less)
+        found.append({"row": row["row"], "size": row["size"], "excluded": excluded, "p": p})
+    corrected = holm([each["p"] for each in found])
+    return [each | {"p": p, "pays": each["excluded"] and p < 0.05} for each, p in zip(found, corrected, strict=True)]
 
 
 def _trials(folder: Path, row: str, factor: float) -> list[dict[str, Any]]:
@@ -94,7 +146,12 @@ def gain(dense: dict[int, Any], runs: dict[int, Any]) -> dict[str, Any] | None:
         of = generator.integers(len(seeds), size=max(1, len(seeds) - 1))
         drawn[index] = less[of][:, texts].mean()
     low, high = np.quantile(drawn, [0.025, 0.975])
-    found = {"difference": float(less.mean()), "interval": [float(low), float(high)], "seeds": len(seeds)}
+    of_seeds = less.mean(axis=1).tolist()
+    tested = paired_t(
+        [float(dense[seed]["kl"].mean()) for seed in seeds], [float(runs[seed]["kl"].mean()) for seed in seeds]
+    )
+    found: dict[str, Any] = {"difference": float(less.mean()), "interval": [float(low), float(high)]}
+    found |= {"seeds": len(seeds), "of_seeds": of_seeds, "p_value": tested["p_value"]}
     labels = next((run["labels"] for run in runs.values() if run.get("labels") is not None), None)
     if labels is not None:
         ours, theirs = (np.stack([each[seed]["predictions"] for seed in seeds]) for each in (runs, dense))

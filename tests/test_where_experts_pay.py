@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,17 +13,20 @@ import torch
 from backbone import write_backbone
 from tiny import sparse
 
-from experiments import added_domains, added_rivals, added_steps, one_trunk
+from experiments import added_domains, added_rivals, added_steps, one_trunk, where_experts_pay
+from experiments import many_texts as many
 from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
 from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
 from experiments.tables import Stored
-from experiments.where_experts_pay import MODEL, gain, left_out, many_texts
+from experiments.where_experts_pay import MODEL, gain, left_out, many_texts, verdicts
 from sentimoe.data import dataset_from_texts
 from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
+
+NOTHING = many_texts(Path("nowhere"))
 
 
 def test_the_divergence_is_that_of_scipy_and_zero_for_the_teacher_itself():
@@ -75,6 +79,7 @@ def test_students_of_another_data_set_are_no_students_of_this_one(tmp_path):
     """Kind: one key for both, and a gain that is the difference of other texts under another teacher."""
     (tmp_path / "students").mkdir()
     record = {"size": 3000, "seed": 0, "learning_rate": 1e-4, "gflops_per_text": 1, "parameters": 9}
+    record |= {"epochs": 2, "batch_size": 32, "hardware": {"processor": "one"}}
     record |= {"held_out": {"kl": 0.1}, "test": {"f1_weighted": 0.5}}
     for data, row, kl in (("sst5", "dense", 9.0), ("tweeteval-emotion", "dense", 0.3), ("sst5", "gated-2-of-4", 9.0)):
         path = tmp_path / "students" / f"{data}__{row}__n3000__s0.json"
@@ -82,9 +87,111 @@ def test_students_of_another_data_set_are_no_students_of_this_one(tmp_path):
         np.savez(path.with_suffix(".npz"), kl=np.full(9, kl), predictions=np.zeros(9), labels=np.zeros(9))
     (row,) = many_texts(tmp_path)["rows"]
     assert row["row"] == "dense"
+    again = tmp_path / "students" / "tweeteval-emotion__dense__n3000__s1.json"
+    write_json(again, record | {"seed": 1, "data": "tweeteval-emotion", "row": "dense", "hardware": {"gpu": "H100"}})
+    np.savez(again.with_suffix(".npz"), kl=np.full(9, 0.3), predictions=np.zeros(9), labels=np.zeros(9))
+    with pytest.raises(ConfigError, match="the seeds of dense on 3,000 texts were trained unlike each other"):
+        many_texts(tmp_path)
     better = {0: {"kl": np.zeros(9), "predictions": np.zeros(9, dtype=int), "labels": np.zeros(9, dtype=int)}}
     worse = {0: {"kl": np.zeros(9), "predictions": np.ones(9, dtype=int), "labels": None}}
     assert gain(worse, better)["f1"]["difference"] == 1
+
+
+def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
+    def row(name, size, *less):
+        keys = ("interval", "p_value", "seeds")
+        told = [None if each is None else dict(zip(keys, each, strict=True)) for each in less]
+        return {"row": name, "size": size, "less": dict(zip(("dense", "dense-longer"), told, strict=False))}
+
+    above, below = [0.001, 0.002], [-0.001, 0.002]
+    rows = [
+        row("dense-longer", 3_000, (above, 0.001, 3)),  # of which the rule does not speak
+        row("gated-2-of-4", 3_000, (above, 0.001, 3), (above, 0.004, 3)),
+        row("plain-1-of-8", 3_000, (above, 0.001, 3), (below, 0.001, 3)),
+        row("gated-2-of-4", 20_000, (above, 0.001, 3), (above, 0.03, 3)),
+        row("plain-1-of-8", 20_000, (above, 0.001, 3), (above, 0.001, 2)),  # a seed is missing
+        row("plain-1-of-8", 91_996, (above, 0.001, 3), None),
+    ]
+    found = verdicts(rows)
+    assert [(each["row"], each["size"], each["pays"]) for each in found] == [
+        ("gated-2-of-4", 3_000, True), ("plain-1-of-8", 3_000, False), ("gated-2-of-4", 20_000, True)
+    ]  # fmt: skip
+    assert [each["p"] for each in found] == pytest.approx([0.008, 0.003, 0.03])
+    rows[3]["less"]["dense-longer"]["p_value"] = 0.06
+    assert not verdicts(rows)[2]["pays"]
+    rows[3]["less"]["dense-longer"]["p_value"] = None  # equal differences: nothing to judge by
+    assert not verdicts(rows)[2]["pays"]
+
+
+def test_undeclared_students_are_refused_before_work(tmp_path):
+    study = Study(tmp_path, tmp_path / "work", tmp_path, print)
+    for cell, said in (
+        (Cell("tweeteval-emotion", "plain", 3_000, 2), "row 'plain' is not declared; choose among dense, "),
+        (Cell("tweeteval-emotion", "dense", 5, 2), "size 5 is not declared; choose among 3000, 20000, 91996"),
+        (Cell("imdb", "dense", 3_000, 2), "data 'imdb' is not declared"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            study.run("tweeteval-emotion", [cell])
+
+
+def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
+    """From trials to the figures of the page, on a tiny model."""
+    backbone = write_backbone(tmp_path / "backbone")
+    small = {"STUDENT": backbone, "HELD_OUT": 10, "CHOICE": 8, "POOL_SIZE": 42, "TUNING_SIZE": 20, "FACTORS": (1.0,)}
+    small |= {"BATCH_SIZES": {20: 8}, "TUNING_SEEDS": (0,), "TUNED": ("dense", "gated-2-of-4"), "TOKENS": 16}
+    for name, value in small.items():
+        monkeypatch.setattr(many, name, value)
+        if hasattr(where_experts_pay, name):
+            monkeypatch.setattr(where_experts_pay, name, value)
+    (tmp_path / "tweeteval-emotion").mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [{"text": f"{split} {i} {'wxyz'[i % 4] * 3}", "label": i % 4} for i in range(16)]
+        pd.DataFrame(rows).to_parquet(tmp_path / "tweeteval-emotion" / f"{split}.parquet")
+    pd.DataFrame({"text": [f"a tweet {i}" for i in range(60)]}).to_parquet(tmp_path / "tweets-unlabelled.parquet")
+    results = tmp_path / "results"
+    results.mkdir()
+    answers = np.random.default_rng(0).dirichlet(np.ones(4), size=42).astype(np.float16)
+    np.savez(results / "tweeteval-emotion__teacher.npz", probabilities=answers, f1_weighted=[0.8])
+    study, real, folders = Study(tmp_path, tmp_path / "work", results, print), many.fit, []
+    cells = [Cell("tweeteval-emotion", row, 20, seed) for seed in (2, 3) for row in ("dense", "dense-longer")]
+    cells.append(Cell("tweeteval-emotion", "gated-2-of-4", 20, 2))
+
+    def killed(ready, folder, resume):
+        done = real(ready, folder, resume=resume)
+        folders.append(folder)
+        if len(folders) == 3:  # the first student, after two trials
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(many, "fit", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.run("tweeteval-emotion", cells)
+    (left,) = (tmp_path / "work" / ".unfinished").iterdir()
+    assert left.name == cells[0].name and list((left / "checkpoints").iterdir())
+    monkeypatch.setattr(
+        many, "fit", lambda ready, folder, resume: (folders.append(folder), real(ready, folder, resume))[1]
+    )
+    study.run("tweeteval-emotion", cells)
+    assert folders[3] == folders[2] and not list((tmp_path / "work" / ".unfinished").iterdir())
+    history = [read_json(study.path(cell)) for cell in cells]
+    assert [each["row"] for each in history[:2]] == ["dense", "dense-longer"] and history[1]["epochs"] == 3
+    told = many_texts(results)
+    assert [(row["row"], row["seeds"]) for row in told["rows"]] == [
+        ("dense", 2),
+        ("dense-longer", 2),
+        ("gated-2-of-4", 1),
+    ]
+    assert told["verdicts"] == [] and len(told["machines"]) == 1
+    shown = {"domains": [], "drawn": False, "left_out": None, "trunk": None, "added": None, "first": None}
+    page = templates().get_template("where-experts-pay.md.jinja").render(many=told, **shown)
+    assert "| 20 | gated-2-of-4 | 1 |" in page and "; 1 pairs)" in page
+    assert [path.stem for path in study.work.glob("*.parquet")] == ["tweeteval-emotion__texts"]
+    monkeypatch.setitem(many.BATCH_SIZES, 20, 4)
+    with pytest.raises(ConfigError, match=r"was made with .*'batch_size': 8.*remove it"):
+        study.run("tweeteval-emotion", cells)
+    pd.DataFrame({"text": [f"another {i}" for i in range(42)]}).to_parquet(next(study.work.glob("*.parquet")))
+    with pytest.raises(ConfigError, match="the texts are not those of"):
+        study.run("tweeteval-emotion", cells)
 
 
 def test_the_picture_shows_gains_of_two_sizes_or_is_not_drawn(tmp_path):
@@ -201,9 +308,8 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     assert found["domains"][0]["experts"]["score"] == pytest.approx(np.mean(known))
     first = next(row for row in found["steps"] if (row["kind"], row["added"]) == ("experts", "mr"))
     assert first["known"] == pytest.approx(np.mean(known))
-    nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=None, added=found, first=None)
+    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=None, added=found, first=None)
     assert len(found["of_seeds"]) == 2
     assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
     chosen = tmp_path / "results" / "domains" / "added-rates.json"
@@ -247,6 +353,7 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
     study = one_trunk.Study(tmp_path, tmp_path / "work", tmp_path / "results", print)
     assert one_trunk.one_trunk(tmp_path / "results") == {}
     study.run()
+    assert not list((tmp_path / "work" / "data").glob("*-*/test.parquet"))
     together = pd.read_parquet(tmp_path / "work" / "data" / "four-tasks" / "train.parquet")
     assert together["label"].str.partition(": ")[0].value_counts().to_dict() == dict.fromkeys(one_trunk.TASKS, 60)
     assert not together["text"].str.startswith("a film").any() and together["label"].nunique() == 14
@@ -259,7 +366,33 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
     for trunk in stars["trunks"].values():
         assert trunk["difference"]["mean_a"] == pytest.approx(trunk["f1_weighted"])
         assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
-    nothing = {"rows": [], "trials": [], "held_out": [], "tuning_size": 1}
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=nothing, domains=[], drawn=False, left_out=None, trunk=told, added=None, first=None)
-    assert "| sst5 | 40 |" in page and "All four answers to a text" in page
+    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=told, added=None, first=None)
+    assert "| sst5 | 40 |" in page and "All four answers to a text" in page and "By the rule, " in page
+    for name in ("four-tasks-gated", "cost"):
+        (tmp_path / "results" / "one-trunk" / f"{name}.json").unlink()
+    half = one_trunk.one_trunk(tmp_path / "results")
+    assert half["experts"] is None and list(half["rows"][0]["trunks"]) == ["dense"] and half["built"] == []
+    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=half, added=None, first=None)
+    assert "dense trunk" in page and "| trunk with experts" not in page
+    shutil.rmtree(tmp_path / "work" / "sst5-alone")
+    with pytest.raises(ConfigError, match="sst5-alone is gone, and sst5-alone is measured"):
+        study.engine("sst5-alone", "sst5", "dense")
+    monkeypatch.setattr(one_trunk, "EPOCHS", 2)
+    with pytest.raises(ConfigError, match="has the settings"):
+        study.run()
+    monkeypatch.setattr(one_trunk, "LIMITS", {"train": 70})
+    with pytest.raises(ConfigError, match="was written with the limits"):
+        one_trunk.Study(tmp_path, tmp_path / "work", tmp_path / "results", print)
+
+
+def test_a_trunk_is_built_if_it_holds_every_task_in_less_than_half_the_time():
+    def decided(dense, gated, ratio):
+        rows = [
+            {"trunks": {kind: {"difference": {"difference": each}} for kind, each in (("dense", a), ("gated", b))}}
+            for a, b in ((0.02, 0.0), (dense, gated))
+        ]
+        return one_trunk.verdict({"rows": rows, "cost": {"dense": {"ratio": ratio}, "gated": {"ratio": 2.5}}})["built"]
+
+    assert decided(-0.01, -0.011, 4.0) == ["dense"] and decided(-0.02, 0.0, 4.0) == ["gated"]
+    assert decided(0.015, -0.02, 1.9) == []
