@@ -54,26 +54,6 @@ def added_domains(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def first_record(path: Path) -> dict[str, Any] | None:
-    """Values of the page until a seed has run: the one record of the study before this one; None without it."""
-    if not path.exists():
-        return None
-    record = read_json(path)
-    domains = {name: {"base": None, "experts": None} | row for name, row in record["domains"].items()}
-    steps = []
-    for row in record["rows"]:
-        if not (added := row["added"]):
-            continue
-        own = [row["domains"][name] for name in added]
-        means = {key: _mean(each[key] for each in own) for key in ("known", "found")}
-        means |= {"routed": _mean(each["accuracy"] for each in own)}
-        means |= {"before": _mean(domains[name]["base"] for name in added)}
-        steps.append({"kind": row["kind"], "added": ", ".join(added), "old": row["old"]} | means)
-    for row in record["sequential"]:
-        row["mean"] = _mean(each["accuracy"] for each in row["domains"].values())
-    return {"record": record | {"domains": domains}, "steps": steps}
-
-
 def _domain(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A domain by itself."""
     measure = "f1_weighted" if name in SETS else "accuracy"

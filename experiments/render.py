@@ -12,7 +12,7 @@ from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_text
 
 from .ablation_picture import ablation_picture
-from .added_steps import added_domains, first_record
+from .added_steps import added_domains
 from .compression import compressions
 from .gain_picture import gain_picture
 from .interpretability import interpretability
@@ -92,7 +92,6 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         pays["left_out"] = left_out(results, read_json(places)) if places.exists() else None
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         pays["added"] = added_domains(results_folder / "domains")
-        pays["first"] = first_record(results_folder / "domains" / "added.json")
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)
         write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)

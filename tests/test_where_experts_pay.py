@@ -182,7 +182,7 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
         ("gated-2-of-4", 1),
     ]
     assert told["verdicts"] == [] and len(told["machines"]) == 1
-    shown = {"domains": [], "drawn": False, "left_out": None, "trunk": None, "added": None, "first": None}
+    shown = {"domains": [], "drawn": False, "left_out": None, "trunk": None, "added": None}
     page = templates().get_template("where-experts-pay.md.jinja").render(many=told, **shown)
     assert "| 20 | gated-2-of-4 | 1 |" in page and "; 1 pairs)" in page
     assert [path.stem for path in study.work.glob("*.parquet")] == ["tweeteval-emotion__texts"]
@@ -309,7 +309,7 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     first = next(row for row in found["steps"] if (row["kind"], row["added"]) == ("experts", "mr"))
     assert first["known"] == pytest.approx(np.mean(known))
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=None, added=found, first=None)
+    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=None, added=found)
     assert len(found["of_seeds"]) == 2
     assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
     chosen = tmp_path / "results" / "domains" / "added-rates.json"
@@ -367,13 +367,13 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
         assert trunk["difference"]["mean_a"] == pytest.approx(trunk["f1_weighted"])
         assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
     template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=told, added=None, first=None)
+    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=told, added=None)
     assert "| sst5 | 40 |" in page and "All four answers to a text" in page and "By the rule, " in page
     for name in ("four-tasks-gated", "cost"):
         (tmp_path / "results" / "one-trunk" / f"{name}.json").unlink()
     half = one_trunk.one_trunk(tmp_path / "results")
     assert half["experts"] is None and list(half["rows"][0]["trunks"]) == ["dense"] and half["built"] == []
-    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=half, added=None, first=None)
+    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=half, added=None)
     assert "dense trunk" in page and "| trunk with experts" not in page
     shutil.rmtree(tmp_path / "work" / "sst5-alone")
     with pytest.raises(ConfigError, match="sst5-alone is gone, and sst5-alone is measured"):
