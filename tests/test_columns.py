@@ -71,7 +71,7 @@ def test_bytes_that_are_no_character_beside_the_texts_are_counted(model, tmp_pat
     told += ["--encoding", "utf-8"]
     done = invoke(*told)
     assert done.exit_code == 0, done.stderr
-    assert "(100 in city); U+FFFD stands there" in done.stderr and "400 have a label" in done.stderr
+    assert "(100 in city); U+FFFD replaces them" in done.stderr and "400 have a label" in done.stderr
     assert "row 201: undecodable" in done.stderr
     found = (tmp_path / f"out.{suffix}").read_text(encoding="utf-8")
     assert found.count("K\ufffdln") == 50 and found.count("M\ufffdnchen") == 50
