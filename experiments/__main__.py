@@ -117,16 +117,18 @@ def many_texts(
     check_folder(work)
     from experiments.many_texts import BATCH_SIZES, POOLS, ROWS, SEEDS, Cell, Study
     from sentimoe_cli.show import prepare_process
+    from sentimoe_cli.stopping import stopped_by_signals
 
     prepare_process()
-    for name in data or POOLS:
-        cells = [
-            Cell(name, kind, count, number)
-            for number in seed or SEEDS
-            for count in size or BATCH_SIZES
-            for kind in row or ROWS
-        ]
-        Study(data_root, work, results, say).run(name, cells)
+    with stopped_by_signals("python -m experiments") as stop:
+        for name in data or POOLS:
+            cells = [
+                Cell(name, kind, count, number)
+                for number in seed or SEEDS
+                for count in size or BATCH_SIZES
+                for kind in row or ROWS
+            ]
+            Study(data_root, work, results, say, stop).run(name, cells)
 
 
 @app.command("domains")
@@ -163,13 +165,15 @@ def add_domains(
     from experiments.added_domains import Study
     from experiments.added_rivals import run_rivals
     from sentimoe_cli.show import prepare_process
+    from sentimoe_cli.stopping import stopped_by_signals
 
     prepare_process()
-    for number in seed or [0]:
-        study = Study(data_root, work, results, say, number)
-        study.run()
-        if rivals:
-            run_rivals(study)
+    with stopped_by_signals("python -m experiments") as stop:
+        for number in seed or [0]:
+            study = Study(data_root, work, results, say, number, stop)
+            study.run()
+            if rivals:
+                run_rivals(study)
 
 
 @app.command("one-trunk")
@@ -183,9 +187,11 @@ def one_trunk(
     check_folder(work)
     from experiments.one_trunk import Study
     from sentimoe_cli.show import prepare_process
+    from sentimoe_cli.stopping import stopped_by_signals
 
     prepare_process()
-    Study(data_root, work, results, say).run()
+    with stopped_by_signals("python -m experiments") as stop:
+        Study(data_root, work, results, say, stop).run()
 
 
 @app.command("compression")

@@ -36,7 +36,7 @@ from sentimoe.inference.domain_folder import weights_hash
 from sentimoe.inference.routed import Domain, routed
 from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json, written_aside
-from sentimoe.training import TrainConfig, train
+from sentimoe.training import Stop, TrainConfig, train
 
 from .domains import write_domains
 
@@ -52,11 +52,12 @@ EPOCHS, TOKENS, MAX_MOVED, LAYERS, TIMED_TEXTS = 3, 128, 0.05, 2, 256
 
 
 class Study:
-    """work: keeps data, bases and tops, those of each seed in folders of their own."""
+    """work: keeps data, bases and tops, those of each seed in folders of their own. stop: of the training of a base."""
 
     def __init__(
-        self, data_root: Path, work: Path, results: Path, progress: Callable[[str], None], seed: int = 0
-    ) -> None:
+        self, data_root: Path, work: Path, results: Path, progress: Callable[[str], None], seed: int = 0,
+        stop: Stop | None = None,
+    ) -> None:  # fmt: skip
         self.chosen = results / "domains" / "added-rates.json"
         if seed != 0 and not self.chosen.exists():
             raise ConfigError(f"{self.chosen} is not there; run seed 0 first, which chooses the learning rates")
@@ -76,7 +77,7 @@ class Study:
                 model=BACKBONE, data=str(work / "data" / "fdu-mtl-of-eight"), method="full", epochs=EPOCHS,
                 max_length=TOKENS, seed=seed,
             )  # fmt: skip
-            train(config, self.base, resume=True)
+            train(config, self.base, resume=True, stop=stop)
         self._check_base()
         classifier = SentimentClassifier.from_pretrained(self.base, long_texts="truncate")
         self.model, self.tokenizer = classifier.model, classifier.tokenizer

@@ -30,7 +30,7 @@ from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
 from sentimoe.methods import save_adapted
 from sentimoe.records import read_json, write_json, written_aside
-from sentimoe.training import Prepared, TrainConfig, finished, fit, prepare, train_model
+from sentimoe.training import Prepared, Stop, TrainConfig, finished, fit, prepare, train_model
 from sentimoe.training.distillation import NO_LABEL, Distillation
 from sentimoe.training.kept_answers import TeacherAnswers
 
@@ -100,12 +100,13 @@ class Parts(NamedTuple):
 
 
 class Study(NamedTuple):
-    """Where the data lie, where teachers answer, and where results go."""
+    """Where the data lie, where teachers answer, and where results go. stop: looked at between steps."""
 
     data_root: Path
     work: Path
     results: Path
     progress: Callable[[str], None]
+    stop: Stop | None = None
 
     def run(self, data: str, cells: list[Cell]) -> None:
         """Teach, choose rates and train what has no result yet and no other process is at."""
@@ -251,7 +252,7 @@ class Study(NamedTuple):
             shutil.rmtree(unfinished)
         unfinished.mkdir(parents=True, exist_ok=True)
         write_json(unfinished / "begun.json", begun)
-        fitted = fit(ready, unfinished, resume=True)
+        fitted = fit(ready, unfinished, resume=True, stop=self.stop)
         if cell.row == "lora" and cell.size == max(BATCH_SIZES):
             save_adapted(ready.model, ready.tokenizer, self.work / f"{cell.name}__adapter")
         engine = Engine(

@@ -23,7 +23,7 @@ from sentimoe.evaluation import classification_metrics, interleaved, paired_boot
 from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
 from sentimoe.records import read_json, write_json, written_aside
-from sentimoe.training import TrainConfig, train
+from sentimoe.training import Stop, TrainConfig, train
 
 from .ready_data import SPLITS
 
@@ -70,10 +70,12 @@ def write_tasks(data_root: Path, folder: Path) -> None:
 
 
 class Study:
-    """work: keeps data and models."""
+    """work: keeps data and models. stop: looked at between the steps of a training."""
 
-    def __init__(self, data_root: Path, work: Path, results: Path, progress: Callable[[str], None]):
-        self.work, self.results, self.progress = work, results / "one-trunk", progress
+    def __init__(
+        self, data_root: Path, work: Path, results: Path, progress: Callable[[str], None], stop: Stop | None = None
+    ):
+        self.work, self.results, self.progress, self.stop = work, results / "one-trunk", progress, stop
         write_tasks(data_root, work / "data")
 
     def run(self) -> None:
@@ -105,7 +107,7 @@ class Study:
                 model=BACKBONE, data=str(self.work / "data" / data), epochs=EPOCHS, max_length=TOKENS, seed=SEED,
                 patience=0, save_minutes=2, **ROWS[row],
             )  # fmt: skip
-            train(config, folder, resume=True)
+            train(config, folder, resume=True, stop=self.stop)
         engine = SentimentClassifier.from_pretrained(folder, long_texts="truncate").engine
         assert isinstance(engine, Engine)
         return engine

@@ -156,8 +156,8 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
     cells = [Cell("tweeteval-emotion", row, 20, seed) for seed in (2, 3) for row in ("dense", "dense-longer")]
     cells.append(Cell("tweeteval-emotion", "gated-2-of-4", 20, 2))
 
-    def killed(ready, folder, resume):
-        done = real(ready, folder, resume=resume)
+    def killed(ready, folder, **how):
+        done = real(ready, folder, **how)
         folders.append(folder)
         if len(folders) == 3:  # the first student, after two trials
             raise KeyboardInterrupt
@@ -169,7 +169,7 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
     (left,) = (tmp_path / "work" / ".unfinished").iterdir()
     assert left.name == cells[0].name and list((left / "checkpoints").iterdir())
     monkeypatch.setattr(
-        many, "fit", lambda ready, folder, resume: (folders.append(folder), real(ready, folder, resume))[1]
+        many, "fit", lambda ready, folder, **how: (folders.append(folder), real(ready, folder, **how))[1]
     )
     study.run("tweeteval-emotion", cells)
     assert folders[3] == folders[2] and not list((tmp_path / "work" / ".unfinished").iterdir())
