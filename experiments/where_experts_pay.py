@@ -106,7 +106,8 @@ def _bend(trials: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """By the rule, for each row of experts and size that has all seeds beside both dense rows: whether they pay.
 
-    p: the larger one of both paired t tests over seeds, corrected for all these (Holm).
+    p: the larger one of both paired t tests over seeds, corrected (Holm) for all that are declared. Those that are
+    missing count with p = 1, so that "pays" stays true when they are done.
     """
     found = []
     for row in rows:
@@ -120,8 +121,9 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         excluded = all(each["interval"][0] > 0 for each in less)
         p = max(1.0 if each["p_value"] is None else each["p_value"] for each in less)
         found.append({"row": row["row"], "size": row["size"], "excluded": excluded, "p": p})
-    corrected = holm([each["p"] for each in found])
-    return [each | {"p": p, "pays": each["excluded"] and p < 0.05} for each, p in zip(found, corrected, strict=True)]
+    missing = len(EXPERTS) * len(BATCH_SIZES) - len(found)
+    corrected = holm([each["p"] for each in found] + [1.0] * missing)
+    return [each | {"p": p, "pays": each["excluded"] and p < 0.05} for each, p in zip(found, corrected, strict=False)]
 
 
 def _trials(folder: Path, row: str, factor: float) -> list[dict[str, Any]]:

@@ -302,6 +302,8 @@ def test_a_predictor_takes_the_batches_of_other_tools(model):
     assert list(arrays)[:5] == ["text", "input_label", "weight", "label", "score"]
     assert arrays["text"].tolist() == typed["text"].tolist() and arrays["input_label"].tolist() == [2**53 + 1, None, 3]
     assert arrays["weight"].dtype == np.int32 and arrays["reason"].tolist() == [None, "blank", None]
+    with pytest.raises(ConfigError, match=r"of unequal lengths \(text 2, id 1\)"):
+        made({"text": ["a", "b"], "id": [1]})
     with pytest.raises(ConfigError, match='no column "text"; the columns are a'):
         made(pd.DataFrame({"a": ["b"]}))
     with pytest.raises(ConfigError, match="a batch is a DataFrame, an Arrow table or a mapping of columns, not list"):
@@ -750,6 +752,30 @@ def test_lines_of_standard_input_become_a_folder(model, tmp_path):
     assert found["reason"].fillna("").tolist() == ["", "undecodable", "blank", "", ""]
     again = invoke(*told, text=lines + b"\nmore")
     assert "holds parts of another job: inputs standard-input.jsonl sha256 was" in again.error
+
+
+def test_the_folder_one_is_in_can_be_the_output(model, tmp_path, monkeypatch):
+    """Kind: `.` has no name, and a traceback."""
+    rows(5).to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    done = invoke("predict", "--model", model, "--input", "../in.csv", "--output", ".")
+    assert done.exit_code == 0 and (tmp_path / "here" / "part-00000.csv").is_file(), done.stderr
+    assert invoke("predict", "--model", model, "--input", "../in.csv", "--output", ".", "--dry-run").exit_code == 0
+
+
+def test_a_failing_disk_under_the_doubtful_rows_stops_a_job(model, tmp_path, monkeypatch):
+    def failing(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    rows(5).to_csv(tmp_path / "in.csv", index=False)
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    Threshold(0.9, 0.9, 0.95, 1.0, 0.9, 1000, False).save(folder, "x", "0")
+    monkeypatch.setattr("sentimoe.data.write_table", failing)
+    told = ("--output", tmp_path / "out", "--doubtful", tmp_path / "queue.csv")
+    done = invoke("predict", "--model", folder, "--input", tmp_path / "in.csv", *told)
+    assert done.exit_code == 75 and "queue.csv cannot be written to" in done.error
 
 
 def test_a_signal_while_standard_input_is_read_leaves_nothing(model, tmp_path):

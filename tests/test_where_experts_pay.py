@@ -22,6 +22,7 @@ from experiments.render import templates
 from experiments.tables import Stored
 from experiments.where_experts_pay import MODEL, gain, left_out, many_texts, verdicts
 from sentimoe.data import dataset_from_texts
+from sentimoe.domains.updates import LowRank
 from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
@@ -108,7 +109,7 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
         row("dense-longer", 3_000, (above, 0.001, 3)),  # of which the rule does not speak
         row("gated-2-of-4", 3_000, (above, 0.001, 3), (above, 0.004, 3)),
         row("plain-1-of-8", 3_000, (above, 0.001, 3), (below, 0.001, 3)),
-        row("gated-2-of-4", 20_000, (above, 0.001, 3), (above, 0.03, 3)),
+        row("gated-2-of-4", 20_000, (above, 0.001, 3), (above, 0.01, 3)),
         row("plain-1-of-8", 20_000, (above, 0.001, 3), (above, 0.001, 2)),  # a seed is missing
         row("plain-1-of-8", 91_996, (above, 0.001, 3), None),
     ]
@@ -116,7 +117,7 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
     assert [(each["row"], each["size"], each["pays"]) for each in found] == [
         ("gated-2-of-4", 3_000, True), ("plain-1-of-8", 3_000, False), ("gated-2-of-4", 20_000, True)
     ]  # fmt: skip
-    assert [each["p"] for each in found] == pytest.approx([0.008, 0.003, 0.03])
+    assert [each["p"] for each in found] == pytest.approx([0.02, 0.006, 0.04])
     rows[3]["less"]["dense-longer"]["p_value"] = 0.06
     assert not verdicts(rows)[2]["pays"]
     rows[3]["less"]["dense-longer"]["p_value"] = None  # equal differences: nothing to judge by
@@ -132,6 +133,12 @@ def test_undeclared_students_are_refused_before_work(tmp_path):
     ):
         with pytest.raises(ConfigError, match=said):
             study.run("tweeteval-emotion", [cell])
+
+
+def test_low_rank_updates_lie_where_their_weight_lies():
+    """Kind: on a GPU the updates of a domain stay in the memory of the processor, and the first product fails."""
+    update = LowRank(torch.empty(6, 4, device="meta"), 2)
+    assert {each.device.type for each in update.parameters()} == {"meta"}
 
 
 def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):

@@ -81,6 +81,11 @@ class Predictor:
             return pa.Table.from_pandas(self.labelled(frame), preserve_index=False)
         if isinstance(batch, Mapping):
             given = {name: pd.Series(list(values), dtype=object) for name, values in batch.items()}
+            if len({len(each) for each in given.values()}) > 1:  # pandas would fill the gaps
+                lengths = ", ".join(f"{name} {len(each)}" for name, each in given.items())
+                raise ConfigError(
+                    f"the columns of a batch are of unequal lengths ({lengths}); give one value for each row"
+                )
             found = self.labelled(pd.DataFrame(given))
             kept = dict(zip(found.columns, batch.values(), strict=False))  # they come first, and keep their types
             return {name: kept[name] if name in kept else _array(found[name]) for name in found.columns}
