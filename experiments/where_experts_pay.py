@@ -104,23 +104,23 @@ def _bend(trials: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By the rule, for each row of experts and size that has all seeds beside both dense rows: whether they pay.
+    """By the rule, for each row of experts and size that is decided: whether they pay.
 
-    p: the larger one of both paired t tests over seeds, corrected (Holm) for all that are declared. Those that are
-    missing count with p = 1, so that "pays" stays true when they are done.
+    Decided is one with all seeds beside both dense rows, or with the first seed no closer to the teacher than a dense
+    row, where the other seeds are not run. p: the larger one of both paired t tests over seeds, corrected (Holm) for
+    all that are declared. Those that are missing count with p = 1, so that "pays" stays true when they are done.
     """
     found = []
     for row in rows:
         less = list(row["less"].values())
-        if (
-            row["row"] not in EXPERTS
-            or len(less) < 2
-            or any(each is None or each["seeds"] < len(SEEDS) for each in less)
-        ):
+        if row["row"] not in EXPERTS or len(less) < 2 or None in less:
             continue
-        excluded = all(each["interval"][0] > 0 for each in less)
-        p = max(1.0 if each["p_value"] is None else each["p_value"] for each in less)
-        found.append({"row": row["row"], "size": row["size"], "excluded": excluded, "p": p})
+        seeds = min(each["seeds"] for each in less)
+        if seeds < len(SEEDS) and not any(each["first"] == SEEDS[0] and each["of_seeds"][0] <= 0 for each in less):
+            continue
+        excluded = seeds == len(SEEDS) and all(each["interval"][0] > 0 for each in less)
+        p = 1.0 if seeds < len(SEEDS) else max(1.0 if each["p_value"] is None else each["p_value"] for each in less)
+        found.append({"row": row["row"], "size": row["size"], "seeds": seeds, "excluded": excluded, "p": p})
     missing = len(EXPERTS) * len(BATCH_SIZES) - len(found)
     corrected = holm([each["p"] for each in found] + [1.0] * missing)
     return [each | {"p": p, "pays": each["excluded"] and p < 0.05} for each, p in zip(found, corrected, strict=False)]
@@ -153,7 +153,7 @@ def gain(dense: dict[int, Any], runs: dict[int, Any]) -> dict[str, Any] | None:
         [float(dense[seed]["kl"].mean()) for seed in seeds], [float(runs[seed]["kl"].mean()) for seed in seeds]
     )
     found: dict[str, Any] = {"difference": float(less.mean()), "interval": [float(low), float(high)]}
-    found |= {"seeds": len(seeds), "of_seeds": of_seeds, "p_value": tested["p_value"]}
+    found |= {"seeds": len(seeds), "first": seeds[0], "of_seeds": of_seeds, "p_value": tested["p_value"]}
     labels = next((run["labels"] for run in runs.values() if run.get("labels") is not None), None)
     if labels is not None:
         ours, theirs = (np.stack([each[seed]["predictions"] for seed in seeds]) for each in (runs, dense))

@@ -113,6 +113,9 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
         row("plain-1-of-8", 20_000, (above, 0.001, 3), (above, 0.001, 2)),  # a seed is missing
         row("plain-1-of-8", 91_996, (above, 0.001, 3), None),
     ]
+    for each in rows:
+        for less in filter(None, each["less"].values()):
+            less |= {"first": 2, "of_seeds": [0.001]}
     found = verdicts(rows)
     assert [(each["row"], each["size"], each["pays"]) for each in found] == [
         ("gated-2-of-4", 3_000, True), ("plain-1-of-8", 3_000, False), ("gated-2-of-4", 20_000, True)
@@ -122,6 +125,13 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
     assert not verdicts(rows)[2]["pays"]
     rows[3]["less"]["dense-longer"]["p_value"] = None  # equal differences: nothing to judge by
     assert not verdicts(rows)[2]["pays"]
+    behind = rows[4]["less"]["dense-longer"]  # two seeds, both closer to the teacher: not decided
+    behind["of_seeds"] = [-0.001, 0.004]  # the first one is not: no further seed is run
+    assert verdicts(rows)[3] == {
+        "row": "plain-1-of-8", "size": 20_000, "seeds": 2, "excluded": False, "p": 1.0, "pays": False
+    }  # fmt: skip
+    behind["first"] = 3  # the first seed is missing
+    assert len(verdicts(rows)) == 3
 
 
 def test_undeclared_students_are_refused_before_work(tmp_path):
@@ -188,7 +198,7 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
         ("dense-longer", 2),
         ("gated-2-of-4", 1),
     ]
-    assert told["verdicts"] == [] and len(told["machines"]) == 1
+    assert not any(each["pays"] for each in told["verdicts"]) and len(told["machines"]) == 1  # by one seed
     shown = {"domains": [], "drawn": False, "left_out": None, "trunk": None, "added": None}
     page = templates().get_template("where-experts-pay.md.jinja").render(many=told, **shown)
     assert "| 20 | gated-2-of-4 | 1 |" in page and "; 1 pairs)" in page
