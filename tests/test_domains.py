@@ -42,7 +42,7 @@ from sentimoe.upcycle import head_modules, mean_over_real_tokens
 from sentimoe_cli.domains import told
 
 WORDS = {"late": ["delayed", "waited"], "lost": ["luggage", "suitcase"], "good": ["smooth", "quick"]}
-QUICK = {"layers": 1, "epochs": 12, "learning_rate": 5e-3, "max_moved": 0.1, "precision": "float32"}
+QUICK = {"layers": 1, "epochs": 12, "learning_rate": 1.5e-3, "max_moved": 0.1, "precision": "float32"}
 
 
 def flights(count, prefix="flight"):
@@ -513,7 +513,7 @@ def test_the_commands(base, added, tmp_path):
     old, right = labelled_texts(120)
     pd.DataFrame({"text": new, "label": labels}).to_csv(tmp_path / "airlines.csv", index=False)
     pd.DataFrame({"text": old, "label": right}).to_csv(tmp_path / "old.csv", index=False)
-    quick = ["--layers", 1, "--epochs", 12, "--learning-rate", 5e-3, "--max-moved", 0.1, "--precision", "float32"]
+    quick = ["--layers", 1, "--epochs", 12, "--learning-rate", 1.5e-3, "--max-moved", 0.1, "--precision", "float32"]
     given = ["add-domain", model, "--name", "airlines", "--data", tmp_path / "airlines.csv"]
     before = hashes(model)
     result = invoke(*given, "--old-texts", tmp_path / "old.csv", *quick)

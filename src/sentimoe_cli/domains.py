@@ -36,7 +36,7 @@ def add_domain(
         int | None,
         Option(help="Passes over its texts; the best on validation counts. [4, up to 20 for few texts]", min=1),
     ] = None,
-    learning_rate: Annotated[float, Option(help="Of full fine-tuning; a domain takes three times as much.")] = 1e-4,
+    learning_rate: Annotated[float, Option(help="Of full fine-tuning; a domain takes ten times as much.")] = 1e-4,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,

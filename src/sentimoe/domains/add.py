@@ -55,7 +55,7 @@ class Recipe:
 
     layers: the last ones, of which it has its own; as many as the first domain of a model has. epochs: the best one on
     validation counts; None: 4, up to 20 for few texts. learning_rate: of full fine-tuning; the
-    updates take three times as much. max_moved: the share of old texts that may go to the new domain.
+    updates take ten times as much. max_moved: the share of old texts that may go to the new domain.
     """
 
     layers: int = 2
