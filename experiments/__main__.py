@@ -105,7 +105,6 @@ def sizes(
 @app.command("many-texts")
 def many_texts(
     data_root: DataRoot,
-    data: Annotated[list[str] | None, Option(help="Only these data sets (repeatable).")] = None,
     size: Annotated[list[int] | None, Option(help="Only these numbers of texts (repeatable).")] = None,
     seed: Annotated[list[int] | None, Option(help="Only these seeds (repeatable).")] = None,
     row: Annotated[list[str] | None, Option(help="Only these kinds of students (repeatable).")] = None,
@@ -115,20 +114,16 @@ def many_texts(
     """Teach small models on 3,000 to 92,000 texts without labels, with experts and without; processes may share it."""
     check_folder(results)
     check_folder(work)
-    from experiments.many_texts import BATCH_SIZES, POOLS, ROWS, SEEDS, Cell, Study
+    from experiments.many_texts import BATCH_SIZES, ROWS, SEEDS, Cell, Study
     from sentimoe_cli.show import prepare_process
     from sentimoe_cli.stopping import stopped_by_signals
 
     prepare_process()
+    cells = [
+        Cell(kind, count, number) for number in seed or SEEDS for count in size or BATCH_SIZES for kind in row or ROWS
+    ]
     with stopped_by_signals("python -m experiments") as stop:
-        for name in data or POOLS:
-            cells = [
-                Cell(name, kind, count, number)
-                for number in seed or SEEDS
-                for count in size or BATCH_SIZES
-                for kind in row or ROWS
-            ]
-            Study(data_root, work, results, say, stop).run(name, cells)
+        Study(data_root, work, results, say, stop).run(cells)
 
 
 @app.command("domains")

@@ -15,6 +15,7 @@ from sentimoe.records import read_json
 from .added_domains import KINDS, NEW, SETS
 
 SEEDS = 3  # that the rule asks for
+MEASURES = ("accuracy", "f1_weighted")
 
 
 def added_domains(folder: Path) -> dict[str, Any] | None:
@@ -40,7 +41,10 @@ def added_domains(folder: Path) -> dict[str, Any] | None:
     return {
         "seeds": len(records),
         "pays": difference["interval"][0] > 0 if decided else None,
-        "old_before": _mean(record["rows"][0]["old"]["accuracy"] for record in records),
+        "old_before": {key: _mean(record["rows"][0]["old"][key] for record in records) for key in MEASURES},
+        "processors": sorted({_processor(record) for record in records}),
+        "ratios": sorted(record["speed"]["ratio"]["ratio"] for record in records),
+        "found": _found(records),
         "first": records[0],
         "rates": rates,
         "domains": [_domain(name, [record["domains"][name] for record in records]) for name in (*NEW, *SETS)],
@@ -50,6 +54,7 @@ def added_domains(folder: Path) -> dict[str, Any] | None:
         "sets": _steps([record["sets"] for record in records], records, "f1_weighted", "known_f1"),
         "in_turn": [_rival(row) for row in (rivals[0]["in_turn"] if rivals else [])],
         "rivals_seed": rivals[0]["seed"] if rivals else None,
+        "rivals_beside": next((_ends(each) for each in records if rivals and each["seed"] == rivals[0]["seed"]), None),
         "pooled": _rival(rivals[0]["pooled"]) if rivals else None,
     }
 
@@ -82,7 +87,8 @@ def _steps(
             {
                 "kind": rows[0]["kind"],
                 "added": ", ".join(added),
-                "old": _mean(row["old"][measure] for row in rows),
+                "count": len(added),
+                "old": _mean(row["old"]["accuracy"] for row in rows),
                 "moved": _mean(row["old"]["moved"] for row in rows),
                 "before": None if None in base else _mean(base),
                 "routed": _mean(each[measure] for each in own),
@@ -91,6 +97,29 @@ def _steps(
             }
         )
     return steps
+
+
+def _found(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Share of the texts of each domain that the router sends there once all four are added, in the first order."""
+    last = [next(row for row in record["rows"] if row["added"] == list(NEW)) for record in records]
+    return {name: _mean(row["domains"][name]["found"] for row in last) for name in NEW}
+
+
+def _ends(record: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Accuracy of a seed before any domain and with LoRA after all four, on old and on new texts."""
+    rows = [row for row in record["rows"] if row["kind"] == "lora" and row["order"] == list(NEW)]
+    return {
+        when: {
+            "old": row["old"]["accuracy"],
+            "new": _mean(row["domains"][name]["accuracy"] for name in NEW),
+        }
+        for when, row in (("before", rows[0]), ("after", rows[-1]))
+    }
+
+
+def _processor(record: dict[str, Any]) -> str:
+    hardware = record["hardware"]
+    return f"{hardware['processor']} ({hardware['model']})" if hardware.get("model") else hardware["processor"]
 
 
 def _rival(row: dict[str, Any]) -> dict[str, Any]:

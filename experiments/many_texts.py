@@ -28,13 +28,10 @@ from sentimoe.errors import ConfigError
 from sentimoe.evaluation import active_parameters, classification_metrics
 from sentimoe.inference import Engine
 from sentimoe.machine import hardware, versions
-from sentimoe.methods import save_adapted
 from sentimoe.records import read_json, write_json, written_aside
 from sentimoe.training import Prepared, Stop, TrainConfig, finished, fit, prepare, train_model
 from sentimoe.training.distillation import NO_LABEL, Distillation
 from sentimoe.training.kept_answers import TeacherAnswers
-
-from .ready_data import SENTENCE_END, WORDS
 
 STUDENT, TEACHER, TEACHERS = "all-MiniLM-L6-v2", "all-mpnet-base-v2", (0, 1, 2)
 TOKENS = 64
@@ -42,8 +39,7 @@ HELD_OUT, CHOICE = 5_000, 2_000  # texts on which students are measured, and on 
 FACTORS, TUNING_SIZE, TUNING_SEEDS = (1.0, 2.0, 4.0), 20_000, (0, 1)
 SEEDS = (2, 3, 4)  # others than those that chose the rates
 BATCH_SIZES = {3_000: 32, 20_000: 64, 91_996: 128}  # by the number of texts: 188, 626 and 1,438 steps in two epochs
-POOLS = {"tweeteval-emotion": "tweets-unlabelled.parquet", "sst5": "imdb/unsupervised.parquet"}
-POOL_SIZE = 98_996
+DATA, POOL, POOL_SIZE = "tweeteval-emotion", "tweets-unlabelled.parquet", 98_996
 
 NOISE = {"init_noise": 0.05}
 ALL = [0, 1, 2, 3, 4, 5]
@@ -65,20 +61,14 @@ ROWS = {
     "plain-1-of-8": Row(
         "moe-plain", NOISE | {"num_experts": 8, "num_experts_per_tok": 1, "layers_to_transform": ALL}, 2, "plain-1-of-8"
     ),
-    "plain-1-of-16": Row(
-        "moe-plain", NOISE | {"num_experts": 16, "num_experts_per_tok": 1, "layers_to_transform": ALL}, 2,
-        "plain-1-of-8",
-    ),
     "gated-2-of-4": Row("moe-gated", NOISE, 2, "gated-2-of-4"),
-    "lora": Row("lora", {}, 2, "lora"),
 }  # fmt: skip
-TUNED = tuple(name for name, row in ROWS.items() if row.rate_of == name and name != "lora")
+TUNED = tuple(name for name, row in ROWS.items() if row.rate_of == name)
 
 
 class Cell(NamedTuple):
     """One student. factor: of the method's default learning rate; None: the one that was chosen."""
 
-    data: str
     row: str
     size: int
     seed: int
@@ -88,7 +78,7 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """The name of its files."""
         tried = "" if self.factor is None else f"__x{self.factor:g}"
-        return f"{self.data}__{self.row}__n{self.size}{tried}__s{self.seed}"
+        return f"{DATA}__{self.row}__n{self.size}{tried}__s{self.seed}"
 
 
 class Parts(NamedTuple):
@@ -108,15 +98,14 @@ class Study(NamedTuple):
     progress: Callable[[str], None]
     stop: Stop | None = None
 
-    def run(self, data: str, cells: list[Cell]) -> None:
+    def run(self, cells: list[Cell]) -> None:
         """Teach, choose rates and train what has no result yet and no other process is at."""
         for cell in cells:
             check(cell)
-        self.all_of([self.results / f"{data}__teacher.npz"], lambda path: self.average(data, path))
-        self._check_texts(data)
-        if data == next(iter(POOLS)):  # the others take its rates
-            tried = [Cell(data, row, TUNING_SIZE, seed, x) for x in FACTORS for row in TUNED for seed in TUNING_SEEDS]
-            self.all_of([self.path(cell) for cell in tried], lambda path: self.student(_named(path, tried)))
+        self.all_of([self.results / f"{DATA}__teacher.npz"], self.average)
+        self._check_texts()
+        tried = [Cell(row, TUNING_SIZE, seed, x) for x in FACTORS for row in TUNED for seed in TUNING_SEEDS]
+        self.all_of([self.path(cell) for cell in tried], lambda path: self.student(_named(path, tried)))
         for cell in cells:
             with self.alone(self.path(cell)) as free:
                 if free:
@@ -153,24 +142,22 @@ class Study(NamedTuple):
                         make(path)
             time.sleep(1)
 
-    def parts(self, data: str) -> Parts:
+    def parts(self) -> Parts:
         """The texts without labels."""
-        path = self.work / f"{data}__texts.parquet"
+        path = self.work / f"{DATA}__texts.parquet"
         if not path.exists():
             self.work.mkdir(parents=True, exist_ok=True)
-            texts = (
-                _sentences(self.data_root) if data == "sst5" else pd.read_parquet(self.data_root / POOLS[data])["text"]
-            )
+            texts = pd.read_parquet(self.data_root / POOL)["text"]
             with written_aside(path) as partial:
                 texts.sample(POOL_SIZE, random_state=0).to_frame("text").to_parquet(partial, index=False)
         every: list[str] = pd.read_parquet(path)["text"].tolist()
         return Parts(every[:HELD_OUT], every[HELD_OUT : HELD_OUT + CHOICE], every[HELD_OUT + CHOICE :])
 
-    def _check_texts(self, data: str) -> None:
+    def _check_texts(self) -> None:
         """Raises ConfigError where the texts are not those of the trials, which the teacher answered in this order."""
-        train = self.parts(data).train[:TUNING_SIZE]
+        train = self.parts().train[:TUNING_SIZE]
         own = content_hash({"train": Split(train, [NO_LABEL] * len(train))})
-        for path in sorted((self.results / "tuning").glob(f"{data}__*.json")):
+        for path in sorted((self.results / "tuning").glob(f"{DATA}__*.json")):
             if read_json(path)["train_sha256"] != own:
                 raise ConfigError(f"the texts are not those of {path}: the answers of the teacher would be of others")
 
@@ -186,34 +173,34 @@ class Study(NamedTuple):
         """How a student is trained."""
         row = ROWS[cell.row]
         return TrainConfig(
-            model=STUDENT, data=str(self.data_root / cell.data), method=row.method, method_settings=row.settings,
+            model=STUDENT, data=str(self.data_root / DATA), method=row.method, method_settings=row.settings,
             epochs=row.epochs, batch_size=BATCH_SIZES[cell.size], max_length=TOKENS, patience=0, head_init="random",
             merge=False, learning_rate_factor=self.rate_factor(cell), seed=cell.seed,
         )  # fmt: skip
 
-    def dataset(self, data: str) -> SentimentDataset:
+    def dataset(self) -> SentimentDataset:
         """The labelled texts."""
-        return load_dataset(str(self.data_root / data))
+        return load_dataset(str(self.data_root / DATA))
 
-    def teach(self, data: str, path: Path) -> None:
+    def teach(self, path: Path) -> None:
         """Train one teacher and have it answer all texts without labels: `[N, C]` probabilities."""
         seed = int(path.stem[-1])
         config = TrainConfig(
-            model=TEACHER, data=str(self.data_root / data), method="full", epochs=3, max_length=128, seed=seed
+            model=TEACHER, data=str(self.data_root / DATA), method="full", epochs=3, max_length=128, seed=seed
         )
         with tempfile.TemporaryDirectory() as folder:
             done = train_model(config, Path(folder), progress=False)
         engine = Engine(done.model, done.tokenizer, max_length=TOKENS, long_texts="truncate")
-        answers = engine.predict_proba([text for part in self.parts(data) for text in part])
+        answers = engine.predict_proba([text for part in self.parts() for text in part])
         scores = _scores(engine, done.dataset.splits["test"], done.dataset)
         with written_aside(path) as partial, partial.open("wb") as stream:
             np.savez_compressed(stream, probabilities=answers.astype(np.float32), f1_weighted=scores["f1_weighted"])
         self.progress(f"{path.stem}: weighted F1 {scores['f1_weighted']:.4f}")
 
-    def average(self, data: str, path: Path) -> None:
+    def average(self, path: Path) -> None:
         """Write the mean answer of the teachers, in 16 bits, and the weighted F1 of each."""
-        files = [self.work / f"{data}__teacher{seed}.npz" for seed in TEACHERS]
-        self.all_of(files, lambda one: self.teach(data, one))
+        files = [self.work / f"{DATA}__teacher{seed}.npz" for seed in TEACHERS]
+        self.all_of(files, self.teach)
         found = [dict(np.load(file)) for file in files]
         mean = np.mean([each["probabilities"] for each in found], axis=0)
         with written_aside(path) as partial, partial.open("wb") as stream:
@@ -223,19 +210,18 @@ class Study(NamedTuple):
                 f1_weighted=[float(each["f1_weighted"]) for each in found],
             )
 
-    def answers(self, data: str) -> np.ndarray:
+    def answers(self) -> np.ndarray:
         """The teacher's probabilities `[N, C]` for held-out, choice and training texts in turn."""
-        found = np.load(self.results / f"{data}__teacher.npz")["probabilities"].astype(np.float64)
+        found = np.load(self.results / f"{DATA}__teacher.npz")["probabilities"].astype(np.float64)
         return found / found.sum(axis=1, keepdims=True)
 
     def rate_factor(self, cell: Cell) -> float:
         """The factor of the default learning rate under which the row came closest to the teacher, on two seeds."""
-        if cell.factor is not None or cell.row == "lora":
-            return cell.factor or 1.0
-        first = next(iter(POOLS))
+        if cell.factor is not None:
+            return cell.factor
 
         def divergence(factor: float) -> float:
-            tried = [Cell(first, ROWS[cell.row].rate_of, TUNING_SIZE, seed, factor) for seed in TUNING_SEEDS]
+            tried = [Cell(ROWS[cell.row].rate_of, TUNING_SIZE, seed, factor) for seed in TUNING_SEEDS]
             return float(np.mean([read_json(self.path(each))["choice"]["kl"] for each in tried]))
 
         return min(FACTORS, key=divergence)
@@ -243,7 +229,7 @@ class Study(NamedTuple):
     def student(self, cell: Cell) -> None:
         """Train one student and measure it."""
         started, row = time.perf_counter(), ROWS[cell.row]
-        dataset, parts, answers = self.dataset(cell.data), self.parts(cell.data), self.answers(cell.data)
+        dataset, parts, answers = self.dataset(), self.parts(), self.answers()
         config = self.config(cell)
         ready = taught(prepare(config, dataset), parts.train[: cell.size], answers[HELD_OUT + CHOICE :][: cell.size])
         unfinished = self.work / ".unfinished" / cell.name
@@ -253,8 +239,6 @@ class Study(NamedTuple):
         unfinished.mkdir(parents=True, exist_ok=True)
         write_json(unfinished / "begun.json", begun)
         fitted = fit(ready, unfinished, resume=True, stop=self.stop)
-        if cell.row == "lora" and cell.size == max(BATCH_SIZES):
-            save_adapted(ready.model, ready.tokenizer, self.work / f"{cell.name}__adapter")
         engine = Engine(
             finished(ready), ready.tokenizer, max_length=TOKENS, long_texts="truncate", precision="float32"
         )  # in 16 bits a router could choose another expert
@@ -262,7 +246,7 @@ class Study(NamedTuple):
             "held_out": divergences(answers[:HELD_OUT], engine.predict_proba(parts.held_out)),
             "choice": divergences(answers[HELD_OUT : HELD_OUT + CHOICE], engine.predict_proba(parts.choice)),
         }
-        record = cell._asdict() | {
+        record: dict[str, Any] = {"data": DATA} | cell._asdict() | {
             "factor": config.learning_rate_factor, "method": row.method, "epochs": row.epochs,
             "method_settings": ready.config.method_settings,
             "learning_rate": ready.config.learning_rate, "batch_size": ready.config.batch_size, "tokens": TOKENS,
@@ -292,8 +276,8 @@ class Study(NamedTuple):
 
 
 def check(cell: Cell) -> None:
-    """Raises ConfigError for a row, a size or data that are not declared."""
-    for name, given, known in (("row", cell.row, ROWS), ("size", cell.size, BATCH_SIZES), ("data", cell.data, POOLS)):
+    """Raises ConfigError for a row, a size or a seed that is not declared."""
+    for name, given, known in (("row", cell.row, ROWS), ("size", cell.size, BATCH_SIZES), ("seed", cell.seed, SEEDS)):
         if given not in known:
             raise ConfigError(f"{name} {given!r} is not declared; choose among {', '.join(map(str, known))}")
 
@@ -313,22 +297,6 @@ def divergences(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
 def _scores(engine: Engine, split: Split, dataset: SentimentDataset) -> dict[str, float]:
     found = classification_metrics(np.asarray(split.labels), engine.predict_proba(split.texts), dataset.label_names)
     return {key: found[key] for key in ("n", "accuracy", "f1_weighted", "f1_macro")}
-
-
-def _sentences(data_root: Path) -> pd.Series:
-    """Two sentences of each film review without a label, but none of SST-5."""
-    reviews = pd.read_parquet(data_root / POOLS["sst5"])["text"]
-    found = reviews.str.replace("<br />", " ").str.split(SENTENCE_END, regex=True).explode()
-    found = found[(found.str.count(r"\s+") + 1).between(*WORDS)]
-    found = found.groupby(level=0).sample(frac=1, random_state=0).groupby(level=0).head(3).drop_duplicates()
-    known = pd.concat(
-        [pd.read_parquet(data_root / f"sst5/{split}.parquet")["text"] for split in ("train", "validation", "test")]
-    )
-    return found[~found.map(_plain).isin(set(known.map(_plain)))]
-
-
-def _plain(text: str) -> str:
-    return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
 def _named(path: Path, cells: list[Cell]) -> Cell:

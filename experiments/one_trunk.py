@@ -195,7 +195,8 @@ def one_trunk(results: Path) -> dict[str, Any]:
             for kind, each in trunks.items()
         }
     }
-    return found | {"hardware": trunks["dense"]["hardware"], "experts": _experts(trunks)} | verdict(found)
+    found |= {"hardware": trunks["dense"]["hardware"], "experts": _experts(trunks)}
+    return found | verdict(found)
 
 
 def _experts(trunks: dict[str, Any]) -> dict[str, Any] | None:
@@ -210,11 +211,23 @@ def _experts(trunks: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def verdict(found: dict[str, Any]) -> dict[str, Any]:
-    """By the rule: which trunks hold F1 on every task, and are fast enough; none of them before the cost is there."""
+    """By the rule: which trunks hold F1 on every task, which of these are fast enough, and what follows."""
     holding = {
         kind: all(row["trunks"][kind]["difference"]["difference"] >= -MOST_LOST for row in found["rows"])
         for kind in found["rows"][0]["trunks"]
     }
-    cost = found["cost"]
-    built = [kind for kind, holds in holding.items() if cost and holds and cost[kind]["ratio"] > LEAST_RATIO]
-    return {"holding": holding, "built": built}
+    cost, experts = found["cost"], found["experts"]
+    fit = [kind for kind, holds in holding.items() if cost and holds and cost[kind]["ratio"] > LEAST_RATIO]
+    if experts is None or not cost:
+        says = f"not decided yet: {'the trunk with experts' if experts is None else 'the cost'} is missing"
+    elif "gated" in fit and experts["interval"][0] > 0:
+        says = "experts lead on this seed, so seeds 1 and 2 of both trunks decide whether it is built with them"
+    elif "dense" in fit:
+        says = "by the rule, the feature is built, on the dense trunk: it holds F1 on every task and is fast enough"
+    elif fit:
+        says = "by the rule, the feature is not built: only the trunk with experts is fit, and it is no more accurate"
+    elif any(holding.values()):
+        says = "by the rule, the feature is not built: no trunk both holds F1 on every task and is fast enough"
+    else:
+        says = "by the rule, the feature is not built: no trunk stays within a point of the model of each task"
+    return {"holding": holding, "fit": fit, "says": says}

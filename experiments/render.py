@@ -24,7 +24,7 @@ from .scale import summary as scale_summary
 from .sizes import summary
 from .speed_pictures import dial_picture, pareto, peers_picture
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
-from .where_experts_pay import domains, left_out, many_texts
+from .where_experts_pay import domains, left_out, many_texts, not_run, paid
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 ALTERNATIVES = ("<!-- alternatives -->", "<!-- /alternatives -->")
@@ -92,6 +92,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         pays["left_out"] = left_out(results, read_json(places)) if places.exists() else None
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         pays["added"] = added_domains(results_folder / "domains")
+        pays |= {"paid": paid(pays), "not_run": not_run(pays)}
         page = environment.get_template("where-experts-pay.md.jinja").render(pays)
         write_text(docs / "where-experts-pay.md", page)
     block = environment.get_template("readme.md.jinja").render(**values)
@@ -112,6 +113,9 @@ def templates() -> Environment:
         "score": lambda value: f"{value:.4f}",
         "signed": lambda value: f"{100 * value:+.2f}",
         "p": lambda value: "-" if value is None else f"{value:.2g}",
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+        "two": lambda value: f"{value:.2f}",
+        "percent": lambda value: f"{100 * value:.0f}%",
         "three": lambda value: "-" if value is None else f"{value:.3f}",
         "thousands": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:.2f}",

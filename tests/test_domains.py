@@ -21,7 +21,7 @@ from tiny import D, batch, dense, texts
 from sentimoe import MoEConfig, SentimentClassifier, upcycle
 from sentimoe.bench import speed
 from sentimoe.data import FileFormat, dataset_from_texts, load_dataset
-from sentimoe.domains import OldTexts, Recipe, add_domain, router
+from sentimoe.domains import OldTexts, Recipe, add, add_domain, router
 from sentimoe.domains.fitting import Examples, train_top
 from sentimoe.domains.old import what_is_old
 from sentimoe.domains.receipt import check_moved, effect_on_unmoved, identical
@@ -33,7 +33,7 @@ from sentimoe.errors import ConfigError, DataError, ModelFolderError, NotSupport
 from sentimoe.evaluation import Threshold
 from sentimoe.inference import domain_names, remove_domain
 from sentimoe.inference.conversion import padded_probe
-from sentimoe.inference.domain_folder import kept_vectors, load_routed, save_kept
+from sentimoe.inference.domain_folder import about_domain, kept_vectors, load_routed, save_kept
 from sentimoe.inference.routed import Domain, RoutedClassifier, changed_weights, routed
 from sentimoe.inference.segments import Segment
 from sentimoe.model_folder import SEEN, THRESHOLD
@@ -170,12 +170,16 @@ def test_one_domain_can_be_fixed(base, added):
         SentimentClassifier.from_pretrained(base, domain="base")
 
 
-def test_removing_gives_the_folder_before(base, copied):
+def test_removing_gives_the_folder_before(base, copied, monkeypatch):
+    """Domains of both kinds in one folder, as it is where one was added before LoRA became the default."""
     before = hashes(base)
     one = hashes(copied)
     assert {name: one[name] for name in before} == before
     dataset = dataset_from_texts(*flights(60, "a train"))
-    add_domain(copied, "trains", dataset, Recipe(**QUICK | {"max_moved": 1.0}))
+    with monkeypatch.context() as patch:
+        patch.setattr(add, "DEFAULT", "experts")
+        add_domain(copied, "trains", dataset, Recipe(**QUICK | {"max_moved": 1.0, "learning_rate": 5e-3}))
+    assert [about_domain(copied, name)["kind"] for name in ("airlines", "trains")] == ["lora", "experts"]
     assert domain_names(copied) == ["airlines", "trains"] and {each.of for each in kept_vectors(copied)} == {
         "base",
         "airlines",
@@ -185,6 +189,10 @@ def test_removing_gives_the_folder_before(base, copied):
     dataset = dataset_from_texts(*flights(60, "a boat"))  # the newest, though first in the alphabet
     add_domain(copied, "aaa", dataset, Recipe(**QUICK | {"max_moved": 1.0, "epochs": 1}))
     assert domain_names(copied) == ["airlines", "trains", "aaa"]
+    for name, texts_of in (("airlines", "flight"), ("trains", "a train")):
+        known, labels = flights(60, texts_of)
+        answers = SentimentClassifier.from_pretrained(copied, domain=name).predict(known)
+        assert (answers == labels).mean() > 0.6
     remove_domain(copied, "trains")  # not the last one
     assert domain_names(copied) == ["airlines", "aaa"]
     assert SentimentClassifier.from_pretrained(copied).domains == ["base", "airlines", "aaa"]
@@ -460,7 +468,7 @@ def test_a_foreign_or_damaged_domain_is_refused(copied):
 
 def test_what_a_domain_cannot_be_added_to(base, added, tmp_path):
     dataset = dataset_from_texts(*flights(60))
-    for name in ("base", "Air lines", "../x"):
+    for name in ("base", "base.safetensors", "Air lines", "../x"):
         with pytest.raises(ConfigError, match="must begin with a lower-case letter"):
             add_domain(base, name, dataset, Recipe(**QUICK))
     with pytest.raises(ConfigError, match="has a domain 'airlines' already"):
@@ -537,6 +545,7 @@ def test_the_commands(base, added, tmp_path):
     scores = json.loads(invoke("evaluate", model, "--data", tmp_path / "airlines.csv", "--json").stdout)
     assert scores["domains"] == {"base": 0, "airlines": 90} and scores["accuracy"] > 0.9
     told = json.loads(invoke("info", model, "--json").stdout)
+    assert told["domains"]["airlines"]["kind"] == "lora"
     assert told["domains"]["airlines"]["labels"] == ["good", "late", "lost"] and told["labels"] == [
         "negative",
         "positive",

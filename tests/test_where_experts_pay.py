@@ -20,14 +20,21 @@ from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
 from experiments.tables import Stored
-from experiments.where_experts_pay import MODEL, gain, left_out, many_texts, verdicts
+from experiments.where_experts_pay import MODEL, gain, left_out, many_texts, not_run, paid, verdicts
 from sentimoe.data import dataset_from_texts
 from sentimoe.domains.updates import LowRank
 from sentimoe.errors import ConfigError
 from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
 
-NOTHING = many_texts(Path("nowhere"))
+NOTHING = {"many": many_texts(Path("nowhere")), "domains": [], "left_out": None, "trunk": None, "added": None}
+
+
+def shown(**found):
+    """The page that shows this and nothing else."""
+    values = NOTHING | found
+    values |= {"drawn": False, "paid": paid(values), "not_run": not_run(values)}
+    return templates().get_template("where-experts-pay.md.jinja").render(values)
 
 
 def test_the_divergence_is_that_of_scipy_and_zero_for_the_teacher_itself():
@@ -68,10 +75,10 @@ def test_the_rate_is_the_one_that_came_closest_on_all_seeds(tmp_path):
     study = Study(tmp_path, tmp_path / "work", tmp_path, print)
     for factor, scores in {1.0: (0.30, 0.30), 2.0: (0.10, 0.40), 4.0: (0.28, 0.28)}.items():
         for seed, score in enumerate(scores):
-            path = study.path(Cell("tweeteval-emotion", "dense", 20_000, seed, factor))
+            path = study.path(Cell("dense", 20_000, seed, factor))
             path.parent.mkdir(exist_ok=True)
             write_json(path, {"choice": {"kl": score}, "held_out": {"kl": score + 1}})
-    assert study.rate_factor(Cell("sst5", "dense-longer", 3_000, 2)) == 2.0
+    assert study.rate_factor(Cell("dense-longer", 3_000, 2)) == 2.0
     told = many_texts(tmp_path)
     assert told["held_out"] == [{"row": "dense", "kl": pytest.approx(1.25)}]
 
@@ -137,12 +144,12 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
 def test_undeclared_students_are_refused_before_work(tmp_path):
     study = Study(tmp_path, tmp_path / "work", tmp_path, print)
     for cell, said in (
-        (Cell("tweeteval-emotion", "plain", 3_000, 2), "row 'plain' is not declared; choose among dense, "),
-        (Cell("tweeteval-emotion", "dense", 5, 2), "size 5 is not declared; choose among 3000, 20000, 91996"),
-        (Cell("imdb", "dense", 3_000, 2), "data 'imdb' is not declared"),
+        (Cell("plain", 3_000, 2), "row 'plain' is not declared; choose among dense, "),
+        (Cell("dense", 5, 2), "size 5 is not declared; choose among 3000, 20000, 91996"),
+        (Cell("dense", 3_000, 1), "seed 1 is not declared; choose among 2, 3, 4"),
     ):
         with pytest.raises(ConfigError, match=said):
-            study.run("tweeteval-emotion", [cell])
+            study.run([cell])
 
 
 def test_low_rank_updates_lie_where_their_weight_lies():
@@ -170,8 +177,8 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
     answers = np.random.default_rng(0).dirichlet(np.ones(4), size=42).astype(np.float16)
     np.savez(results / "tweeteval-emotion__teacher.npz", probabilities=answers, f1_weighted=[0.8])
     study, real, folders = Study(tmp_path, tmp_path / "work", results, print), many.fit, []
-    cells = [Cell("tweeteval-emotion", row, 20, seed) for seed in (2, 3) for row in ("dense", "dense-longer")]
-    cells.append(Cell("tweeteval-emotion", "gated-2-of-4", 20, 2))
+    cells = [Cell(row, 20, seed) for seed in (2, 3) for row in ("dense", "dense-longer")]
+    cells.append(Cell("gated-2-of-4", 20, 2))
 
     def killed(ready, folder, **how):
         done = real(ready, folder, **how)
@@ -182,13 +189,13 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
 
     monkeypatch.setattr(many, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        study.run("tweeteval-emotion", cells)
+        study.run(cells)
     (left,) = (tmp_path / "work" / ".unfinished").iterdir()
     assert left.name == cells[0].name and list((left / "checkpoints").iterdir())
     monkeypatch.setattr(
         many, "fit", lambda ready, folder, **how: (folders.append(folder), real(ready, folder, **how))[1]
     )
-    study.run("tweeteval-emotion", cells)
+    study.run(cells)
     assert folders[3] == folders[2] and not list((tmp_path / "work" / ".unfinished").iterdir())
     history = [read_json(study.path(cell)) for cell in cells]
     assert [each["row"] for each in history[:2]] == ["dense", "dense-longer"] and history[1]["epochs"] == 3
@@ -199,16 +206,15 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
         ("gated-2-of-4", 1),
     ]
     assert not any(each["pays"] for each in told["verdicts"]) and len(told["machines"]) == 1  # by one seed
-    shown = {"domains": [], "drawn": False, "left_out": None, "trunk": None, "added": None}
-    page = templates().get_template("where-experts-pay.md.jinja").render(many=told, **shown)
-    assert "| 20 | gated-2-of-4 | 1 |" in page and "; 1 pairs)" in page
+    page = shown(many=told)
+    assert "| 20 | gated-2-of-4 | 1 |" in page and "; 1 seed)" in page
     assert [path.stem for path in study.work.glob("*.parquet")] == ["tweeteval-emotion__texts"]
     monkeypatch.setitem(many.BATCH_SIZES, 20, 4)
     with pytest.raises(ConfigError, match=r"was made with .*'batch_size': 8.*remove it"):
-        study.run("tweeteval-emotion", cells)
+        study.run(cells)
     pd.DataFrame({"text": [f"another {i}" for i in range(42)]}).to_parquet(next(study.work.glob("*.parquet")))
     with pytest.raises(ConfigError, match="the texts are not those of"):
-        study.run("tweeteval-emotion", cells)
+        study.run(cells)
 
 
 def test_the_picture_shows_gains_of_two_sizes_or_is_not_drawn(tmp_path):
@@ -325,8 +331,7 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     assert found["domains"][0]["experts"]["score"] == pytest.approx(np.mean(known))
     first = next(row for row in found["steps"] if (row["kind"], row["added"]) == ("experts", "mr"))
     assert first["known"] == pytest.approx(np.mean(known))
-    template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=None, added=found)
+    page = shown(added=found)
     assert len(found["of_seeds"]) == 2
     assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
     chosen = tmp_path / "results" / "domains" / "added-rates.json"
@@ -383,15 +388,14 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
     for trunk in stars["trunks"].values():
         assert trunk["difference"]["mean_a"] == pytest.approx(trunk["f1_weighted"])
         assert trunk["difference"]["mean_b"] == pytest.approx(stars["alone"])
-    template = templates().get_template("where-experts-pay.md.jinja")
-    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=told, added=None)
-    assert "| sst5 | 40 |" in page and "All four answers to a text" in page and "By the rule, " in page
+    page = shown(trunk=told)
+    assert "| sst5 | 40 |" in page and "All four answers to a text" in page and "\nBy the rule, " in page
     for name in ("four-tasks-gated", "cost"):
         (tmp_path / "results" / "one-trunk" / f"{name}.json").unlink()
     half = one_trunk.one_trunk(tmp_path / "results")
-    assert half["experts"] is None and list(half["rows"][0]["trunks"]) == ["dense"] and half["built"] == []
-    page = template.render(many=NOTHING, domains=[], drawn=False, left_out=None, trunk=half, added=None)
-    assert "dense trunk" in page and "| trunk with experts" not in page
+    assert half["experts"] is None and list(half["rows"][0]["trunks"]) == ["dense"] and half["fit"] == []
+    page = shown(trunk=half)
+    assert "not decided yet: the trunk with experts is missing." in page and "| trunk with experts" not in page
     shutil.rmtree(tmp_path / "work" / "sst5-alone")
     with pytest.raises(ConfigError, match="sst5-alone is gone, and sst5-alone is measured"):
         study.engine("sst5-alone", "sst5", "dense")
@@ -404,12 +408,18 @@ def test_one_trunk_answers_each_task_among_its_own_classes(tmp_path, monkeypatch
 
 
 def test_a_trunk_is_built_if_it_holds_every_task_in_less_than_half_the_time():
-    def decided(dense, gated, ratio):
+    def decided(dense, gated, ratio, lead=-0.01):
         rows = [
             {"trunks": {kind: {"difference": {"difference": each}} for kind, each in (("dense", a), ("gated", b))}}
             for a, b in ((0.02, 0.0), (dense, gated))
         ]
-        return one_trunk.verdict({"rows": rows, "cost": {"dense": {"ratio": ratio}, "gated": {"ratio": 2.5}}})["built"]
+        cost = {"dense": {"ratio": ratio}, "gated": {"ratio": 2.5}}
+        found = one_trunk.verdict({"rows": rows, "cost": cost, "experts": {"interval": [lead, 0.02]}})
+        return found["fit"], found["says"].removeprefix("by the rule, the feature is ")[:40]
 
-    assert decided(-0.01, -0.011, 4.0) == ["dense"] and decided(-0.02, 0.0, 4.0) == ["gated"]
-    assert decided(0.015, -0.02, 1.9) == []
+    assert decided(-0.01, -0.011, 4.0) == (["dense"], "built, on the dense trunk: it holds F1 o")
+    assert decided(-0.02, 0.0, 4.0) == (["gated"], "not built: only the trunk with experts i")
+    assert decided(0.0, 0.0, 4.0, 0.001) == (["dense", "gated"], "experts lead on this seed, so seeds 1 an")
+    assert decided(0.0, 0.0, 4.0)[1].startswith("built, on the dense trunk")
+    assert decided(0.015, -0.02, 1.9) == ([], "not built: no trunk both holds F1 on eve")
+    assert decided(-0.02, -0.02, 4.0) == ([], "not built: no trunk stays within a point")

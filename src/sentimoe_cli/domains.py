@@ -31,12 +31,14 @@ def add_domain(
     output: Annotated[
         Path | None, Option(help="New folder for the model with the domain. [the folder of the model]")
     ] = None,
-    layers: Annotated[int, Option(help="The last layers, of which the domain has its own.", min=1)] = 2,
+    layers: Annotated[int, Option(help="How many of the last layers the domain adapts.", min=1)] = 2,
     epochs: Annotated[
         int | None,
         Option(help="Passes over its texts; the best on validation counts. [4, up to 20 for few texts]", min=1),
     ] = None,
-    learning_rate: Annotated[float, Option(help="Of full fine-tuning; a domain takes ten times as much.")] = 1e-4,
+    learning_rate: Annotated[
+        float, Option(help="Of full fine-tuning; updates and head of a domain train at ten times this.")
+    ] = 1e-4,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
@@ -47,9 +49,10 @@ def add_domain(
     no_verify: NoVerify = False,
     as_json: AsJson = False,
 ) -> None:
-    """Teach a classifier a domain of its own, to be taken away again: texts that do not belong to it are answered as before.
+    """Teach a classifier a new domain, which you can remove again.
 
-    A router sends each text to the domain that it belongs to. The receipt says how many old texts it takes.
+    A router sends each text to the domain that it belongs to; all others are answered as before. The receipt says how
+    many old texts go to the new domain.
     """
     _check_folder_of_model(model)
     check_data(data, unlabelled, old_texts)

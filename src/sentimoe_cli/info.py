@@ -58,7 +58,7 @@ def info(
 
 
 def _of_domain(about: dict[str, Any]) -> dict[str, Any]:
-    return {name: about[name] for name in ("labels", "parameters", "megabytes", "data")}
+    return {name: about[name] for name in ("kind", "labels", "parameters", "megabytes", "data")}
 
 
 def _in_words(value: Any) -> str:

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from ..data import SeenTexts, SentimentDataset
 from ..errors import ConfigError, DataError
 from ..inference import BASE, Engine, RoutedClassifier, compute_dtype, domain_names, load_routed
-from ..inference.domain_folder import save_domain, save_kept, tidy, weights_hash
+from ..inference.domain_folder import BASE_VECTORS, save_domain, save_kept, tidy, weights_hash
 from ..inference.lengths import position_limit, window_length
 from ..inference.segments import check_segments
 from ..loading import Loaded, load
@@ -55,7 +55,7 @@ class Recipe:
 
     layers: the last ones, of which it has its own; as many as the first domain of a model has. epochs: the best one on
     validation counts; None: 4, up to 20 for few texts. learning_rate: of full fine-tuning; the
-    updates take ten times as much. max_moved: the share of old texts that may go to the new domain.
+    updates and the head take ten times as much. max_moved: the share of old texts that may go to the new domain.
     """
 
     layers: int = 2
@@ -172,10 +172,10 @@ def add_domain(
 
 def _check(folder: Path, name: str, recipe: Recipe, output: Path | None) -> None:
     """Raises ConfigError for what is wrong before anything is read."""
-    if not NAME.fullmatch(name) or name == BASE:
+    if not NAME.fullmatch(name) or name in (BASE, BASE_VECTORS):
         raise ConfigError(
             f"name={name!r} must begin with a lower-case letter or digit, go on with these, '.', '_' or '-', and not "
-            f"be {BASE!r}, which is the model itself"
+            f"be {BASE!r}, which is the model itself, or {BASE_VECTORS!r}, a file of it"
         )
     if name in domain_names(folder):
         raise ConfigError(f"{folder} has a domain {name!r} already; remove it first, or choose another name")
