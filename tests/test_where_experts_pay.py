@@ -141,6 +141,18 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
     assert len(verdicts(rows)) == 3
 
 
+def test_the_page_says_where_experts_pay_and_what_is_missing():
+    row = {"title": "dense", "seeds": 3, "accuracy": 0.8, "gflops": 1.0, "training_seconds": 9.0, "machine": "CPU"}
+    less = {"difference": 0.01, "interval": [0.005, 0.02]}
+    gated = row | {"title": "gated experts, chosen per token", "less": less, "gflops": 1.5, "pays": True}
+    page = shown(domains=[row, gated])
+    assert "**Experts pay here:** sixteen domains, gated experts, chosen per token." in page
+    assert "Gated experts, chosen per token: by the rule, they pay." in page and "at 1.50 times its compute" in page
+    assert "Not run yet: gated experts, chosen per text; LoRA; dense, trained on eight" in page
+    page = shown(domains=[row, gated | {"pays": None, "seeds": 1}])
+    assert "By none of the rules below have experts paid" in page and "not decided (1 of 3 seeds)" in page
+
+
 def test_undeclared_students_are_refused_before_work(tmp_path):
     study = Study(tmp_path, tmp_path / "work", tmp_path, print)
     for cell, said in (
@@ -269,6 +281,9 @@ def test_domains_are_written_as_data_sets(tmp_path):
     cells = {("fdu-mtl-of-twelve", MODEL, name, "default"): each for name, each in runs.items()}
     found = left_out(SimpleNamespace(cells=cells), places)
     assert found["texts"] == 2 * len(LEFT_OUT) and found["difference"]["difference"] == 1 and found["seeds"] == 1
+    assert found["pays"] is None, "one seed of experts that lead decides nothing"
+    cells[("fdu-mtl-of-twelve", MODEL, "moe-gated", "default")] = runs["full"]
+    assert left_out(SimpleNamespace(cells=cells), places)["pays"] is False
     assert left_out(SimpleNamespace(cells={}), places) is None
 
     def domains_of(name, split):
