@@ -123,7 +123,10 @@ def _processor(record: dict[str, Any]) -> str:
 
 
 def _rival(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"mean": _mean(each["accuracy"] for each in row["domains"].values())}
+    return row | {
+        "count": len(row.get("added", NEW)),
+        "mean": _mean(each["accuracy"] for each in row["domains"].values()),
+    }
 
 
 def _mean(values: Iterable[float]) -> float:
