@@ -529,6 +529,7 @@ def test_the_commands(base, added, tmp_path):
     assert "test texts of airlines: the router finds 100.0% of them" in result.stdout
     assert "60 old texts, 0 (0.00%) go to airlines now; the others are answered bit for bit as before" in result.stdout
     assert "weighted F1 of the old texts: 1.0000, before 1.0000" in result.stdout
+    assert "an old text that goes to airlines gets one of its labels; for fewer of them, lower" in result.stdout
     one = json.loads(invoke("predict", "--model", model, new[0]).stdout)
     assert (one["label"], one["domain"]) == ("late", "airlines") and one["domain_score"] > 0.5
     fixed = json.loads(invoke("predict", "--model", model, "--domain", "base", new[0]).stdout)
@@ -633,7 +634,7 @@ def test_a_domain_that_makes_its_texts_worse_is_told(added):
     receipt["domain"]["before"] = {"accuracy": 2.0}
     lines = "\n".join(told(receipt, Path("runs/mine")))
     assert "better before; remove it: sentimoe remove-domain runs/mine --name airlines" in lines
-    assert "all domains together take 0.00%" in lines
+    assert "all domains together take 0.00%" in lines and "gets one of its labels" not in lines
 
 
 def test_threads_get_their_own_answers(added):

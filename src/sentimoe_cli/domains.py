@@ -115,6 +115,8 @@ def told(receipt: dict[str, Any], folder: Path) -> list[str]:
             f"warning: its own texts were answered better before; remove it: sentimoe remove-domain {folder} --name {name}"
         )
     lines.append(f"of texts that the router has not seen, it takes an estimated {receipt['router']['moved']:.2%}")
+    if "before" not in own:  # it has labels of its own
+        lines.append(f"an old text that goes to {name} gets one of its labels; for fewer of them, lower --max-moved")
     alike = {True: "bit for bit as before", False: "as before, up to rounding"}
     if (trained := receipt.get("training_texts")) is not None:
         lines.append(
