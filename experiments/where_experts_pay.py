@@ -78,10 +78,18 @@ def many_texts(folder: Path) -> dict[str, Any]:
         for best in [min(own, key=lambda each: each["kl"])["factor"]]
     ]
     bends = {row: bend for row in TUNED if (bend := _bend([each for each in trials if each["row"] == row]))}
-    told = {"trials": trials, "held_out": held_out, "bends": bends, "tuning_size": TUNING_SIZE}
+    verdict = verdicts(rows)
+    sizes = [size for size in BATCH_SIZES if sum(each["size"] == size for each in verdict) < len(EXPERTS)]
+    told = {
+        "verdicts": verdict,
+        "undecided": sizes,
+        "trials": trials,
+        "held_out": held_out,
+        "bends": bends,
+        "tuning_size": TUNING_SIZE,
+    }
     return told | {
         "rows": rows,
-        "verdicts": verdicts(rows),
         "machines": sorted({_machine(each) for each, _ in records}),
     }
 
