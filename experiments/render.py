@@ -86,10 +86,10 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         page = environment.get_template("sizes.md.jinja").render(summary(results_folder / "sizes"))
         write_text(docs / "sizes.md", page)
     if (results_folder / "many-texts").is_dir():
-        pays: dict[str, Any] = {"many": many_texts(results_folder / "many-texts"), "domains": domains(results)}
-        pays |= {"trunk": one_trunk(results_folder)}
-        places = results_folder / "domains" / "test-domains.json"
-        pays["left_out"] = left_out(results, read_json(places)) if places.exists() else None
+        of_texts = results_folder / "domains" / "test-domains.json"
+        places = read_json(of_texts) if of_texts.exists() else []
+        pays: dict[str, Any] = {"many": many_texts(results_folder / "many-texts"), "trunk": one_trunk(results_folder)}
+        pays |= {"domains": domains(results, places), "left_out": left_out(results, places)}
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         pays["added"] = added_domains(results_folder / "domains")
         pays |= {"paid": paid(pays), "not_run": not_run(pays)}

@@ -93,8 +93,7 @@ class Results:
         Parts of a data set, named `DATA-PART`, have a page of their own.
         """
         order = {data: place for place, data in enumerate(DATA_TITLES)}
-        names = {cell[0] for cell in self.cells}
-        parts = {name for name in names if any(name.startswith(f"{other}-") for other in names)}
+        parts = _parts({cell[0] for cell in self.cells})
         finished = {cell[:2] for cell, runs in self.cells.items() if runs and cell[0] not in parts}
         return sorted(finished, key=lambda pair: (order.get(pair[0], len(order)), *pair))
 
@@ -121,6 +120,11 @@ class Results:
         if other and np.array_equal(other[0].labels, runs[0].labels):  # not of another `limit`
             row["against"] = _compare(runs, other)
         return row
+
+
+def _parts(names: set[str]) -> set[str]:
+    """The data sets that are parts of others, `DATA-PART`."""
+    return {name for name in names if any(name.startswith(f"{other}-") for other in names)}
 
 
 def cell_of(record: dict[str, Any]) -> Cell:
@@ -160,8 +164,8 @@ def _compare(runs: Sequence[Stored], other: Sequence[Stored]) -> dict[str, Any]:
 
 
 def data_rows(results: Results) -> list[dict[str, Any]]:
-    """Table 1: rows of each split, and the paper's counts."""
-    names = [*DATA_TITLES, *sorted(set(results.data) - set(DATA_TITLES))]
+    """Table 1: rows of each split, and the paper's counts; without parts of data sets."""
+    names = [*DATA_TITLES, *sorted(set(results.data) - set(DATA_TITLES) - _parts(set(results.data)))]
     return [
         {
             "title": DATA_TITLES.get(name, name),

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
 from sentimoe import MoEConfig, upcycle
 from sentimoe.evaluation import active_parameters, count_flops
+from sentimoe.evaluation.cost import ATTENTION, aten
 
 D, F, LAYERS, C, B, L = 32, 48, 3, 4, 2, 10
 
@@ -61,6 +63,28 @@ def test_backward_of_attention_is_counted(model):
     step = count_flops(model, lambda: model(**given).loss.backward())
     # every matrix product once more for its input and once more for its weight; attention recomputes its scores
     assert 2.9 * dense_flops() < step < 3.2 * dense_flops()
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_heads_of_queries_that_share_keys_and_values_are_all_counted(heads):
+    """Gemma has four of them to one; on a GPU the counter of torch refuses the shapes, or counts one head."""
+    query, shared = torch.randn(B, 4, L, 8, requires_grad=True), torch.randn(B, heads, L, 8)
+    product = 2 * B * 4 * L * L * 8
+
+    def attend():
+        return nn.functional.scaled_dot_product_attention(query, shared, shared, enable_gqa=True)
+
+    assert count_flops(nn.Identity(), attend) == 2 * product
+    assert count_flops(nn.Identity(), lambda: attend().sum().backward()) == 7 * product
+
+
+def test_the_kernels_of_a_gpu_count_alike():
+    query, key, value = (B, 4, L, 8), (B, 1, 2 * L, 8), (B, 1, 2 * L, 6)
+    for kernel in ("flash", "efficient", "cudnn"):
+        name = f"_scaled_dot_product_{kernel}_attention"
+        assert ATTENTION[getattr(aten, name)](query, key, value) == 2 * B * 4 * L * 2 * L * (8 + 6)
+        backward = ATTENTION[getattr(aten, f"{name}_backward")]
+        assert backward((B, 4, L, 6), query, key, value) == 2 * B * 4 * L * 2 * L * (3 * 8 + 2 * 6)
 
 
 @pytest.mark.parametrize("k", [1, 2])

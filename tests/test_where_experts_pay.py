@@ -20,7 +20,7 @@ from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
 from experiments.tables import Stored
-from experiments.where_experts_pay import MODEL, gain, left_out, many_texts, not_run, paid, verdicts
+from experiments.where_experts_pay import MODEL, domains, gain, left_out, many_texts, not_run, paid, verdicts
 from sentimoe.data import dataset_from_texts
 from sentimoe.domains.updates import LowRank
 from sentimoe.errors import ConfigError
@@ -142,9 +142,11 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
 
 
 def test_the_page_says_where_experts_pay_and_what_is_missing():
-    row = {"title": "dense", "seeds": 3, "accuracy": 0.8, "gflops": 1.0, "training_seconds": 9.0, "machine": "CPU"}
+    row = {"title": "dense", "seeds": 3, "accuracy": 0.8, "gflops": 1.0, "machine": "CPU"}
     less = {"difference": 0.01, "interval": [0.005, 0.02]}
     gated = row | {"title": "gated experts, chosen per token", "less": less, "gflops": 1.5, "pays": True}
+    page = shown(domains=[row, gated, gated | {"title": "a dense model of each domain"}])
+    assert "**Sixteen domains, a dense model of each:** +1.00 points" in page
     page = shown(domains=[row, gated])
     assert "**Experts pay here:** sixteen domains, gated experts, chosen per token." in page
     assert "Gated experts, chosen per token: by the rule, they pay." in page and "at 1.50 times its compute" in page
@@ -263,6 +265,11 @@ def test_routers_that_read_texts_send_all_tokens_of_a_text_to_the_same_experts()
     assert not torch.allclose(routing[0].router_logits[0][0], routing[1].router_logits[0][0])
 
 
+def of_run(seed):
+    cost, machine = {"gflops_per_text": 1.0}, {"gpu": None, "processor": "CPU"}
+    return {"seed": seed, "test": {"accuracy": 0.5}, "cost": cost, "hardware": machine}
+
+
 def test_domains_are_written_as_data_sets(tmp_path):
     names = [*LEFT_OUT, *ADDED, "books"]
     rows = [{"text": f"{name} {number}", "label": "positive", "domain": name} for name in names for number in range(2)]
@@ -285,6 +292,15 @@ def test_domains_are_written_as_data_sets(tmp_path):
     cells[("fdu-mtl-of-twelve", MODEL, "moe-gated", "default")] = runs["full"]
     assert left_out(SimpleNamespace(cells=cells), places)["pays"] is False
     assert left_out(SimpleNamespace(cells={}), places) is None
+    dense = np.arange(len(rows)) % 2  # wrong about every second text
+    cells = {("fdu-mtl", MODEL, "full", "default"): [Stored(of_run(0), labels, dense)]} | {
+        (f"fdu-mtl-{name}", MODEL, "full", "default"): [Stored(of_run(0), labels[:2], labels[:2])] for name in names
+    }
+    found = {row["title"]: row for row in domains(SimpleNamespace(cells=cells), places)}
+    alone = found["a dense model of each domain"]
+    assert alone["accuracy"] == 1 and alone["less"]["difference"] == 0.5 and alone["seeds"] == 1
+    cells["fdu-mtl-books", MODEL, "full", "default"] = [Stored(of_run(1), labels[:2], labels[:2])]
+    assert "a dense model of each domain" not in {row["title"] for row in domains(SimpleNamespace(cells=cells), places)}
 
     def domains_of(name, split):
         return set(pd.read_parquet(tmp_path / "out" / name / f"{split}.parquet")["domain"])

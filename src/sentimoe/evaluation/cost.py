@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..upcycle import moe_layers
 
@@ -32,7 +32,8 @@ def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
 
     Counted as they run, so sparse experts count the rows that they read; the experts of `model` run through the
     gathered form meanwhile, because the fast loop fills groups up. torch's counter takes the attention kernel of the
-    CPU for free; its formula is registered here (two products of B H L L D, four more and the scores again backward).
+    CPU for free, and refuses heads of queries that share keys and values; the formula of all kernels is registered here
+    (two products of B H L L D, four more and the scores again backward).
     """
     experts = [layer.base_experts for layer in moe_layers(model)]
     backends = [each.backend for each in experts]
@@ -57,14 +58,17 @@ def peak_memory_mib() -> float:
 
 
 def _attention(query_shape, key_shape, value_shape, *args, **kwargs) -> int:
-    return sdpa_flop_count(query_shape, key_shape, value_shape)
+    """`[B, H, L, D]` of the queries: keys and values may have fewer heads, which several heads of queries share."""
+    batch, heads, length, size = query_shape
+    return 2 * batch * heads * length * key_shape[-2] * (size + value_shape[-1])
 
 
 def _attention_backward(grad_shape, query_shape, key_shape, value_shape, *args, **kwargs) -> int:
-    return sdpa_backward_flop_count(grad_shape, query_shape, key_shape, value_shape)
+    batch, heads, length, size = query_shape
+    return 2 * batch * heads * length * key_shape[-2] * (3 * size + 2 * value_shape[-1])
 
 
-ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
+ATTENTION = {getattr(aten, f"_scaled_dot_product_{kernel}"): _attention for kernel in KERNELS} | {
+    getattr(aten, f"_scaled_dot_product_{kernel}_backward"): _attention_backward for kernel in KERNELS
 }
