@@ -157,7 +157,7 @@ def measure(name: str, run: Path, folder: Path, config: TrainConfig, data_root: 
         "validation": read_json(run / "metrics.json")["validation"],
         "teachers": [_kept(read_json(Path(folder) / "metrics.json")["test"]) for folder in config.teachers],
         "others": others,
-        "data": ran["data"],
+        "data": ran["data"] | {"warnings": [_named(each, config) for each in ran["data"]["warnings"]]},
         "more_train_texts": ran["data"]["train_used"],
         "settings": {key: ran["config"][key] for key in SETTINGS},
         "method_settings": {key: read_object(run / ADAPTER)[key] for key in ("r", "lora_alpha", "lora_dropout")},
@@ -168,6 +168,11 @@ def measure(name: str, run: Path, folder: Path, config: TrainConfig, data_root: 
         "hardware": hardware(),
         "model": model_facts(ready.model, ready.engine.max_length),
     }
+
+
+def _named(warning: str, config: TrainConfig) -> str:
+    """A warning with the name of the file in place of where it lay."""
+    return warning if config.more_train is None else warning.replace(config.more_train, Path(config.more_train).name)
 
 
 def describe(name: str, folder: Path, record: dict[str, Any]) -> None:
