@@ -52,6 +52,7 @@ def many_texts(folder: Path) -> dict[str, Any]:
             "seeds": len(runs),
             "kl": mean(each["held_out"]["kl"] for each in runs.values()),
             "f1_weighted": mean(each["test"]["f1_weighted"] for each in runs.values()),
+            "validation": mean(each["validation"]["f1_weighted"] for each in runs.values()),
             "rate": next(iter(runs.values()))["learning_rate"],
             "gflops": next(iter(runs.values()))["gflops_per_text"],
             "parameters": next(iter(runs.values()))["parameters"],
@@ -242,6 +243,18 @@ def left_out(results: Results, places: list[str]) -> dict[str, Any] | None:
     pays = found["interval"][0] > 0 if decided else False if behind else None
     of = {"seeds": len(pairs), "texts": int(chosen.sum()), "domains": LEFT_OUT}
     return of | {"difference": found, "of_seeds": of_seeds, "pays": pays}
+
+
+def beside_ready(rows: Sequence[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any] | None:
+    """The student that is best on validation beside the ready model, which it replaces if it is better there.
+
+    rows: those of `many_texts`. ready: the record of the ready model of the same data.
+    """
+    if not rows:
+        return None
+    best = max(rows, key=lambda row: row["validation"])
+    theirs = {"validation": ready["validation"]["f1_weighted"], "f1_weighted": ready["scores"]["f1_weighted"]}
+    return {"student": best, "ready": theirs, "replaces": best["validation"] > theirs["validation"]}
 
 
 def paid(found: dict[str, Any]) -> list[str]:

@@ -20,7 +20,17 @@ from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
 from experiments.tables import Stored
-from experiments.where_experts_pay import MODEL, domains, gain, left_out, many_texts, not_run, paid, verdicts
+from experiments.where_experts_pay import (
+    MODEL,
+    beside_ready,
+    domains,
+    gain,
+    left_out,
+    many_texts,
+    not_run,
+    paid,
+    verdicts,
+)
 from sentimoe.data import dataset_from_texts
 from sentimoe.domains.updates import LowRank
 from sentimoe.errors import ConfigError
@@ -28,6 +38,7 @@ from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
 
 NOTHING = {"many": many_texts(Path("nowhere")), "domains": [], "left_out": None, "trunk": None, "added": None}
+NOTHING |= {"ready": None}
 
 
 def shown(**found):
@@ -88,7 +99,7 @@ def test_students_of_another_data_set_are_no_students_of_this_one(tmp_path):
     (tmp_path / "students").mkdir()
     record = {"size": 3000, "seed": 0, "learning_rate": 1e-4, "gflops_per_text": 1, "parameters": 9}
     record |= {"epochs": 2, "batch_size": 32, "hardware": {"processor": "one"}}
-    record |= {"held_out": {"kl": 0.1}, "test": {"f1_weighted": 0.5}}
+    record |= {"held_out": {"kl": 0.1}, "test": {"f1_weighted": 0.5}, "validation": {"f1_weighted": 0.5}}
     for data, row, kl in (("sst5", "dense", 9.0), ("tweeteval-emotion", "dense", 0.3), ("sst5", "gated-2-of-4", 9.0)):
         path = tmp_path / "students" / f"{data}__{row}__n3000__s0.json"
         write_json(path, record | {"data": data, "row": row})
@@ -153,6 +164,19 @@ def test_the_page_says_where_experts_pay_and_what_is_missing():
     assert "Not run yet: gated experts, chosen per text; LoRA; dense, trained on eight" in page
     page = shown(domains=[row, gated | {"pays": None, "seeds": 1}])
     assert "By none of the rules below have experts paid" in page and "not decided (1 of 3 seeds)" in page
+
+
+def test_validation_decides_whether_a_student_replaces_the_ready_model():
+    ready = {"validation": {"f1_weighted": 0.8}, "scores": {"f1_weighted": 0.7}}
+    rows = [
+        {"row": "dense", "size": 3_000, "validation": 0.79, "f1_weighted": 0.9},
+        {"row": "gated-2-of-4", "size": 91_996, "validation": 0.78, "f1_weighted": 0.95},
+    ]
+    found = beside_ready(rows, ready)
+    assert found["student"] == rows[0] and not found["replaces"]
+    assert "The ready model stays." in shown(ready=found)
+    assert beside_ready([*rows, rows[0] | {"validation": 0.81}], ready)["replaces"]
+    assert beside_ready([], ready) is None
 
 
 def test_undeclared_students_are_refused_before_work(tmp_path):
