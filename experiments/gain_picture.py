@@ -37,6 +37,6 @@ def gain_picture(rows: Sequence[dict[str, Any]], path: Path) -> bool:
     axes.set_xlabel("texts without labels")
     axes.set_ylabel("closer to the teacher than dense (nats)")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)  # no bar lies below it
     save_picture(figure, path)
     return True
