@@ -17,14 +17,16 @@ from .compression import compressions
 from .gain_picture import gain_picture
 from .interpretability import interpretability
 from .levers import records as levers
+from .many_texts import DATA as many_data
 from .one_trunk import one_trunk
 from .pictures import confusion_picture
 from .recipes import gains, trials
 from .scale import summary as scale_summary
 from .sizes import summary
 from .speed_pictures import dial_picture, pareto, peers_picture
+from .students_summary import beside_ready, many_texts
 from .tables import DATA_TITLES, Results, ablations, beside_paper, data_rows, sections, split_rows
-from .where_experts_pay import beside_ready, domains, left_out, many_texts, not_run, paid
+from .where_experts_pay import domains, left_out, not_run, paid
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 ALTERNATIVES = ("<!-- alternatives -->", "<!-- /alternatives -->")
@@ -91,7 +93,8 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         pays: dict[str, Any] = {"many": many_texts(results_folder / "many-texts"), "trunk": one_trunk(results_folder)}
         pays |= {"domains": domains(results, places), "left_out": left_out(results, places)}
         record = results_folder / "ready" / "emotion.json"
-        pays["ready"] = beside_ready(pays["many"]["rows"], read_json(record)) if record.exists() else None
+        pays["ready"] = beside_ready(pays["many"]["rows"], read_json(record), results) if record.exists() else None
+        pays["label_names"] = results.data[many_data]["label_names"] if many_data in results.data else ()
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         pays["added"] = added_domains(results_folder / "domains")
         pays |= {"paid": paid(pays), "not_run": not_run(pays)}

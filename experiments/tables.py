@@ -132,6 +132,12 @@ def cell_of(record: dict[str, Any]) -> Cell:
     return record["data"], record["model"], record["method"], record["recipe"]
 
 
+def machine(record: dict[str, Any]) -> str:
+    """The GPU of a result, or its processor."""
+    hardware: dict[str, str] = record["hardware"]
+    return hardware.get("gpu") or hardware["processor"]
+
+
 def _precision_recall(runs: Sequence[Stored]) -> dict[str, list[float]]:
     """Weighted and macro precision and recall of each run."""
     found: dict[str, list[float]] = defaultdict(list)

@@ -13,24 +13,15 @@ import torch
 from backbone import write_backbone
 from tiny import sparse
 
-from experiments import added_domains, added_rivals, added_steps, one_trunk, where_experts_pay
+from experiments import added_domains, added_rivals, added_steps, one_trunk, students_summary
 from experiments import many_texts as many
 from experiments.domains import ADDED, LEFT_OUT, route_texts, write_domains
 from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
+from experiments.students_summary import beside_ready, gain, many_texts, verdicts
 from experiments.tables import Stored
-from experiments.where_experts_pay import (
-    MODEL,
-    beside_ready,
-    domains,
-    gain,
-    left_out,
-    many_texts,
-    not_run,
-    paid,
-    verdicts,
-)
+from experiments.where_experts_pay import MODEL, domains, left_out, not_run, paid
 from sentimoe.data import dataset_from_texts
 from sentimoe.domains.updates import LowRank
 from sentimoe.errors import ConfigError
@@ -38,7 +29,7 @@ from sentimoe.records import read_json, write_json
 from sentimoe.training import TrainConfig, fit, prepare
 
 NOTHING = {"many": many_texts(Path("nowhere")), "domains": [], "left_out": None, "trunk": None, "added": None}
-NOTHING |= {"ready": None}
+NOTHING |= {"ready": None, "label_names": ["anger", "joy", "optimism", "sadness"]}
 
 
 def shown(**found):
@@ -146,7 +137,8 @@ def test_experts_pay_by_both_intervals_and_the_corrected_t_test():
     behind = rows[4]["less"]["dense-longer"]  # two seeds, both closer to the teacher: not decided
     behind["of_seeds"] = [-0.001, 0.004]  # the first one is not: no further seed is run
     assert verdicts(rows)[3] == {
-        "row": "plain-1-of-8", "size": 20_000, "seeds": 2, "excluded": False, "p": 1.0, "pays": False
+        "row": "plain-1-of-8", "size": 20_000, "seeds": 2, "excluded": False, "p": 1.0, "pays": False,
+        "behind": ["dense-longer"],
     }  # fmt: skip
     behind["first"] = 3  # the first seed is missing
     assert len(verdicts(rows)) == 3
@@ -157,13 +149,13 @@ def test_the_page_says_where_experts_pay_and_what_is_missing():
     less = {"difference": 0.01, "interval": [0.005, 0.02]}
     gated = row | {"title": "gated experts, chosen per token", "less": less, "gflops": 1.5, "pays": True}
     page = shown(domains=[row, gated, gated | {"title": "a dense model of each domain"}])
-    assert "**Sixteen domains, a dense model of each:** +1.00 points" in page
+    assert "**A dense model for each of the sixteen domains** (no rule): +1.00 points" in page
     page = shown(domains=[row, gated])
     assert "**Experts pay here:** sixteen domains, gated experts, chosen per token." in page
     assert "Gated experts, chosen per token: by the rule, they pay." in page and "at 1.50 times its compute" in page
     assert "Not run yet: gated experts, chosen per text; LoRA; dense, trained on eight" in page
     page = shown(domains=[row, gated | {"pays": None, "seeds": 1}])
-    assert "By none of the rules below have experts paid" in page and "not decided (1 of 3 seeds)" in page
+    assert "By the rules that stand, experts pay nowhere so far" in page and "not decided (1 of 3 seeds)" in page
 
 
 def test_validation_decides_whether_a_student_replaces_the_ready_model():
@@ -172,11 +164,17 @@ def test_validation_decides_whether_a_student_replaces_the_ready_model():
         {"row": "dense", "size": 3_000, "validation": 0.79, "f1_weighted": 0.9},
         {"row": "gated-2-of-4", "size": 91_996, "validation": 0.78, "f1_weighted": 0.95},
     ]
-    found = beside_ready(rows, ready)
+    trained = [
+        SimpleNamespace(record={"test": {"f1_weighted": f1}, "validation": {"f1_weighted": 0.7}}) for f1 in (0.6, 0.8)
+    ]
+    cells = {("tweeteval-emotion", MODEL, name, "default"): trained for name in ("full", "lora")}
+    results = SimpleNamespace(cells=cells)
+    found = beside_ready(rows, ready, results)
+    assert found["from_labels"] == {"seeds": 2, "f1_weighted": pytest.approx(0.7), "validation": pytest.approx(0.7)}
     assert found["student"] == rows[0] and not found["replaces"]
-    assert "The ready model stays." in shown(ready=found)
-    assert beside_ready([*rows, rows[0] | {"validation": 0.81}], ready)["replaces"]
-    assert beside_ready([], ready) is None
+    assert "The ready model `emotion` stays:" in shown(ready=found)
+    assert beside_ready([*rows, rows[0] | {"validation": 0.81}], ready, results)["replaces"]
+    assert beside_ready([], ready, results) is None
 
 
 def test_undeclared_students_are_refused_before_work(tmp_path):
@@ -203,8 +201,8 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
     small |= {"BATCH_SIZES": {20: 8}, "TUNING_SEEDS": (0,), "TUNED": ("dense", "gated-2-of-4"), "TOKENS": 16}
     for name, value in small.items():
         monkeypatch.setattr(many, name, value)
-        if hasattr(where_experts_pay, name):
-            monkeypatch.setattr(where_experts_pay, name, value)
+        if hasattr(students_summary, name):
+            monkeypatch.setattr(students_summary, name, value)
     (tmp_path / "tweeteval-emotion").mkdir()
     for split in ("train", "validation", "test"):
         rows = [{"text": f"{split} {i} {'wxyz'[i % 4] * 3}", "label": i % 4} for i in range(16)]
@@ -244,7 +242,15 @@ def test_students_are_taught_measured_and_gone_on_with(tmp_path, monkeypatch):
         ("gated-2-of-4", 1),
     ]
     assert not any(each["pays"] for each in told["verdicts"]) and len(told["machines"]) == 1  # by one seed
+    held_out = answers[:10].astype(float)
+    top = np.bincount(held_out.argmax(axis=1)).argmax()
+    assert told["teacher"]["top"] == top and told["teacher"]["share"] == (held_out.argmax(axis=1) == top).mean()
+    rarer = held_out.argmax(axis=1) != top
+    kept = [np.load(study.path(Cell(row, 20, 2)).with_suffix(".npz"))["kl"] for row in ("dense", "gated-2-of-4")]
+    gained = (kept[0].astype(float) - kept[1].astype(float))[rarer].mean()
+    assert told["elsewhere"]["rows"]["gated-2-of-4"]["difference"] == pytest.approx(gained)
     page = shown(many=told)
+    assert f"On the {rarer.sum()} held-out tweets that the teacher does not call {NOTHING['label_names'][top]}" in page
     assert "| 20 | gated-2-of-4 | 1 |" in page and "; 1 seed)" in page
     assert [path.stem for path in study.work.glob("*.parquet")] == ["tweeteval-emotion__texts"]
     monkeypatch.setitem(many.BATCH_SIZES, 20, 4)
@@ -388,7 +394,7 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     assert first["known"] == pytest.approx(np.mean(known))
     page = shown(added=found)
     assert len(found["of_seeds"]) == 2
-    assert "2 seeds of base and tops" in page and "| whole model, trained on each in turn | toys, sports |" in page
+    assert "2 seeds, each with its own base" in page and "| whole model, trained on each in turn | toys, sports |" in page
     chosen = tmp_path / "results" / "domains" / "added-rates.json"
     rates = chosen.read_text(encoding="utf-8")
     write_json(chosen, json.loads(rates) | {"chosen": {"lora": 81.0, "experts": 81.0}})
