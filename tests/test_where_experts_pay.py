@@ -152,7 +152,7 @@ def test_the_page_says_where_experts_pay_and_what_is_missing():
     assert "**A dense model for each of the sixteen domains** (no rule): +1.00 points" in page
     page = shown(domains=[row, gated])
     assert "**Experts pay here:** sixteen domains, gated experts, chosen per token." in page
-    assert "Gated experts, chosen per token: by the rule, they pay." in page and "at 1.50 times its compute" in page
+    assert "Gated experts, chosen per token: by the rule, they pay." in page and "at 1.50 times its FLOPs" in page
     assert "Not run yet: gated experts, chosen per text; LoRA; dense, trained on eight" in page
     page = shown(domains=[row, gated | {"pays": None, "seeds": 1}])
     assert "By the rules that stand, experts pay nowhere so far" in page and "not decided (1 of 3 seeds)" in page
@@ -394,7 +394,7 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     assert first["known"] == pytest.approx(np.mean(known))
     page = shown(added=found)
     assert len(found["of_seeds"]) == 2
-    assert "2 seeds, each with its own base" in page and "| whole model, trained on each in turn | toys, sports |" in page
+    assert "2 seeds, each with its own base" in page and "| whole model, trained on each in turn (seed 1) | toys, sports |" in page
     chosen = tmp_path / "results" / "domains" / "added-rates.json"
     rates = chosen.read_text(encoding="utf-8")
     write_json(chosen, json.loads(rates) | {"chosen": {"lora": 81.0, "experts": 81.0}})
