@@ -394,7 +394,10 @@ def test_domains_are_added_measured_and_shown(tmp_path, monkeypatch):
     assert first["known"] == pytest.approx(np.mean(known))
     page = shown(added=found)
     assert len(found["of_seeds"]) == 2
-    assert "2 seeds, each with its own base" in page and "| whole model, trained on each in turn (seed 1) | toys, sports |" in page
+    assert (
+        "2 seeds, each with its own base" in page
+        and "| whole model, trained on each in turn (seed 1) | toys, sports |" in page
+    )
     chosen = tmp_path / "results" / "domains" / "added-rates.json"
     rates = chosen.read_text(encoding="utf-8")
     write_json(chosen, json.loads(rates) | {"chosen": {"lora": 81.0, "experts": 81.0}})
