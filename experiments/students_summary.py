@@ -126,7 +126,7 @@ def _elsewhere(found: dict[tuple[int, str], dict[int, Any]], answers: np.ndarray
     given = answers.argmax(axis=1)
     rarer = given != np.bincount(given).argmax()
     shown = {row: runs for (count, row), runs in found.items() if count == size}
-    if len(shown) < 2 or any(len(run["kl"]) != len(rarer) for runs in shown.values() for run in runs.values()):
+    if len(shown) < 2:
         return None
     cut = {row: {seed: {"kl": run["kl"][rarer]} for seed, run in runs.items()} for row, runs in shown.items()}
     rows = {row: less for row in ROWS if row in cut and row != "dense" and (less := gain(cut["dense"], cut[row]))}
