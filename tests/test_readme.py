@@ -139,6 +139,14 @@ def test_no_result_says_where_it_was_made():
     assert [path.name for path in files if told.search(path.read_text(encoding="utf-8"))] == []
 
 
+def test_the_scores_of_language_models_are_those_of_the_results():
+    page, results = (ROOT / "docs" / name for name in ("how-to/language-models.md", "results.md"))
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if re.match(r"\| `[\w.-]+`, ", line)]
+    scores = {score for row in rows for score in re.findall(r"\b0\.\d{4}\b", row)}
+    assert len(rows) == 5 and len(scores) == 10
+    assert [score for score in scores if score not in results.read_text(encoding="utf-8")] == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 
