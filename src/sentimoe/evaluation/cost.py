@@ -68,7 +68,16 @@ def _attention_backward(grad_shape, query_shape, key_shape, value_shape, *args, 
     return 2 * batch * heads * length * key_shape[-2] * (3 * size + 2 * value_shape[-1])
 
 
-KERNELS = ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")
-ATTENTION = {getattr(aten, f"_scaled_dot_product_{kernel}"): _attention for kernel in KERNELS} | {
-    getattr(aten, f"_scaled_dot_product_{kernel}_backward"): _attention_backward for kernel in KERNELS
-}
+FORWARD = (
+    aten._scaled_dot_product_flash_attention_for_cpu,
+    aten._scaled_dot_product_flash_attention,
+    aten._scaled_dot_product_efficient_attention,
+    aten._scaled_dot_product_cudnn_attention,
+)
+BACKWARD = (
+    aten._scaled_dot_product_flash_attention_for_cpu_backward,
+    aten._scaled_dot_product_flash_attention_backward,
+    aten._scaled_dot_product_efficient_attention_backward,
+    aten._scaled_dot_product_cudnn_attention_backward,
+)
+ATTENTION = dict.fromkeys(FORWARD, _attention) | dict.fromkeys(BACKWARD, _attention_backward)
