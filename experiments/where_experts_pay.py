@@ -82,7 +82,7 @@ def left_out(results: Results, places: list[str]) -> dict[str, Any] | None:
     places: the domain of each test text.
     """
     runs = [results.cells.get(("fdu-mtl-of-twelve", MODEL, name, "default"), []) for name in ("full", "moe-gated")]
-    if not all(runs):
+    if not places or not all(runs):
         return None
     dense, gated = runs
     if not (pairs := paired(gated, dense)):

@@ -321,6 +321,7 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert found["pays"] is None, "one seed of experts that lead decides nothing"
     cells[("fdu-mtl-of-twelve", MODEL, "moe-gated", "default")] = runs["full"]
     assert left_out(SimpleNamespace(cells=cells), places)["pays"] is False
+    assert left_out(SimpleNamespace(cells=cells), []) is None  # whose texts are whose is not known
     assert left_out(SimpleNamespace(cells={}), places) is None
     dense = np.arange(len(rows)) % 2  # wrong about every second text
     cells = {("fdu-mtl", MODEL, "full", "default"): [Stored(of_run(0), labels, dense)]} | {
