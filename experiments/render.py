@@ -17,7 +17,7 @@ from .compression import compressions
 from .gain_picture import gain_picture
 from .interpretability import interpretability
 from .levers import records as levers
-from .many_texts import DATA as many_data
+from .many_texts import DATA as TAUGHT
 from .one_trunk import one_trunk
 from .pictures import confusion_picture
 from .recipes import gains, trials
@@ -94,7 +94,7 @@ def render(results_folder: Path, docs: Path, readme: Path) -> None:
         pays |= {"domains": domains(results, places), "left_out": left_out(results, places)}
         record = results_folder / "ready" / "emotion.json"
         pays["ready"] = beside_ready(pays["many"]["rows"], read_json(record), results) if record.exists() else None
-        pays["label_names"] = results.data[many_data]["label_names"] if many_data in results.data else ()
+        pays["label_names"] = results.data[TAUGHT]["label_names"] if TAUGHT in results.data else ()
         pays["drawn"] = gain_picture(pays["many"]["rows"], figures / "gain-over-dense.png")
         pays["added"] = added_domains(results_folder / "domains")
         pays |= {"paid": paid(pays), "not_run": not_run(pays)}

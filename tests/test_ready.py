@@ -152,7 +152,8 @@ def test_a_ready_model_is_made_from_its_teachers_once(tmp_path, monkeypatch):
     for name, part in (("train", slice(0, 50)), ("validation", slice(50, 70)), ("test", slice(70, 90))):
         frame[part].to_csv(data / f"{name}.csv", index=False)
     pd.DataFrame({"text": [f"the lovely thing, no. {row}" for row in range(20)]}).to_parquet(tmp_path / "more.parquet")
-    found = {"data": str(data), "unlabelled": str(tmp_path / "more.parquet")}
+    frame[:3].to_csv(tmp_path / "more.csv", index=False)
+    found = {"data": str(data), "unlabelled": str(tmp_path / "more.parquet"), "more_train": str(tmp_path / "more.csv")}
     teachers = {"model": write_backbone(tmp_path / "backbone"), "method": "full", "epochs": 1, "max_length": 32}
     said = {key: key for key in ("for", "data", "test", "summary", "training")} | {"limits": [], "licences": []}
     settings = {"epochs": 1, "max_length": 32, "distillation_weight": 1.0, "precision": "float32"}
@@ -166,6 +167,8 @@ def test_a_ready_model_is_made_from_its_teachers_once(tmp_path, monkeypatch):
     assert [line for line in lines if "training" in line] == ["toy-s0: training", "toy-s1: training", "toy: training"]
     record = json.loads((tmp_path / "results" / "toy.json").read_text())
     assert len(record["teachers"]) == 2 and record["more_train_texts"] == 70
+    assert "3 of 3 rows of more.csv stand in the data set; left out." in record["data"]["warnings"]
+    assert str(tmp_path) not in json.dumps(record["data"]["warnings"])
     card = (tmp_path / "target" / "toy" / CARD).read_text()
     assert "Weighted F1 of the teachers on the same test texts: 0." in card
     del lines[:]

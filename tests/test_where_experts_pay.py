@@ -20,7 +20,7 @@ from experiments.gain_picture import gain_picture
 from experiments.many_texts import Cell, Study, divergences, taught
 from experiments.render import templates
 from experiments.students_summary import beside_ready, gain, many_texts, verdicts
-from experiments.tables import Stored
+from experiments.tables import Stored, data_rows
 from experiments.where_experts_pay import MODEL, domains, left_out, not_run, paid
 from sentimoe.data import dataset_from_texts
 from sentimoe.domains.updates import LowRank
@@ -177,6 +177,12 @@ def test_validation_decides_whether_a_student_replaces_the_ready_model():
     assert beside_ready([], ready, results) is None
 
 
+def test_parts_of_a_data_set_are_no_rows_of_the_table_of_data():
+    data = {name: {"name": name} for name in ("imdb", "fdu-mtl", "fdu-mtl-mr", "fdu-mtl-of-eight")}
+    rows = data_rows(SimpleNamespace(data=data, paper={"table_1": {}}))
+    assert [row["ours"]["name"] for row in rows if row["ours"]] == ["imdb", "fdu-mtl"]
+
+
 def test_undeclared_students_are_refused_before_work(tmp_path):
     study = Study(tmp_path, tmp_path / "work", tmp_path, print)
     for cell, said in (
@@ -323,13 +329,17 @@ def test_domains_are_written_as_data_sets(tmp_path):
     assert left_out(SimpleNamespace(cells=cells), places)["pays"] is False
     assert left_out(SimpleNamespace(cells=cells), []) is None  # whose texts are whose is not known
     assert left_out(SimpleNamespace(cells={}), places) is None
-    dense = np.arange(len(rows)) % 2  # wrong about every second text
+    by_domain = {name: np.full(2, number % 2) for number, name in enumerate(names)}
+    labels = np.concatenate(list(by_domain.values()))  # in another order than the sorted names
+    dense = labels ^ (np.arange(len(rows)) < 2)  # wrong about the first domain
     cells = {("fdu-mtl", MODEL, "full", "default"): [Stored(of_run(0), labels, dense)]} | {
-        (f"fdu-mtl-{name}", MODEL, "full", "default"): [Stored(of_run(0), labels[:2], labels[:2])] for name in names
+        (f"fdu-mtl-{name}", MODEL, "full", "default"): [Stored(of_run(0), own, own)] for name, own in by_domain.items()
     }
     found = {row["title"]: row for row in domains(SimpleNamespace(cells=cells), places)}
     alone = found["a dense model of each domain"]
-    assert alone["accuracy"] == 1 and alone["less"]["difference"] == 0.5 and alone["seeds"] == 1
+    assert (
+        alone["accuracy"] == 1 and alone["less"]["difference"] == pytest.approx(1 / len(names)) and alone["seeds"] == 1
+    )
     cells["fdu-mtl-books", MODEL, "full", "default"] = [Stored(of_run(1), labels[:2], labels[:2])]
     assert "a dense model of each domain" not in {row["title"] for row in domains(SimpleNamespace(cells=cells), places)}
 

@@ -32,8 +32,8 @@ def count_flops(model: nn.Module, call: Callable[[], Any]) -> int:
 
     Counted as they run, so sparse experts count the rows that they read; the experts of `model` run through the
     gathered form meanwhile, because the fast loop fills groups up. torch's counter takes the attention kernel of the
-    CPU for free, and refuses heads of queries that share keys and values; the formula of all kernels is registered here
-    (two products of B H L L D, four more and the scores again backward).
+    CPU for free, and that of torch 2.11 refuses heads of queries that share keys and values; the formula of all kernels
+    is registered here (two products of B H L L D, four more and the scores again backward).
     """
     experts = [layer.base_experts for layer in moe_layers(model)]
     backends = [each.backend for each in experts]
